@@ -1,0 +1,175 @@
+"""Where each model family keeps its sites, in Hugging Face's modules: one row a family."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+ATTENTION_KINDS = ("q", "k", "v", "scores", "pattern", "z")  # seen through the attention interface, in any family
+
+
+@dataclass(frozen=True)
+class Tap:
+    """The input or the output of a module; of a tuple, the first member.
+
+    Attributes:
+        path: The module, from the block (or from the model, for a site without a layer).
+        side: "input" or "output".
+        heads: Whether the last axis is to be split into heads.
+    """
+
+    path: str
+    side: str = "output"
+    heads: bool = False
+
+
+Stream = Callable[[Any], str]  # of a config: "sequential", "parallel" or "post-norm"
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture.
+
+    Attributes:
+        embed: Path of the token embedding.
+        blocks: Path of the list of blocks.
+        final_norm: Path of the norm before the unembedding.
+        attention: Path of the attention module, from the block.
+        taps: Where the other sites of a block are, paths from the block.
+        stream: How attention and MLP share the residual stream: one after the other, side by side, or with a norm after
+            each sum (then there is neither a `resid_mid` nor a sum to check).
+        interface: Whether attention goes through transformers' attention interface.
+        adds_in_place: Whether a block may write into what its parts return.
+    """
+
+    embed: str
+    blocks: str
+    final_norm: str
+    attention: str
+    taps: Mapping[str, Tap]
+    stream: Stream = field(default=lambda config: "sequential")
+    interface: bool = True
+    adds_in_place: bool = False
+
+
+def _mlp(attn_out: str, pre: str, post: str, mlp_out: str | None = None, **more: Tap) -> dict[str, Tap]:
+    taps = {"attn_out": Tap(attn_out), "mlp_pre": Tap(pre), "mlp_post": Tap(post, "input")}
+    return taps | {"mlp_out": Tap(mlp_out or post)} | more
+
+
+GPT2 = Family(
+    "transformer.wte", "transformer.h", "transformer.ln_f", "attn", _mlp("attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+)
+LLAMA = Family(
+    "model.embed_tokens", "model.layers", "model.norm", "self_attn",
+    _mlp("self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj"),
+)  # fmt: skip
+GEMMA2 = Family(  # a norm stands between each part's last matrix and the stream
+    "model.embed_tokens", "model.layers", "model.norm", "self_attn",
+    _mlp("post_attention_layernorm", "mlp.gate_proj", "mlp.down_proj", "post_feedforward_layernorm"),
+)  # fmt: skip
+GPT_NEOX = Family(
+    "gpt_neox.embed_in", "gpt_neox.layers", "gpt_neox.final_layer_norm", "attention",
+    _mlp("attention.dense", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),
+    stream=lambda config: "parallel" if config.use_parallel_residual else "sequential",
+)  # fmt: skip
+PHI = Family(
+    "model.embed_tokens", "model.layers", "model.final_layernorm", "self_attn",
+    _mlp("self_attn.dense", "mlp.fc1", "mlp.fc2"),
+    stream=lambda config: "parallel",
+)  # fmt: skip
+OPT = Family(  # scales its queries before attention sees them, so `q` is taken at the projection
+    "model.decoder.embed_tokens", "model.decoder.layers", "model.decoder.final_layer_norm", "self_attn",
+    _mlp("self_attn.out_proj", "fc1", "fc2", q=Tap("self_attn.q_proj", heads=True)),
+    stream=lambda config: "sequential" if config.do_layer_norm_before else "post-norm",
+)  # fmt: skip
+
+# Keyed by Hugging Face's `config.model_type`. A family that is not here is looked for by structure (structure.py).
+FAMILIES: dict[str, Family] = {
+    "gpt2": GPT2, "gpt_neox": GPT_NEOX, "llama": LLAMA, "mistral": LLAMA, "qwen2": LLAMA, "qwen3": LLAMA,
+    "gemma": LLAMA, "gemma2": GEMMA2, "olmo": LLAMA, "olmo2": GEMMA2, "opt": OPT, "phi": PHI,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A family's table for one model: every site's tap, and why the others are missing."""
+
+    family: Family
+    taps: Mapping[str, Tap]
+    missing: Mapping[str, str]
+    stream: str
+
+    @classmethod
+    def of(cls, family: Family, config: Any) -> "Layout":
+        """The table that holds for a model with this configuration."""
+        taps = {"embed": Tap(family.embed), "resid_pre": Tap("", "input"), "resid_post": Tap("")}
+        taps |= dict(family.taps)
+        stream = family.stream(config)
+        missing: dict[str, str] = {}
+        if stream == "parallel":
+            missing["resid_mid"] = "attention and MLP run side by side, so that nothing lies between them"
+        elif stream == "post-norm":
+            missing["resid_mid"] = "a norm follows each sum, so that no residual stream lies between the two parts"
+        elif "attn_out" not in taps:
+            missing["resid_mid"] = "what attention adds to the residual stream was not found"
+        if not family.interface:
+            why = "this family does not go through transformers' attention interface"
+            missing |= {kind: why for kind in ATTENTION_KINDS if kind not in taps}
+        return cls(family, taps, missing, stream)
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of site that can be had, in the order of the forward pass."""
+        from interp.sites import AXES
+
+        known = {*self.taps, *ATTENTION_KINDS, "resid_mid", "resid_final"} - set(self.missing)
+        needed = {"mlp_pre", "mlp_post", "mlp_out", "attn_out"} - set(self.taps)
+        return [kind for kind in AXES if kind in known - needed]
+
+    def path(self, kind: str, layer: int | None) -> str:
+        """The full path of the module at which a site is tapped."""
+        if kind == "resid_final":
+            return self.family.final_norm
+        tap = self.taps[kind]
+        inside = "" if layer is None else f"{self.family.blocks}.{layer}"
+        return ".".join(part for part in (inside, tap.path) if part)
+
+
+def split(tap: Tap, tensor: Tensor, batch: int, d_head: int) -> Tensor:
+    """A module's tensor as its site has it: (batch, pos, ...), also where a family flattens batch and position."""
+    if tensor.ndim == 2:
+        tensor = rearrange(tensor, "(batch pos) d -> batch pos d", batch=batch)
+    return rearrange(tensor, "batch pos (head d) -> batch pos head d", d=d_head) if tap.heads else tensor
+
+
+def merge(value: Tensor, like: Tensor) -> Tensor:
+    """A site's tensor as its module has it."""
+    return value.reshape(like.shape)
+
+
+def unembed(module: nn.Module, family: Family, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch vocab"]:
+    """Final norm, unembedding, and what a family does to its logits after that."""
+    config: Any = module.config
+    norm = _submodule(module, family.final_norm)
+    normed = resid if norm is None else norm(resid)
+    project_out = _submodule(module, family.blocks.rpartition(".")[0] + ".project_out")
+    head: Any = module.get_output_embeddings()  # type: ignore[operator]
+    logits = head(normed if project_out is None else project_out(normed))
+    if scale := getattr(config, "logit_scale", None):
+        logits = logits * scale
+    if scaling := getattr(config, "logits_scaling", None):
+        logits = logits / scaling
+    if cap := getattr(config, "final_logit_softcapping", None):
+        logits = cap * (logits / cap).tanh()
+    return logits
+
+
+def _submodule(module: nn.Module, path: str) -> nn.Module | None:
+    try:
+        return module.get_submodule(path)
+    except AttributeError:
+        return None

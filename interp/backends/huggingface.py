@@ -1,0 +1,103 @@
+"""Run Hugging Face models as they are, with plain PyTorch hooks and transformers' attention interface."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+from torch import Tensor, nn
+
+from interp.backends.attention import watched
+from interp.backends.families import ATTENTION_KINDS, Layout, Tap, merge, split, unembed
+from interp.backends.structure import layout_of, shape_of
+from interp.backends.stream import mid_through
+from interp.model import Model, Visit
+from interp.sites import Site
+from interp.traces import Tokens
+
+
+class HuggingFaceModel(Model):
+    """A Hugging Face causal language model, untouched."""
+
+    backend = "huggingface"
+
+    def __init__(self, module: nn.Module, tokenizer: Any, name: str, bos: bool) -> None:
+        self.module, self.tokenizer, self.name, self.bos = module, tokenizer, name, bos
+        self.shape = shape_of(module)
+        self._layout = layout_of(module)
+        self.editable = {kind: True for kind in self._layout.kinds}
+        self.missing = self._layout.missing
+        self._accepts = set(inspect.signature(module.forward).parameters)
+
+    def forward(self, tokens: Tokens, visits: Mapping[Site, Visit], last_only: bool) -> Tensor:
+        arguments = {"input_ids": tokens.ids, "attention_mask": tokens.mask, "use_cache": False}
+        optional = {"position_ids": tokens.positions} | ({"logits_to_keep": 1} if last_only else {})
+        arguments |= {name: value for name, value in optional.items() if name in self._accepts}
+        with ExitStack() as stack:
+            hooks = _Hooks(self.module, self._layout, len(tokens), self.shape.d_head, stack)
+            hooks.place(visits)
+            return self.module(**arguments).logits
+
+    def unembed(self, resid: Tensor) -> Tensor:
+        return unembed(self.module, self._layout.family, resid)
+
+
+class _Hooks:
+    """The hooks of one run; the stack removes them."""
+
+    def __init__(self, module: nn.Module, layout: Layout, batch: int, d_head: int, stack: ExitStack) -> None:
+        self.module, self.layout, self.batch, self.d_head, self.stack = module, layout, batch, d_head, stack
+
+    def place(self, visits: Mapping[Site, Visit]) -> None:
+        """Hook every site; those of attention through the interface."""
+        inside: dict[nn.Module, dict[str, Visit]] = {}
+        for site, visit in visits.items():
+            if site.kind == "resid_mid":
+                self._on_mid(site, visit)
+            elif site.kind in ATTENTION_KINDS and site.kind not in self.layout.taps:
+                family = self.layout.family
+                module = self.module.get_submodule(f"{family.blocks}.{site.layer}.{family.attention}")
+                inside.setdefault(module, {})[site.kind] = visit
+            else:
+                self._on(site.kind, site.layer, visit)
+        if inside:
+            self.stack.enter_context(watched(self.module, inside))
+
+    def _on(self, kind: str, layer: int | None, visit: Visit) -> None:
+        tap = Tap("", "input") if kind == "resid_final" else self.layout.taps[kind]
+
+        def change(tensor: Tensor) -> Tensor:
+            value = merge(visit(split(tap, tensor, self.batch, self.d_head)), tensor)
+            return value.clone() if self.layout.family.adds_in_place else value
+
+        self._hook(self.module.get_submodule(self.layout.path(kind, layer)), tap.side, change)
+
+    def _on_mid(self, site: Site, visit: Visit) -> None:
+        entered: list[Tensor] = []
+
+        def enter(resid: Tensor) -> Tensor:
+            entered.append(resid)
+            return resid
+
+        self._on("resid_pre", site.layer, enter)
+        self._on("attn_out", site.layer, lambda attn_out: mid_through(visit, entered.pop(), attn_out))
+
+    def _hook(self, module: nn.Module, side: str, change: Callable[[Tensor], Tensor]) -> None:
+        if side == "output":
+            handle = module.register_forward_hook(lambda _, args, output: on_first(change, output))
+        else:
+            handle = module.register_forward_pre_hook(lambda _, a, k: on_input(change, a, k), with_kwargs=True)
+        self.stack.callback(handle.remove)
+
+
+def on_first(change: Callable[[Tensor], Tensor], output: Any) -> Any:
+    """Change a module's output or, of a tuple of outputs, the first."""
+    return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
+
+
+def on_input(change: Callable[[Tensor], Tensor], args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """Change a module's first argument, however it is passed."""
+    if args:
+        return (change(args[0]), *args[1:]), kwargs
+    name = next(iter(kwargs))
+    return args, {**kwargs, name: change(kwargs[name])}

@@ -1,0 +1,188 @@
+"""Edits: change the tensor at a site while a model runs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from interp.sites import Site
+from interp.traces import Tokens, Trace
+
+Index = int | slice | Sequence[int] | Tensor | str
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Replace part of the tensor at a site by a function of that part.
+
+    Attributes:
+        site: Where to act.
+        change: Maps the selected part to its replacement, of the same shape or one that broadcasts to it; it returns a
+            new tensor and leaves its argument alone. With a role or several lists among the indices, the indexed axes
+            come first, as in NumPy.
+        at: Index by axis name; an axis left out is taken whole. Along `pos`, `query` and `key` a string names a role of
+            the prompts, so that each prompt has its own position.
+        moves: Whether a run in which this edit changes nothing is an error.
+    """
+
+    site: Site
+    change: Callable[[Tensor], Tensor]
+    at: Mapping[str, Index] = field(default_factory=dict)
+    moves: bool = False
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.at) - set(self.site.axes):
+            raise ValueError(f"{self.site} has axes {', '.join(self.site.axes)}, not {', '.join(sorted(unknown))}")
+        for axis, index in self.at.items():
+            if isinstance(index, str) and axis not in ("pos", "query", "key"):
+                raise ValueError(f"axis {axis!r} of {self.site} takes a number, not the role {index!r}")
+
+    def index(self, tokens: Tokens) -> tuple:
+        """The selected part as an index into the site's tensor, axis by axis."""
+        chosen: dict[str, Index] = dict(self.at)
+        roles = [axis for axis, index in chosen.items() if isinstance(index, str)]
+        if roles:
+            chosen.setdefault("batch", torch.arange(len(tokens), device=tokens.ids.device))
+        for axis in roles:
+            chosen[axis] = tokens.role(str(chosen[axis]))[chosen["batch"]]
+        return tuple(chosen.get(axis, slice(None)) for axis in self.site.axes)
+
+    def apply(self, activation: Tensor, tokens: Tokens) -> Tensor:
+        """A new tensor with the selected part replaced."""
+        index = self.index(tokens)
+        try:
+            part = activation[index]
+        except IndexError as error:
+            sizes = dict(zip(self.site.axes, activation.shape))
+            raise IndexError(f"edit of {self.site} at {dict(self.at)} is out of range; its axes: {sizes}") from error
+        self._refuse_nothing(part, index, tokens)
+        version = _version(part)
+        value = self.change(part)
+        if not isinstance(value, Tensor):
+            raise TypeError(f"the change at {self.site} returned {type(value).__name__}; return the new tensor")
+        if _version(part) != version:
+            raise ValueError(f"the change at {self.site} wrote into its argument; return a new tensor instead")
+        try:
+            value = value.to(part).expand_as(part)
+        except RuntimeError:
+            shapes = f"{tuple(part.shape)}, but the change returned {tuple(value.shape)}"
+            raise ValueError(f"the selected part of {self.site} has shape {shapes}") from None
+        if not self.at:
+            return value
+        edited = activation.clone()
+        edited[index] = value
+        return edited
+
+    def _refuse_nothing(self, part: Tensor, index: tuple, tokens: Tokens) -> None:
+        where = f"edit of {self.site} at {dict(self.at)}"
+        if part.numel() == 0:
+            raise ValueError(f"{where} selects nothing; check its indices")
+        if "pos" in self.at and not bool(tokens.mask[index[:2]].any()):
+            raise ValueError(f"{where} selects padding only; count positions from the end, or use a role")
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor was written to; inference tensors do not count."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def put(site: Site, value: Tensor, **at: Index) -> Edit:
+    """Set the site to a value that broadcasts to the selected part."""
+    return Edit(site, lambda x: value, at)
+
+
+def copy(trace: Trace, site: Site, **at: Index) -> Edit:
+    """Set the site to what it held in another run, at the same indices.
+
+    A role is looked up in the prompts of each run, so that the two may have it at different positions.
+    """
+    chosen = Edit(site, lambda x: source, at)
+    source = trace[site][chosen.index(trace.tokens)]
+    return chosen
+
+
+def add(site: Site, vector: Tensor, **at: Index) -> Edit:
+    """Add a vector to the site."""
+    return Edit(site, lambda x: x + vector.to(x), at, moves=bool(vector.detach().any()))
+
+
+def scale(site: Site, factor: float, **at: Index) -> Edit:
+    """Multiply the site by a factor."""
+    return Edit(site, lambda x: x * factor, at)
+
+
+def zero(site: Site, **at: Index) -> Edit:
+    """Set the site to zero."""
+    return Edit(site, torch.zeros_like, at)
+
+
+def mean(trace: Trace, site: Site, over: Sequence[str] = ("batch",), **at: Index) -> Edit:
+    """Set the site to its mean in a reference run, over the prompts or over prompts and positions.
+
+    Padding of the reference is left out of the mean.
+
+    Args:
+        over: `("batch",)` keeps one mean for each position; `("batch", "pos")` pools the positions.
+    """
+    if set(over) not in ({"batch"}, {"batch", "pos"}):
+        raise ValueError(f"a mean is over ('batch',) or ('batch', 'pos'), not {tuple(over)!r}")
+    if "batch" in at:
+        raise ValueError("a mean replaces every prompt alike; leave 'batch' out of the indices")
+    value = trace[site]
+    weight = _weight(trace, site)
+    chosen = Edit(site, lambda x: source, at)
+    if "pos" in over:
+        rest = tuple(at.get(axis, slice(None)) for axis in site.axes[2:])
+        source = ((value * weight).sum((0, 1)) / weight.sum((0, 1)))[rest]
+    else:
+        index = chosen.index(trace.tokens)
+        weight = weight.expand_as(value)[index]
+        source = (value[index] * weight).sum(0) / weight.sum(0).clamp(min=1)
+    return chosen
+
+
+def _weight(trace: Trace, site: Site) -> Tensor:
+    """1 where the site of a reference run holds a token, 0 where it holds padding."""
+    value, mask = trace[site], trace.tokens.mask
+    if "pos" in site.axes:
+        return mask.to(value).view(*mask.shape, *(1,) * (value.ndim - 2))
+    if not bool(mask.all()):
+        raise ValueError(f"a mean of {site} needs prompts of one length; these are padded")
+    return torch.ones_like(value[..., :1])
+
+
+def remove(site: Site, direction: Tensor, **at: Index) -> Edit:
+    """Project a direction of the site's last axis out (directional ablation, Arditi et al. 2024, arXiv:2406.11717)."""
+    unit = _unit(direction)
+    return Edit(site, lambda x: x - _along(x, unit.to(x)) * unit.to(x), at)
+
+
+def clamp(
+    site: Site, low: float | None = None, high: float | None = None, direction: Tensor | None = None, **at: Index
+) -> Edit:
+    """Keep the site between two values: each entry or, if a direction is given, the projection on it."""
+    if low is None and high is None:
+        raise ValueError("clamp needs a lower bound, an upper bound or both; none was given")
+    if direction is None:
+        return Edit(site, lambda x: x.clamp(low, high), at)
+    unit = _unit(direction)
+
+    def change(x: Tensor) -> Tensor:
+        along = _along(x, unit.to(x))
+        return x + (along.clamp(low, high) - along) * unit.to(x)
+
+    return Edit(site, change, at)
+
+
+def _unit(direction: Tensor) -> Tensor:
+    norm = direction.norm()
+    if direction.ndim != 1 or not torch.isfinite(norm) or norm == 0:
+        shape = tuple(direction.shape)
+        raise ValueError(f"a direction is one vector of finite, non-zero length; given shape {shape}, norm {norm:.3g}")
+    return direction / norm
+
+
+def _along(x: Tensor, unit: Tensor) -> Tensor:
+    """The projection on a unit vector, with the last axis kept."""
+    return (x @ unit).unsqueeze(-1)

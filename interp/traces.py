@@ -1,0 +1,78 @@
+"""What goes into a run and what comes out of it: tokens, and a trace."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.sites import Site
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A batch of prompts, padded on the left, so that position -1 is always the last token.
+
+    Attributes:
+        ids: Token ids.
+        mask: 1 on tokens, 0 on padding.
+        roles: Positions by name, one per prompt, such as `{"S2": tensor([9, 11])}`.
+    """
+
+    ids: Int[Tensor, "batch pos"]
+    mask: Int[Tensor, "batch pos"]
+    roles: Mapping[str, Int[Tensor, " batch"]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def positions(self) -> Int[Tensor, "batch pos"]:
+        """The position of each token in its own prompt, counted without padding."""
+        return (self.mask.cumsum(-1) - 1).clamp(min=0)
+
+    def role(self, name: str) -> Int[Tensor, " batch"]:
+        """The position of a role in each prompt."""
+        if name not in self.roles:
+            known = ", ".join(self.roles) or "none"
+            raise ValueError(f"these prompts have no role {name!r}; their roles: {known}")
+        return self.roles[name]
+
+    def to(self, device: torch.device) -> "Tokens":
+        """The same tokens on another device."""
+        roles = {name: positions.to(device) for name, positions in self.roles.items()}
+        return Tokens(self.ids.to(device), self.mask.to(device), roles)
+
+    def rows(self, index: Sequence[int] | Tensor | slice) -> "Tokens":
+        """Some of the prompts, in the order given."""
+        roles = {name: positions[index] for name, positions in self.roles.items()}
+        return Tokens(self.ids[index], self.mask[index], roles)
+
+    def append(self, ids: Int[Tensor, " batch"]) -> "Tokens":
+        """The prompts with one more token each."""
+        column = ids.reshape(-1, 1)
+        return replace(
+            self, ids=torch.cat([self.ids, column], 1), mask=torch.cat([self.mask, torch.ones_like(column)], 1)
+        )
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one run produced; `trace[site]` is the tensor that the rest of the model saw.
+
+    Attributes:
+        tokens: What was run.
+        logits: For every position, or for those that the run was asked for.
+        activations: The sites that were read.
+    """
+
+    tokens: Tokens
+    logits: Float[Tensor, "batch pos vocab"]
+    activations: Mapping[Site, Tensor]
+
+    def __getitem__(self, site: Site) -> Tensor:
+        if site not in self.activations:
+            known = ", ".join(map(str, self.activations)) or "none"
+            raise KeyError(f"{site} was not read in this run; sites that were: {known}. Pass it in `read=`")
+        return self.activations[site]

@@ -1,0 +1,54 @@
+"""Tiny random models of every family, saved where each backend can load them."""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+WORDS = (
+    "<pad> <eos> <unk> when Mary John Anna and went to the store park , gave a drink ball I you love hate it not is . "
+    "war lasted from year 17 32 so she he"
+).split()
+_SIZES = dict(num_hidden_layers=3, num_attention_heads=4, hidden_size=32, intermediate_size=48)
+_GROUPED = _SIZES | dict(num_key_value_heads=2, head_dim=8)
+FAMILIES: dict[str, dict] = {
+    "gpt2": dict(n_layer=3, n_head=4, n_embd=32, n_positions=64),
+    "gpt_neox": _SIZES,
+    "llama": _GROUPED,
+    "mistral": _GROUPED | dict(sliding_window=4),
+    "qwen2": _SIZES | dict(num_key_value_heads=2),
+    "qwen3": _GROUPED,
+    "gemma2": _GROUPED | dict(head_dim=12, query_pre_attn_scalar=12, sliding_window=4, final_logit_softcapping=3.0),
+    "opt": dict(num_hidden_layers=3, num_attention_heads=4, hidden_size=32, ffn_dim=48, word_embed_proj_dim=32),
+    "phi": _SIZES | dict(partial_rotary_factor=0.5),
+    "olmo2": _GROUPED,
+}
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = dict(bos_token="<eos>", eos_token="<eos>", unk_token="<unk>", pad_token="<pad>")
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **special)
+
+
+def build(family: str, dtype: torch.dtype = torch.float32, seed: int = 0, **changes) -> PreTrainedModel:
+    """A random model whose weights are large enough to tell one tensor from another."""
+    torch.manual_seed(seed)
+    sizes = {"vocab_size": len(WORDS), "bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0}
+    sizes |= FAMILIES.get(family, _SIZES) | changes
+    module = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes)).to(dtype)
+    for parameter in module.parameters():
+        with torch.no_grad():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.25)
+            else:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    return module.eval()
+
+
+def save(family: str, path: Path, **changes) -> str:
+    build(family, **changes).save_pretrained(path)
+    tokenizer().save_pretrained(path)
+    return str(path)
