@@ -10,7 +10,7 @@ import random
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
@@ -19,7 +19,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from interp.zoo import language
 
 CONTEXT = 96
-CHECKPOINTS = (250, 500, 750, 1000, 1500, 2000, 3000, 4500)  # steps; the last step is the model itself
+CHECKPOINTS = (250, 500, 750, 1000, 1250, 1500, 2000, 4500)  # steps; the last step is the model itself
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -27,6 +27,9 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     words = {word: i for i, word in enumerate(language.VOCABULARY)}
     backend = Tokenizer(models.WordLevel(words, unk_token=language.UNKNOWN))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{language.BOS} $A", special_tokens=[(language.BOS, words[language.BOS])]
+    )
     special = dict(bos_token=language.BOS, eos_token=language.BOS, unk_token=language.UNKNOWN, pad_token=language.PAD)
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, **special, padding_side="left", model_max_length=CONTEXT,
@@ -97,7 +100,7 @@ def train(out: Path, steps: int, size: int, peak: float, seed: int, checkpoints:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="folder to write")
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=9000)
     parser.add_argument("--batch", type=int, default=48, help="rows of 96 tokens a step")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
