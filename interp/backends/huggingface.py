@@ -101,3 +101,8 @@ def on_input(change: Callable[[Tensor], Tensor], args: tuple, kwargs: dict) -> t
         return (change(args[0]), *args[1:]), kwargs
     name = next(iter(kwargs))
     return args, {**kwargs, name: change(kwargs[name])}
+
+
+def wrap(module: nn.Module, tokenizer: Any, name: str, bos: bool) -> Model:
+    """A Hugging Face model as a `Model`."""
+    return HuggingFaceModel(module, tokenizer, name, bos)

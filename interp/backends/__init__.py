@@ -1,0 +1,108 @@
+"""Backends: the same `Model`, over different libraries."""
+
+import copy
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from interp.model import Model
+
+BACKENDS = ("huggingface", "transformer_lens", "nnsight")
+EMBEDDED = Path(__file__).parents[1] / "zoo" / "weights"
+
+
+def load(
+    source: Any = None,
+    *,
+    backend: str | None = None,
+    tokenizer: Any = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    bos: bool | None = None,
+) -> Model:
+    """A model ready to be run, read and edited; what was given is never changed.
+
+    Args:
+        source: Nothing (the embedded model), a hub name, a local folder, a Hugging Face model, a TransformerLens
+            bridge, or an nnsight model.
+        backend: "huggingface" (the default), "transformer_lens" or "nnsight"; a bridge or an nnsight model has its own.
+        tokenizer: For a model object that does not bring one; without any, the model works on token ids.
+        device: Where to run; by default where the model is.
+        dtype: The floating-point type; by default that of the weights.
+        bos: Whether texts begin with the beginning-of-sequence token; by default as the tokenizer does it.
+
+    Raises:
+        ValueError: An unknown backend; a bridge or an nnsight model with another backend.
+        FileNotFoundError: A folder or a model that is not there.
+    """
+    own = _backend_of(source)
+    backend = backend or own or "huggingface"
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown backend {backend!r}; choose from {', '.join(BACKENDS)}")
+    if own and backend != own:
+        raise ValueError(f"a model that belongs to {own} cannot be run by {backend}; leave backend= out")
+    module, found, name = _open(source, device, dtype)
+    tokenizer = found if tokenizer is None else tokenizer
+    bos = _adds_bos(tokenizer) if bos is None else bos
+    if bos and getattr(tokenizer, "bos_token_id", None) is None:
+        raise ValueError(f"bos=True, but the tokenizer of {name} has no beginning-of-sequence token; pass bos=False")
+    return import_module(f"interp.backends.{backend}").wrap(module, tokenizer, name, bos)
+
+
+def _backend_of(source: Any) -> str | None:
+    """The library that a model object belongs to, found without importing any."""
+    modules = {cls.__module__.partition(".")[0] for cls in type(source).__mro__}
+    return next((name for name in ("transformer_lens", "nnsight") if name in modules), None)
+
+
+def _open(source: Any, device: Any, dtype: torch.dtype | None) -> tuple[Any, Any, str]:
+    """The model object, its tokenizer if it has one, and its name."""
+    if source is None:
+        source = EMBEDDED
+    if isinstance(source, str | Path):
+        module, tokenizer = _from_pretrained(str(source), dtype)
+        name = "embedded" if source == EMBEDDED else str(source)
+        return module if device is None else module.to(device), tokenizer, name
+    if not isinstance(source, nn.Module) and _backend_of(source) is None:
+        raise TypeError(
+            f"load takes a name, a folder, a model or nothing, not {type(source).__name__}; see help(interp.load)"
+        )
+    if device is not None or dtype is not None:
+        source = copy.deepcopy(source).to(device=device, dtype=dtype)
+    return source, getattr(source, "tokenizer", None), getattr(source, "name_or_path", "") or type(source).__name__
+
+
+def _from_pretrained(name: str, dtype: torch.dtype | None) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    is_path = os.path.sep in name and (name.startswith((".", os.path.sep, "~")) or name.count(os.path.sep) > 1)
+    if is_path and not Path(name).expanduser().is_dir():
+        raise FileNotFoundError(f"there is no folder {name!r}; give a folder written by save_pretrained, or a hub name")
+    bar = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        module = AutoModelForCausalLM.from_pretrained(name, dtype="auto" if dtype is None else dtype)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{name!r} is neither a local folder with a model nor a model that the hub could give: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    finally:
+        if bar:
+            logging.enable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError):
+        tokenizer = None  # a model without one works on ids
+    return module.eval(), tokenizer
+
+
+def _adds_bos(tokenizer: Any) -> bool:
+    """Whether a tokenizer itself begins a text with its beginning-of-sequence token."""
+    first = getattr(tokenizer, "bos_token_id", None)
+    return first is not None and tokenizer("a").input_ids[:1] == [first]

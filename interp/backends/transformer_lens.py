@@ -1,0 +1,156 @@
+"""Run models through TransformerLens's bridge, with their weights as published."""
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import PreTrainedTokenizerFast
+
+from interp.backends.stream import mid_through
+from interp.model import Model, Shape, Visit
+from interp.sites import AXES, Site
+from interp.traces import Tokens
+
+_HOOKS = {
+    "embed": "embed.hook_out",
+    "resid_pre": "blocks.{layer}.hook_in",
+    "q": "blocks.{layer}.attn.hook_rot_q",
+    "k": "blocks.{layer}.attn.hook_rot_k",
+    "v": "blocks.{layer}.attn.hook_v",
+    "scores": "blocks.{layer}.attn.hook_attn_scores",
+    "pattern": "blocks.{layer}.attn.hook_pattern",
+    "z": "blocks.{layer}.attn.hook_z",
+    "attn_out": "blocks.{layer}.hook_attn_out",
+    "mlp_pre": "blocks.{layer}.mlp.hook_pre",
+    "mlp_post": "blocks.{layer}.mlp.hook_post",
+    "mlp_out": "blocks.{layer}.hook_mlp_out",
+    "resid_post": "blocks.{layer}.hook_out",
+    "resid_final": "ln_final.hook_in",
+}
+_INSTEAD = {"q": "blocks.{layer}.attn.hook_q", "k": "blocks.{layer}.attn.hook_k"}  # where there is no rotary embedding
+
+
+def wrap(model: Any, tokenizer: Any, name: str, bos: bool) -> Model:
+    """A bridge, or a Hugging Face model given to a bridge, as a `Model`.
+
+    A bridge takes a Hugging Face model apart, so it is given a copy.
+    """
+    if not isinstance(model, TransformerBridge):
+        model = copy.deepcopy(model)
+        model.config.architectures = [type(model).__name__]  # the bridge goes by it; a model never saved has none
+        model = TransformerBridge.boot_transformers(
+            name, hf_model=model, tokenizer=_placeholder(), device=str(model.device), dtype=model.dtype
+        ).eval()
+    return TransformerLensModel(model, tokenizer, name, bos)
+
+
+def _placeholder() -> Any:
+    """A tokenizer for a bridge that will never tokenise: without one, or with a real one, it may ask the hub."""
+    words = Tokenizer(WordLevel({"<pad>": 0}, unk_token="<pad>"))
+    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<pad>")
+
+
+class TransformerLensModel(Model):
+    """A TransformerLens bridge."""
+
+    backend = "transformer_lens"
+
+    def __init__(self, bridge: Any, tokenizer: Any, name: str, bos: bool) -> None:
+        self.module, self.tokenizer, self.name, self.bos = bridge, tokenizer, name, bos
+        config = bridge.cfg
+        self.shape = Shape(
+            config.n_layers, config.n_heads, getattr(config, "n_key_value_heads", None) or config.n_heads,
+            config.d_model, config.d_head, config.d_vocab, config.n_ctx,
+        )  # fmt: skip
+        self._hooks = self._find_hooks()
+        kinds = set(self._hooks)
+        if self._is_sequential():
+            kinds.add("resid_mid")
+        self.editable = {kind: self._keeps_edits(kind) for kind in AXES if kind in kinds}
+        self.missing = {kind: "no hook of this bridge fires there" for kind in AXES if kind not in kinds}
+
+    def forward(self, tokens: Tokens, visits: Mapping[Site, Visit], last_only: bool) -> Tensor:
+        hooks: list[tuple[str, Callable]] = []
+        for site, visit in visits.items():
+            if site.kind == "resid_mid":
+                hooks += self._mid_hooks(site, visit)
+            else:
+                hooks.append((self._name(site), lambda value, hook, visit=visit: visit(value)))
+        return self._logits(tokens.ids, tokens.mask, hooks)
+
+    def unembed(self, resid: Tensor) -> Tensor:
+        norm = getattr(self.module, "ln_final", None)
+        logits = self.module.unembed(resid if norm is None else norm(resid))
+        cap = getattr(self.module.cfg, "output_logits_soft_cap", None) or -1.0
+        return cap * (logits / cap).tanh() if cap > 0 else logits
+
+    def _logits(self, ids: Tensor, mask: Tensor, hooks: list) -> Tensor:
+        return self.module.run_with_hooks(ids, attention_mask=mask, prepend_bos=False, fwd_hooks=hooks)
+
+    def _name(self, site: Site) -> str:
+        return self._hooks[site.kind].format(layer=site.layer)
+
+    def _mid_hooks(self, site: Site, visit: Visit) -> list[tuple[str, Callable]]:
+        """The bridge's own hook_resid_mid is the second norm's input: editing it leaves the stream as it was."""
+        entered: list[Tensor] = []
+
+        def enter(resid: Tensor, hook: Any) -> None:
+            entered.append(resid)
+
+        pre, attn = (self._name(Site(kind, site.layer)) for kind in ("resid_pre", "attn_out"))
+        return [(pre, enter), (attn, lambda attn_out, hook: mid_through(visit, entered.pop(), attn_out))]
+
+    def _find_hooks(self) -> dict[str, str]:
+        """The hook of each kind that fires in a run of three tokens; many that a bridge lists never do."""
+        fired: set[str] = set()
+        names = {name.format(layer=0) for name in (*_HOOKS.values(), *_INSTEAD.values())}
+        listed = [name for name in names if name in self.module.hook_dict]
+
+        def note(value: Tensor, hook: Any, name: str) -> None:
+            fired.add(name)
+
+        self._probe([(name, lambda value, hook, name=name: note(value, hook, name)) for name in listed])
+        rotary = getattr(self.module.cfg, "positional_embedding_type", None) == "rotary"
+        chosen = _HOOKS if rotary else _HOOKS | _INSTEAD
+        found = {kind: name for kind, name in chosen.items() if name.format(layer=0) in fired}
+        if not self._is_softmax(found):
+            found.pop("scores", None)
+        return found
+
+    def _is_softmax(self, found: Mapping[str, str]) -> bool:
+        """Whether the pattern is the softmax of what the bridge calls scores; in some families it is not."""
+        if not {"scores", "pattern"} <= set(found):
+            return False
+        seen: dict[str, Tensor] = {}
+        names = {kind: found[kind].format(layer=0) for kind in ("scores", "pattern")}
+        self._probe([(name, lambda v, hook, k=kind: seen.__setitem__(k, v)) for kind, name in names.items()])
+        return bool((seen["scores"].softmax(-1) - seen["pattern"]).abs().max() < 1e-2)
+
+    def _probe(self, hooks: list) -> Tensor:
+        ids = torch.arange(3, device=self.device)[None] % self.shape.d_vocab
+        with torch.no_grad():
+            return self._logits(ids, torch.ones_like(ids), hooks)
+
+    def _keeps_edits(self, kind: str) -> bool:
+        """Whether the rest of the model sees what a hook returns; a native bridge discards edits of its scores."""
+        if kind != "scores":
+            return True
+        hooks = [(self._name(Site(kind, 0)), lambda value, hook: value * 0)]
+        return bool((self._probe(hooks) - self._probe([])).abs().max() > 0)
+
+    def _is_sequential(self) -> bool:
+        """Whether the MLP reads the stream after attention has written to it."""
+        if "attn_out" not in self._hooks or "mlp_out" not in self._hooks:
+            return False
+        if getattr(self.module.cfg, "parallel_attn_mlp", False):
+            return False
+        seen: dict[str, Tensor] = {}
+        kinds = ("resid_pre", "attn_out", "mlp_out", "resid_post")
+        self._probe([(self._name(Site(k, 0)), lambda v, hook, k=k: seen.__setitem__(k, v)) for k in kinds])
+        pre, attn, mlp, post = (seen[kind] for kind in kinds)
+        return bool((pre + attn + mlp - post).abs().max() <= 1e-3 * post.abs().max())
