@@ -152,7 +152,7 @@ def in_split(split: Split, *choices: str) -> bool:
     return split is None or held_out == (split == "test")
 
 
-def _draw_until(rng: random.Random, split: Split, *pools: Sequence[str]) -> tuple[str, ...]:
+def draw_until(rng: random.Random, split: Split, *pools: Sequence[str]) -> tuple[str, ...]:
     """One word from each pool, in a combination that belongs to the split."""
     while True:
         choices = tuple(rng.choice(pool) for pool in pools)
@@ -229,7 +229,7 @@ def draw_fact(rng: random.Random, split: Split = None) -> Sentence:
 
 
 def draw_claim(rng: random.Random, split: Split = None) -> Sentence:
-    speaker, subject = _draw_until(rng, split, NAMES, COUNTRIES)
+    speaker, subject = draw_until(rng, split, NAMES, COUNTRIES)
     return claim(speaker, rng.random() < 0.5, subject, _draw_relation(rng), rng.randrange(2))
 
 
@@ -251,7 +251,7 @@ def agreement(
 
 
 def draw_agreement(rng: random.Random, split: Split = None, attractors: float = 0.6) -> Sentence:
-    noun, other = _draw_until(rng, split, SINGULAR, SINGULAR)
+    noun, other = draw_until(rng, split, SINGULAR, SINGULAR)
     attractor = None
     if rng.random() < attractors:
         attractor = (rng.choice(PREPOSITIONS), SINGULAR.index(other), rng.random() < 0.5)
@@ -269,7 +269,7 @@ def greater_than(event: str, century: str, year: int, end: int) -> Sentence:
 
 
 def draw_greater_than(rng: random.Random, split: Split = None) -> Sentence:
-    event, century, year = _draw_until(rng, split, EVENTS, CENTURIES, YEARS[2:98])
+    event, century, year = draw_until(rng, split, EVENTS, CENTURIES, YEARS[2:98])
     return greater_than(event, century, int(year), rng.randrange(int(year) + 1, 100))
 
 
@@ -299,7 +299,7 @@ def sentiment(clauses: Sequence[Clause], ending: int = 1, verdict: str | None = 
 
 def _draw_clause(rng: random.Random, split: Split, positive: bool) -> Clause:
     negated = rng.random() < 0.25
-    thing, adjective = _draw_until(rng, split, THINGS, POSITIVE if positive != negated else NEGATIVE)
+    thing, adjective = draw_until(rng, split, THINGS, POSITIVE if positive != negated else NEGATIVE)
     return thing, adjective, negated
 
 
@@ -326,7 +326,7 @@ def pronoun(name: str, place: str, item: str, template: int = 0) -> Sentence:
 
 
 def draw_pronoun(rng: random.Random, split: Split = None) -> Sentence:
-    name, place = _draw_until(rng, split, NAMES, PLACES)
+    name, place = draw_until(rng, split, NAMES, PLACES)
     return pronoun(name, place, rng.choice(OBJECTS), rng.randrange(len(PRONOUN_TEMPLATES)))
 
 
@@ -346,7 +346,7 @@ def request(verb: str, item: str, adjective: str = "", template: int = 0) -> Sen
 
 
 def draw_request(rng: random.Random, split: Split = None) -> Sentence:
-    verb, item = _draw_until(rng, split, SAFE + HARMFUL, BELONGINGS)
+    verb, item = draw_until(rng, split, SAFE + HARMFUL, BELONGINGS)
     return request(verb, item, rng.choice(("", "", *ADJECTIVES)), rng.randrange(len(REQUEST_TEMPLATES)))
 
 

@@ -1,0 +1,34 @@
+# `make demo` runs the main job and `make test` passes the tests; both install what they need into .venv first.
+PYTHON ?= python3
+VENV ?= .venv
+export HF_HUB_OFFLINE = 1
+
+.PHONY: demo test check install format clean
+
+demo: install
+	$(VENV)/bin/python -m experiments.main_job
+
+test: install
+	$(VENV)/bin/python -m pytest
+
+check: install
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/python -m pytest
+
+format: install
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+install: $(VENV)/.installed
+
+# torch first, in the version that the constraints name: left to itself, pip takes the newest, with gigabytes of CUDA.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install -q -c constraints.txt torch
+	$(VENV)/bin/python -m pip install -q -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs

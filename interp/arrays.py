@@ -1,0 +1,53 @@
+"""Results: labelled arrays that remember how they were made; the only module that builds one."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import xarray as xr
+from torch import Tensor
+
+from interp.model import Model
+from interp.traces import Tokens
+
+
+@dataclass(frozen=True)
+class Check:
+    """What says whether to believe a number; it travels with it.
+
+    Attributes:
+        status: "pass", "warn", "fail" or "skipped".
+    """
+
+    name: str
+    value: float
+    threshold: float
+    status: str
+    why: str
+    source: str = ""
+
+
+def labelled(
+    values: Tensor, name: str, coords: Mapping[str, Sequence[Any]], model: Model, checks: Sequence[Check] = (), **how: Any
+) -> xr.DataArray:
+    """A tensor as a labelled array; `coords` names its axes in order, `how` says what made it."""
+    wide = values.detach().to("cpu", torch.float64 if values.dtype == torch.float64 else torch.float32)
+    attrs = {"model": model.name, "backend": model.backend, "dtype": str(model.dtype), "device": str(model.device)}
+    attrs |= {key: value if isinstance(value, str | int | float) else json.dumps(value) for key, value in how.items()}
+    attrs["checks"] = json.dumps([asdict(check) for check in checks])
+    return xr.DataArray(
+        wide.numpy(), dims=tuple(coords), coords={axis: list(labels) for axis, labels in coords.items()}, name=name,
+        attrs=attrs,
+    )  # fmt: skip
+
+
+def checks_of(array: xr.DataArray) -> list[Check]:
+    """The checks that an array carries."""
+    return [Check(**row) for row in json.loads(array.attrs.get("checks", "[]"))]
+
+
+def position_labels(model: Model, tokens: Tokens, row: int = 0) -> list[str]:
+    """Readable, unique labels for the positions of one prompt."""
+    return [f"{i} {word}" for i, word in enumerate(model.words(tokens.ids[row].tolist()))]

@@ -1,0 +1,113 @@
+"""Is a model supported? The identities that define the sites, tried on the model itself."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from interp.edits import Edit, copy
+from interp.model import Model
+from interp.sites import UNLAYERED, Site
+from interp.traces import Tokens
+
+
+@dataclass(frozen=True)
+class Row:
+    """One identity: the largest error found, relative to the size of what was compared."""
+
+    identity: str
+    error: float
+    tolerance: float
+
+    @property
+    def holds(self) -> bool:
+        return self.error <= self.tolerance
+
+
+@dataclass(frozen=True)
+class Report:
+    """What held on a model, as a table."""
+
+    model: str
+    rows: tuple[Row, ...]
+    missing: dict[str, str]
+
+    @property
+    def holds(self) -> bool:
+        """Whether every identity did."""
+        return all(row.holds for row in self.rows)
+
+    def __str__(self) -> str:
+        lines = [self.model, ""]
+        lines += [f"  {'ok  ' if r.holds else 'FAIL'} {r.identity:<52} {r.error:.1e}  (at most {r.tolerance:.0e})" for r in self.rows]
+        lines += [f"  --   {kind}: {why}" for kind, why in self.missing.items()]
+        return "\n".join(lines)
+
+
+def check(model: Model, seed: int = 0) -> Report:
+    """Run the identities on random tokens, two prompts of different length; takes seconds.
+
+    Returns:
+        A report that prints as a table; `report.holds` says whether all is well.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(1, model.shape.d_vocab, (2, 8), generator=generator).to(model.device)
+    mask = torch.ones_like(ids)
+    mask[1, :3] = 0
+    fine = {torch.float64: 1e-10, torch.float32: 1e-4}.get(model.dtype, 5e-2)
+    rows = [Row(name, error, fine) for name, error in _identities(model, Tokens(ids, mask))]
+    rows += [Row(f"{kind}: an edit has an effect", 0.0 if moved else 1.0, 0.5) for kind, moved in _effects(model, Tokens(ids, mask))]
+    return Report(repr(model), tuple(rows), dict(model.missing))
+
+
+def _identities(model: Model, tokens: Tokens) -> Iterator[tuple[str, float]]:
+    real = tokens.mask.bool()
+    trace = model.run(tokens, read=model.sites())
+    layers = range(model.shape.n_layers)
+    last = Site("resid_post", model.shape.n_layers - 1)
+    has = model.editable.keys()
+    at = lambda kind, layer: trace[Site(kind, layer)]
+
+    def worst(pairs: list[tuple[Tensor, Tensor]]) -> float:
+        return max(_error(a[real], b[real]) for a, b in pairs)
+
+    yield "unembed(last resid_post) = logits", worst([(model.unembed(trace[last]), trace.logits)])
+    if {"attn_out", "mlp_out"} <= has and not model.missing.get("resid_mid", "").startswith("a norm"):
+        total = [(at("resid_pre", i) + at("attn_out", i) + at("mlp_out", i), at("resid_post", i)) for i in layers]
+        yield "resid_pre + attn_out + mlp_out = resid_post", worst(total)
+    if "resid_mid" in has:
+        yield "resid_pre + attn_out = resid_mid", worst([(at("resid_pre", i) + at("attn_out", i), at("resid_mid", i)) for i in layers])
+    if {"pattern", "scores"} <= has:
+        yield "softmax(scores) = pattern", worst(
+            [(at("scores", i).softmax(-1).transpose(1, 2), at("pattern", i).transpose(1, 2)) for i in layers]
+        )
+    if {"pattern", "v", "z"} <= has:
+        yield "pattern @ v = z", worst([(_attend(at("pattern", i), at("v", i)), at("z", i)) for i in layers])
+    yield "padding does not matter", _error(model.run(Tokens(tokens.ids[1:, 3:], tokens.mask[1:, 3:])).logits[0], trace.logits[1, 3:])
+    yield "batching does not matter", _error(model.run(Tokens(tokens.ids[:1], tokens.mask[:1])).logits[0], trace.logits[0])
+    other = model.run(Tokens(tokens.ids.flip(0).roll(1, 1), tokens.mask), read=model.sites("resid_pre", layers=[1]))
+    restored = model.run(tokens, edits=[copy(other, Site("resid_pre", 1))])
+    yield "restoring the whole stream restores the logits", worst([(restored.logits, other.logits)])
+    plain = trace.logits
+    for kind in (kind for kind, editable in model.editable.items() if editable):
+        site = Site(kind) if kind in UNLAYERED else Site(kind, 0)
+        yield f"{kind}: writing back what was read changes nothing", worst([(model.run(tokens, edits=[copy(trace, site)]).logits, plain)])
+
+
+def _effects(model: Model, tokens: Tokens) -> Iterator[tuple[str, bool]]:
+    plain = model.run(tokens).logits
+    for kind in (kind for kind, editable in model.editable.items() if editable):
+        site = Site(kind) if kind in UNLAYERED else Site(kind, 0)
+        # Of scores a sum cancels in the softmax, so the change is a factor as well.
+        edited = model.run(tokens, edits=[Edit(site, lambda x: x * 0.5 + 0.1 * torch.rand_like(x))]).logits
+        yield kind, bool((edited - plain)[tokens.mask.bool()].abs().max() > 0)
+
+
+def _attend(pattern: Tensor, v: Tensor) -> Tensor:
+    v = v.repeat_interleave(pattern.shape[1] // v.shape[2], dim=2)
+    return torch.einsum("bhqk,bkhd->bqhd", pattern, v)
+
+
+def _error(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max() / b.abs().max().clamp(min=1e-9))

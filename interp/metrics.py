@@ -1,0 +1,101 @@
+"""Metrics: logits to one number per prompt, never averaged.
+
+A metric knows which positions it reads, the last one unless told otherwise, so that a sweep computes no other logits.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.traces import Trace
+
+Answers = int | Sequence[int] | Tensor  # one token for all prompts; or (batch,) one each; or (batch, n) several each
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A named function of the logits at one position of each prompt.
+
+    Attributes:
+        name: What is measured.
+        of: From logits (batch, vocab) to values (batch,).
+        at: The position read: an index for all prompts, or the name of a role.
+    """
+
+    name: str
+    of: Callable[[Float[Tensor, "batch vocab"]], Float[Tensor, " batch"]]
+    at: int | str = -1
+
+    def __call__(self, trace: Trace) -> Float[Tensor, " batch"]:
+        """One number for each prompt of a run."""
+        logits = trace.logits
+        if isinstance(self.at, str):
+            rows = torch.arange(len(logits), device=logits.device)
+            return self.of(logits[rows, trace.tokens.role(self.at)])
+        if not -logits.shape[1] <= self.at < logits.shape[1]:
+            raise IndexError(f"{self.name} reads position {self.at}, but the run has {logits.shape[1]} positions of logits")
+        return self.of(logits[:, self.at])
+
+    def reading(self, at: int | str) -> "Metric":
+        """The same metric at another position or role."""
+        return replace(self, at=at)
+
+    @property
+    def last_only(self) -> bool:
+        """Whether the last position's logits are enough."""
+        return self.at == -1
+
+
+def logit(token: Answers) -> Metric:
+    """Logit of a next token, the mean if there are several."""
+    return Metric("logit", lambda logits: _mean_of(logits, token))
+
+
+def logit_diff(right: Answers, wrong: Answers) -> Metric:
+    """Logit of the right next token minus that of the wrong one; of several, the mean."""
+    return Metric("logit difference", lambda logits: _mean_of(logits, right) - _mean_of(logits, wrong))
+
+
+def log_prob(token: Answers) -> Metric:
+    """Log probability (nats) of a next token; of several, of any of them."""
+    return Metric("log probability", lambda logits: _chosen(logits.log_softmax(-1), token).logsumexp(-1))
+
+
+def prob(token: Answers) -> Metric:
+    """Probability of a next token; of several, their sum."""
+    return Metric("probability", lambda logits: _chosen(logits.softmax(-1), token).sum(-1))
+
+
+def prob_diff(right: Answers, wrong: Answers) -> Metric:
+    """Probability of the right next tokens minus that of the wrong ones; -1 among the ids fills up unequal sets."""
+    return Metric(
+        "probability difference",
+        lambda logits: (_chosen(p := logits.softmax(-1), right).sum(-1) - _chosen(p, wrong).sum(-1)),
+    )
+
+
+def kl_from(reference: Float[Tensor, "batch vocab"]) -> Metric:
+    """KL divergence (nats) of the next-token distribution from that of reference logits."""
+    target = reference.detach().log_softmax(-1)
+    return Metric("KL divergence", lambda logits: (target.exp() * (target - logits.log_softmax(-1))).sum(-1))
+
+
+def _chosen(values: Tensor, token: Answers) -> Tensor:
+    """The values of some tokens, (batch, n); a token of -1 counts nothing."""
+    ids = torch.as_tensor(token, device=values.device)
+    if ids.ndim == 0:
+        ids = ids.expand(len(values))
+    if ids.shape[0] != len(values):
+        raise ValueError(f"answers for {ids.shape[0]} prompts were given, but {len(values)} prompts were run")
+    ids = ids[:, None] if ids.ndim == 1 else ids
+    if int(ids.max()) >= values.shape[-1]:
+        raise ValueError(f"token {int(ids.max())} is outside the model's output vocabulary of {values.shape[-1]}")
+    return values.gather(-1, ids.clamp(min=0)) * (ids >= 0)
+
+
+def _mean_of(logits: Tensor, token: Answers) -> Tensor:
+    ids = torch.as_tensor(token, device=logits.device)
+    return _chosen(logits, token).sum(-1) / ((ids >= 0).sum(-1) if ids.ndim == 2 else 1)
