@@ -15,11 +15,14 @@ from interp.sites import Site
 
 
 def integrated_gradients(
-    model: Model, clean: Prompts, corrupt: Prompts, site: Site, metric: Metric, steps: int = 32
+    model: Model, clean: Prompts, corrupt: Prompts, site: Site, metric: Metric, steps: int = 32, most: int = 256
 ) -> xr.DataArray:
     """How much each position of a site moves the metric on the straight path from the corrupt run to the clean one.
 
     The corrupt run is the baseline: from zero, a norm makes the model a near step function of scale.
+
+    Args:
+        steps: Points on the path (Gauss-Legendre); doubled up to `most` until the attributions add up.
 
     Returns:
         Attributions by (pos, prompt), with the check that they add up to the change in the metric.
@@ -33,13 +36,18 @@ def integrated_gradients(
         return metric(model.run(clean.rows(rows), edits=[put(site, value)], grad=True))
 
     rows = torch.arange(len(clean), device=model.device)
-    scores = IntegratedGradients(_per_row(value_of, len(clean))).attribute(
-        end, start, additional_forward_args=(rows,), n_steps=steps, method="gausslegendre", internal_batch_size=None
-    )
     with torch.no_grad():
         change = metric(model.run(clean)) - metric(model.run(clean, edits=[put(site, start)]))
-    per_position = scores.flatten(2).sum(-1)
-    check = _completeness(per_position.sum(-1), change)
+    method = IntegratedGradients(_per_row(value_of, len(clean)))
+    while True:
+        scores = method.attribute(
+            end, start, additional_forward_args=(rows,), n_steps=steps, method="gausslegendre"
+        )
+        per_position = scores.detach().flatten(2).sum(-1)
+        check = _completeness(per_position.sum(-1), change)
+        if check.status == "pass" or 2 * steps > most:
+            break
+        steps *= 2
     coords = {"pos": position_labels(model, clean), "prompt": range(len(clean))}
     how = {"method": "integrated gradients", "site": str(site), "metric": metric.name, "baseline": "corrupt run"}
     return labelled(per_position.T, "attribution", coords, model, [check], **how, steps=steps)

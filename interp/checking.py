@@ -45,6 +45,7 @@ class Report:
         return "\n".join(lines)
 
 
+@torch.no_grad()
 def check(model: Model, seed: int = 0) -> Report:
     """Run the identities on random tokens, two prompts of different length; takes seconds.
 

@@ -114,10 +114,9 @@ def sentiment(model: Model, n: int = 32, seed: int = 0, split: str = "test") -> 
 
     def draw(rng: random.Random) -> Pair:
         positive, negated = rng.random() < 0.5, rng.random() < 0.3
-        pools = language.POSITIVE, language.NEGATIVE
-        good, bad = (language.draw_until(rng, split, [rng.choice(language.THINGS)], pool) for pool in pools)
-        use, other = (good, bad) if positive != negated else (bad, good)
-        pair = [language.sentiment([(use[0], adjective, negated)], 1) for adjective in (use[1], other[1])]
+        pools = (language.POSITIVE, language.NEGATIVE)[:: 1 if positive != negated else -1]
+        thing, adjective = language.draw_until(rng, split, language.THINGS, pools[0])
+        pair = [language.sentiment([(thing, word, negated)], 1) for word in (adjective, rng.choice(pools[1]))]
         return pair[0], pair[1], [pair[0].answer], [pair[1].answer]
 
     return _task("sentiment", model, draw, n, seed)

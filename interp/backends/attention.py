@@ -41,6 +41,14 @@ def watched(model: nn.Module, visits: Mapping[nn.Module, Visits]) -> Iterator[No
             _VISITS.pop(module, None)
 
 
+def must_watch(model: nn.Module, visits: Mapping[nn.Module, Visits]) -> bool:
+    """Whether a run needs our attention: something is visited, or eager attention would lose float64."""
+    config: Any = model.config
+    return bool(visits) or (
+        config._attn_implementation == _EXPLICIT and next(model.parameters()).dtype == torch.float64
+    )
+
+
 def _register(implementation: str) -> str:
     """The name of our function over an implementation, with that implementation's masks."""
     name = f"interp_{implementation}"
@@ -56,7 +64,9 @@ def _over(implementation: str) -> Callable:
     ) -> tuple[Tensor, Tensor | None]:
         visits = _VISITS.get(module, {})
         query, key, value = (_show(visits, kind, x) for kind, x in zip("qkv", (query, key, value)))
-        if "scores" in visits or "pattern" in visits:
+        # transformers' eager attention takes the softmax in float32, where float64 masks overflow to NaN.
+        double = implementation == _EXPLICIT and query.dtype == torch.float64
+        if double or "scores" in visits or "pattern" in visits:
             out, weights = _explicit(module, query, key, value, mask, visits, **options)
         else:
             out, weights = _original(module, implementation)(module, query, key, value, mask, **options)
@@ -87,7 +97,8 @@ def _explicit(
     if cap := options.get("softcap"):
         scores = (scores / cap).tanh() * cap
     if mask is not None:
-        scores = scores + mask[..., : key.shape[2]]
+        # A row of padding is masked throughout: below the smallest number its softmax would be NaN.
+        scores = (scores + mask[..., : key.shape[2]]).clamp(min=torch.finfo(scores.dtype).min)
     if "scores" in visits:
         scores = visits["scores"](scores)
     wide = torch.float32 if scores.dtype.itemsize < 4 else scores.dtype

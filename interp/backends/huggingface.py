@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from interp.backends.attention import watched
+from interp.backends.attention import must_watch, watched
 from interp.backends.families import ATTENTION_KINDS, Layout, Tap, merge, split, unembed
 from interp.backends.structure import layout_of, shape_of
 from interp.backends.stream import mid_through
@@ -60,7 +60,7 @@ class _Hooks:
                 inside.setdefault(module, {})[site.kind] = visit
             else:
                 self._on(site.kind, site.layer, visit)
-        if inside:
+        if must_watch(self.module, inside):
             self.stack.enter_context(watched(self.module, inside))
 
     def _on(self, kind: str, layer: int | None, visit: Visit) -> None:

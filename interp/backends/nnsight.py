@@ -12,7 +12,7 @@ from typing import Any
 import nnsight
 from torch import Tensor, nn
 
-from interp.backends.attention import watched
+from interp.backends.attention import must_watch, watched
 from interp.backends.families import ATTENTION_KINDS, Tap, merge, split, unembed
 from interp.backends.stream import mid_through
 from interp.backends.structure import layout_of, shape_of
@@ -77,7 +77,7 @@ class NnsightModel(Model):
                 steps.append((site, visit, entered))
             else:
                 steps.append((site, visit, []))
-        if inside:
+        if must_watch(self.module, inside):
             stack.enter_context(watched(self.module, inside))
         return sorted(steps, key=lambda step: step[0].order)
 

@@ -137,8 +137,8 @@ class TransformerLensModel(Model):
             return self._logits(ids, torch.ones_like(ids), hooks)
 
     def _keeps_edits(self, kind: str) -> bool:
-        """Whether the rest of the model sees what a hook returns; a native bridge discards edits of its scores."""
-        if kind != "scores":
+        """Whether the rest of the model sees what a hook returns; some bridges discard edits inside attention."""
+        if kind not in ("scores", "pattern"):
             return True
         hooks = [(self._name(Site(kind, 0)), lambda value, hook: value * 0)]
         return bool((self._probe(hooks) - self._probe([])).abs().max() > 0)

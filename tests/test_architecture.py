@@ -1,0 +1,58 @@
+"""The rules of the layout, kept by the tests."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1] / "interp"
+
+# A module may import only from modules on an earlier line.
+LAYERS = [
+    {"sites", "zoo.language"},
+    {"traces"},
+    {"edits", "tokenizing"},
+    {"model", "backends.stream", "backends.attention"},
+    {"metrics", "arrays", "backends.families"},
+    {"stats", "sweep", "generation", "backends.structure"},
+    {"backends.huggingface", "backends.transformer_lens", "backends.nnsight", "checking"},
+    {"backends"},
+    {"patching", "attribution", "lens", "probing", "steering", "tasks", "plots", "zoo", "zoo.training"},
+]
+RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer} | {"": len(LAYERS), "__main__": len(LAYERS) + 1}
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def imports_of(path: Path):
+    known = {name_of(p) for p in ROOT.rglob("*.py")}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ("" for alias in node.names if alias.name == "interp")
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "interp":
+            base = (node.module or "").removeprefix("interp").lstrip(".")
+            for alias in node.names:
+                inner = f"{base}.{alias.name}".lstrip(".")
+                yield inner if inner in known else base
+
+
+def test_imports_point_downwards():
+    for path in ROOT.rglob("*.py"):
+        user = name_of(path)
+        for used in imports_of(path):
+            assert RANK[used] < RANK[user], f"{user} may not import {used or 'interp'}"
+
+
+def test_no_module_is_long():
+    for path in ROOT.rglob("*.py"):
+        lines = path.read_text().count("\n")
+        assert lines <= 250 or path.name == "language.py", f"{path.name} has {lines} lines"
+
+
+def test_importing_interp_imports_no_heavy_dependency():
+    code = "import interp, sys; print([m for m in ('nnsight', 'transformer_lens', 'captum') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"

@@ -1,0 +1,138 @@
+"""Identities that every backend and family must satisfy: what a site means, not what it is called."""
+
+import copy
+
+import pytest
+import tiny
+import torch
+from conftest import load
+from torch.testing import assert_close
+
+import interp
+from interp import Edit, Site, Tokens, edits, metrics
+from interp.sweep import sweep
+
+PROMPTS = ["when Mary and John went to the store , John gave a drink to", "I love it"]
+OTHERS = ["when Mary and John went to the park , Mary gave a ball to", "you hate it"]
+
+
+def test_identities_in_float32(family, backend):
+    report = interp.check(load(family, backend))
+    assert report.holds, str(report)
+
+
+def test_identities_in_float64(family):
+    report = interp.check(load(family, dtype=torch.float64))
+    # Gemma-2 attends in eager mode, where transformers takes the softmax in float32 whatever the model's type.
+    loose = {"padding does not matter", "batching does not matter"} if family == "gemma2" else set()
+    failed = [row for row in report.rows if row.error > (1e-5 if row.identity in loose or "q:" in row.identity else 1e-10)]
+    if family != "gemma2":
+        assert report.holds, str(report)
+    assert not [row for row in failed if "changes nothing" not in row.identity], str(report)
+
+
+def test_backends_agree(family, backend):
+    ours, reference = load(family, backend), load(family)
+    shared = [site for site in ours.sites() if site.kind in reference.editable]
+    trace, wanted = (model.run(PROMPTS, read=shared) for model in (ours, reference))
+    real = trace.tokens.mask.bool()
+    assert_close(trace.logits[real], wanted.logits[real], atol=1e-5, rtol=1e-5)
+    for site in shared:
+        a, b = trace[site], wanted[site]
+        if site.kind in ("scores", "pattern"):
+            seen = wanted[Site("pattern", site.layer)] > 0 if "pattern" in ours.editable else torch.ones_like(b).bool()
+            seen = seen & real[:, None, :, None]
+            a, b = a[seen], b[seen]
+        else:
+            a, b = a[real], b[real]
+        assert_close(a, b, atol=1e-5, rtol=1e-5, msg=lambda m, site=site: f"{site}: {m}")
+
+
+def test_logits_are_those_of_the_plain_model(family):
+    module = tiny.build(family)
+    model = interp.load(module, tokenizer=tiny.tokenizer())
+    tokens = model.tokens(PROMPTS[0])
+    with torch.no_grad():
+        assert_close(model.run(tokens).logits, module(input_ids=tokens.ids).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_batched_sweep_equals_one_at_a_time(family):
+    model = load(family)
+    sites = model.sites("z") + model.sites("resid_pre")
+    clean = model.run(OTHERS, read=sites)
+    prompts = model.tokens(["when Mary and John went to the store , John gave a drink to", "I love it"])
+    cells = [[edits.copy(clean, site, pos=-2)] for site in sites]
+    metric = metrics.logit_diff(4, 5)
+    alone = torch.stack([metric(model.run(prompts, edits=cell)) for cell in cells])
+    assert_close(sweep(model, prompts, cells, metric, rows=6), alone, atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_reach_every_site(family, backend):
+    model = load(family, backend)
+    sites = [site for site in model.sites() if site.kind != "resid_mid" and site.layer in (None, 1)]
+    trace = model.run(PROMPTS[0], read=sites, grad=True)
+    grads = torch.autograd.grad(trace.logits[0, -1, 4], [trace[site] for site in sites])
+    for site, grad in zip(sites, grads):
+        assert bool(grad.isfinite().all()), site
+        assert grad.abs().max() > 0, site
+
+
+@pytest.mark.parametrize("kind", ["resid_pre", "resid_mid"])
+def test_gradient_of_the_stream_is_that_of_an_added_vector(kind):
+    model = load("llama", dtype=torch.float64)
+    site = Site(kind, 1)
+    trace = model.run(PROMPTS[0], read=[site], grad=True)
+    (grad,) = torch.autograd.grad(trace.logits[0, -1, 4], trace[site])
+    step = torch.randn(32, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 1e-6
+    up, down = (model.run(PROMPTS[0], edits=[edits.add(site, s * step, pos=-1)]).logits[0, -1, 4] for s in (1, -1))
+    assert_close((up - down) / 2, grad[0, -1] @ step, atol=1e-13, rtol=1e-5)
+
+
+def test_no_hook_survives_an_exception(family, backend):
+    model = load(family, backend)
+    before = model.run(PROMPTS).logits
+
+    def fail(x):
+        raise ZeroDivisionError
+
+    for kind in ("resid_pre", "z"):
+        with pytest.raises(Exception):  # nnsight raises its own
+            model.run(PROMPTS, edits=[Edit(Site(kind, 1), fail)])
+        assert_close(model.run(PROMPTS).logits, before)
+
+
+def test_the_given_model_stays_as_it_was(backend):
+    module = tiny.build("gpt2")
+    state = copy.deepcopy(module.state_dict())
+    implementation = module.config._attn_implementation
+    model = interp.load(module, backend=backend, tokenizer=tiny.tokenizer())
+    model.run(PROMPTS, read=model.sites("pattern"))
+    assert module.state_dict().keys() == state.keys()
+    assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
+    assert module.config._attn_implementation == implementation
+
+
+def test_a_native_bridge_without_mlp_or_norm():
+    from transformer_lens import TransformerBridgeConfig
+    from transformer_lens.model_bridge import TransformerBridge
+
+    config = TransformerBridgeConfig(
+        d_model=16, n_layers=2, n_heads=2, d_head=8, n_ctx=16, d_vocab=20, attn_only=True, normalization_type=None, seed=0
+    )
+    model = interp.load(TransformerBridge.boot_native(config).eval())
+    ids = torch.arange(6)[None]
+    trace = model.run(ids, read=model.sites("resid_pre", "resid_post"))
+    assert trace.logits.shape == (1, 6, 20)
+    assert_close(model.unembed(trace[Site("resid_post", 1)]), trace.logits)
+
+
+def test_an_unknown_family_is_found_by_structure():
+    model = interp.load(tiny.build("stablelm", num_key_value_heads=4), tokenizer=tiny.tokenizer())
+    assert interp.check(model).holds
+    assert {"attn_out", "mlp_out", "resid_mid", "pattern", "mlp_post"} <= set(model.editable)
+
+
+def test_token_ids_without_a_tokenizer():
+    model = interp.load(tiny.build("gpt2"))
+    ids, mask = torch.tensor([[3, 4, 5], [0, 6, 7]]), torch.tensor([[1, 1, 1], [0, 1, 1]])
+    assert_close(model.run((ids, mask)).logits[1, -1], model.run(Tokens(ids[1:, 1:], mask[1:, 1:])).logits[0, -1])
