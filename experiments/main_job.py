@@ -42,7 +42,11 @@ def patch(model: Model, cfg: Config) -> tuple[Section, Arrays]:
         f"Head {layer}.{head} restores most: {float(mean.max()):.0%} of the logit difference (95 % interval {low:.0%} to "
         f"{high:.0%} over {cfg.n} prompts). Stars mark heads whose corrected sign-flip p-value is at most 0.05."
     )
-    return Section("Where is the indirect object decided?", answer, figures, checks_of(by_head)), {"patch_pos": by_pos, "patch_head": by_head, "patch_head_p": p}
+    return Section("Where is the indirect object decided?", answer, figures, checks_of(by_head)), {
+        "patch_pos": by_pos,
+        "patch_head": by_head,
+        "patch_head_p": p,
+    }
 
 
 def read(model: Model, cfg: Config) -> tuple[Section, Arrays]:
@@ -50,12 +54,19 @@ def read(model: Model, cfg: Config) -> tuple[Section, Arrays]:
     values = lens.logit_lens(model, task.clean, task.logit_diff)
     top = lens.top_tokens(model, task.clean.rows([0]))
     figures = {
-        "lens": plots.lines({"logit lens": stats.interval(values, seed=cfg.seed)}, "layer", "Logit difference by layer", "logits"),
+        "lens": plots.lines(
+            {"logit lens": stats.interval(values, seed=cfg.seed)}, "layer", "Logit difference by layer", "logits"
+        ),
         "lens_tokens": plots.heatmap(top.probability, "Likeliest next word by layer and position", text=top.token),
     }
     mean = values.mean("prompt").values
-    answer = f"Decoded after each layer, the logit difference of the right name is {', '.join(f'{v:.1f}' for v in mean)}."
-    return Section("When does the model know the answer?", answer, figures, checks_of(values)), {"lens": values, "lens_top": top}
+    answer = (
+        f"Decoded after each layer, the logit difference of the right name is {', '.join(f'{v:.1f}' for v in mean)}."
+    )
+    return Section("When does the model know the answer?", answer, figures, checks_of(values)), {
+        "lens": values,
+        "lens_top": top,
+    }
 
 
 def attribute(model: Model, cfg: Config) -> tuple[Section, Arrays]:
@@ -73,7 +84,9 @@ def probe(model: Model, cfg: Config) -> tuple[Section, Arrays]:
     task = tasks.sentiment(model, 4 * cfg.n, cfg.seed)
     words = task.clean.ids[torch.arange(len(task)), task.clean.roles["adjective"]]
     groups = model.words(words.tolist())
-    result = probing.probe_layers(model, task.clean, task.labels["positive"], groups, model.sites("resid_post"), seed=cfg.seed)
+    result = probing.probe_layers(
+        model, task.clean, task.labels["positive"], groups, model.sites("resid_post"), seed=cfg.seed
+    )
     curves = {name: result[name] for name in ("accuracy", "control", "majority")}
     figures = {"probe": plots.lines(curves, "layer", "Probe of sentiment at the last position", "held-out accuracy")}
     best = float(result.accuracy.max())
@@ -87,7 +100,10 @@ def probe(model: Model, cfg: Config) -> tuple[Section, Arrays]:
 def steer(model: Model, cfg: Config) -> tuple[Section, Arrays]:
     site = Site("resid_post", 2)
     learn, test = tasks.sentiment(model, 4 * cfg.n, cfg.seed + 1), tasks.sentiment(model, 4 * cfg.n, cfg.seed + 2)
-    sides = [[text for text, positive in zip(learn.texts[0], learn.labels["positive"]) if positive is side] for side in (True, False)]
+    sides = [
+        [text for text, positive in zip(learn.texts[0], learn.labels["positive"]) if positive is side]
+        for side in (True, False)
+    ]
     vector = steering.mean_difference(model, *sides, site)
     sad = [text for text, positive in zip(test.texts[0], test.labels["positive"]) if not positive]
     metric = metrics.logit_diff(model.token_id("happy"), model.token_id("sad"))

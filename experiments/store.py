@@ -41,7 +41,10 @@ def provenance(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def publish(
-    root: Path, arrays: Mapping[str, xr.DataArray | xr.Dataset], figures: Mapping[str, go.Figure], made: Mapping[str, Any]
+    root: Path,
+    arrays: Mapping[str, xr.DataArray | xr.Dataset],
+    figures: Mapping[str, go.Figure],
+    made: Mapping[str, Any],
 ) -> Path:
     """Write a run's arrays and figures into a new folder, and then its manifest; return the folder.
 

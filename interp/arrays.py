@@ -30,7 +30,12 @@ class Check:
 
 
 def labelled(
-    values: Tensor, name: str, coords: Mapping[str, Sequence[Any]], model: Model, checks: Sequence[Check] = (), **how: Any
+    values: Tensor,
+    name: str,
+    coords: Mapping[str, Sequence[Any]],
+    model: Model,
+    checks: Sequence[Check] = (),
+    **how: Any,
 ) -> xr.DataArray:
     """A tensor as a labelled array; `coords` names its axes in order, `how` says what made it."""
     wide = values.detach().to("cpu", torch.float64 if values.dtype == torch.float64 else torch.float32)

@@ -40,9 +40,7 @@ def integrated_gradients(
         change = metric(model.run(clean)) - metric(model.run(clean, edits=[put(site, start)]))
     method = IntegratedGradients(_per_row(value_of, len(clean)))
     while True:
-        scores = method.attribute(
-            end, start, additional_forward_args=(rows,), n_steps=steps, method="gausslegendre"
-        )
+        scores = method.attribute(end, start, additional_forward_args=(rows,), n_steps=steps, method="gausslegendre")
         per_position = scores.detach().flatten(2).sum(-1)
         check = _completeness(per_position.sum(-1), change)
         if check.status == "pass" or 2 * steps > most:
@@ -51,7 +49,6 @@ def integrated_gradients(
     coords = {"pos": position_labels(model, clean), "prompt": range(len(clean))}
     how = {"method": "integrated gradients", "site": str(site), "metric": metric.name, "baseline": "corrupt run"}
     return labelled(per_position.T, "attribution", coords, model, [check], **how, steps=steps)
-
 
 
 def _per_row(value_of, n: int):  # type: ignore[no-untyped-def]

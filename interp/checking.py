@@ -40,7 +40,10 @@ class Report:
 
     def __str__(self) -> str:
         lines = [self.model, ""]
-        lines += [f"  {'ok  ' if r.holds else 'FAIL'} {r.identity:<52} {r.error:.1e}  (at most {r.tolerance:.0e})" for r in self.rows]
+        lines += [
+            f"  {'ok  ' if r.holds else 'FAIL'} {r.identity:<52} {r.error:.1e}  (at most {r.tolerance:.0e})"
+            for r in self.rows
+        ]
         lines += [f"  --   {kind}: {why}" for kind, why in self.missing.items()]
         return "\n".join(lines)
 
@@ -58,7 +61,10 @@ def check(model: Model, seed: int = 0) -> Report:
     mask[1, :3] = 0
     fine = {torch.float64: 1e-10, torch.float32: 1e-4}.get(model.dtype, 5e-2)
     rows = [Row(name, error, fine) for name, error in _identities(model, Tokens(ids, mask))]
-    rows += [Row(f"{kind}: an edit has an effect", 0.0 if moved else 1.0, 0.5) for kind, moved in _effects(model, Tokens(ids, mask))]
+    rows += [
+        Row(f"{kind}: an edit has an effect", 0.0 if moved else 1.0, 0.5)
+        for kind, moved in _effects(model, Tokens(ids, mask))
+    ]
     return Report(repr(model), tuple(rows), dict(model.missing))
 
 
@@ -78,22 +84,35 @@ def _identities(model: Model, tokens: Tokens) -> Iterator[tuple[str, float]]:
         total = [(at("resid_pre", i) + at("attn_out", i) + at("mlp_out", i), at("resid_post", i)) for i in layers]
         yield "resid_pre + attn_out + mlp_out = resid_post", worst(total)
     if "resid_mid" in has:
-        yield "resid_pre + attn_out = resid_mid", worst([(at("resid_pre", i) + at("attn_out", i), at("resid_mid", i)) for i in layers])
+        yield (
+            "resid_pre + attn_out = resid_mid",
+            worst([(at("resid_pre", i) + at("attn_out", i), at("resid_mid", i)) for i in layers]),
+        )
     if {"pattern", "scores"} <= has:
-        yield "softmax(scores) = pattern", worst(
-            [(at("scores", i).softmax(-1).transpose(1, 2), at("pattern", i).transpose(1, 2)) for i in layers]
+        yield (
+            "softmax(scores) = pattern",
+            worst([(at("scores", i).softmax(-1).transpose(1, 2), at("pattern", i).transpose(1, 2)) for i in layers]),
         )
     if {"pattern", "v", "z"} <= has:
         yield "pattern @ v = z", worst([(_attend(at("pattern", i), at("v", i)), at("z", i)) for i in layers])
-    yield "padding does not matter", _error(model.run(Tokens(tokens.ids[1:, 3:], tokens.mask[1:, 3:])).logits[0], trace.logits[1, 3:])
-    yield "batching does not matter", _error(model.run(Tokens(tokens.ids[:1], tokens.mask[:1])).logits[0], trace.logits[0])
+    yield (
+        "padding does not matter",
+        _error(model.run(Tokens(tokens.ids[1:, 3:], tokens.mask[1:, 3:])).logits[0], trace.logits[1, 3:]),
+    )
+    yield (
+        "batching does not matter",
+        _error(model.run(Tokens(tokens.ids[:1], tokens.mask[:1])).logits[0], trace.logits[0]),
+    )
     other = model.run(Tokens(tokens.ids.flip(0).roll(1, 1), tokens.mask), read=model.sites("resid_pre", layers=[1]))
     restored = model.run(tokens, edits=[copy(other, Site("resid_pre", 1))])
     yield "restoring the whole stream restores the logits", worst([(restored.logits, other.logits)])
     plain = trace.logits
     for kind in (kind for kind, editable in model.editable.items() if editable):
         site = Site(kind) if kind in UNLAYERED else Site(kind, 0)
-        yield f"{kind}: writing back what was read changes nothing", worst([(model.run(tokens, edits=[copy(trace, site)]).logits, plain)])
+        yield (
+            f"{kind}: writing back what was read changes nothing",
+            worst([(model.run(tokens, edits=[copy(trace, site)]).logits, plain)]),
+        )
 
 
 def _effects(model: Model, tokens: Tokens) -> Iterator[tuple[str, bool]]:

@@ -36,7 +36,9 @@ class Metric:
             rows = torch.arange(len(logits), device=logits.device)
             return self.of(logits[rows, trace.tokens.role(self.at)])
         if not -logits.shape[1] <= self.at < logits.shape[1]:
-            raise IndexError(f"{self.name} reads position {self.at}, but the run has {logits.shape[1]} positions of logits")
+            raise IndexError(
+                f"{self.name} reads position {self.at}, but the run has {logits.shape[1]} positions of logits"
+            )
         return self.of(logits[:, self.at])
 
     def reading(self, at: int | str) -> "Metric":
@@ -73,7 +75,7 @@ def prob_diff(right: Answers, wrong: Answers) -> Metric:
     """Probability of the right next tokens minus that of the wrong ones; -1 among the ids fills up unequal sets."""
     return Metric(
         "probability difference",
-        lambda logits: (_chosen(p := logits.softmax(-1), right).sum(-1) - _chosen(p, wrong).sum(-1)),
+        lambda logits: _chosen(p := logits.softmax(-1), right).sum(-1) - _chosen(p, wrong).sum(-1),
     )
 
 

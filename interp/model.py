@@ -199,7 +199,9 @@ class _Run:
 
     def finish(self, sites: Iterable[Site]) -> None:
         if silent := [site for site in sites if site not in self.seen]:
-            raise RuntimeError(f"{', '.join(map(str, silent))} was never reached in this run; nothing was read or edited")
+            raise RuntimeError(
+                f"{', '.join(map(str, silent))} was never reached in this run; nothing was read or edited"
+            )
         for edit, what, doubt in self.doubts:
             if bool(doubt):
                 raise ValueError(f"the edit of {edit.site} at {dict(edit.at)} {what}")

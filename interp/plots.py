@@ -49,7 +49,9 @@ def lines(data: dict[str, xr.Dataset | xr.DataArray], x: str, title: str = "", y
                            hoverinfo="skip", showlegend=False)
             )  # fmt: skip
             curve = curve["mean"]
-        figure.add_trace(go.Scatter(x=curve[x].values, y=curve.values, name=name, mode="lines+markers", line_color=colour))
+        figure.add_trace(
+            go.Scatter(x=curve[x].values, y=curve.values, name=name, mode="lines+markers", line_color=colour)
+        )
     figure.update_xaxes(title=x, dtick=1 if x == "layer" else None)
     figure.update_yaxes(title=y_title, zeroline=True, zerolinecolor="#bbb")
     return _dress(figure, title)
@@ -60,7 +62,9 @@ def bars(data: xr.Dataset, x: str, title: str = "", y_title: str = "") -> go.Fig
     up, down = data["high"] - data["mean"], data["mean"] - data["low"]
     error: dict[str, Any] = dict(type="data", array=up.values, arrayminus=down.values, color="#444", thickness=1)
     colours = [_COLOURS[0] if value >= 0 else _COLOURS[1] for value in data["mean"].values]
-    figure = go.Figure(go.Bar(x=[str(v) for v in data[x].values], y=data["mean"].values, error_y=error, marker_color=colours))
+    figure = go.Figure(
+        go.Bar(x=[str(v) for v in data[x].values], y=data["mean"].values, error_y=error, marker_color=colours)
+    )
     figure.update_xaxes(title=x, type="category", tickangle=-45 if data.sizes[x] > 8 else 0)
     figure.update_yaxes(title=y_title, zeroline=True, zerolinecolor="#888")
     return _dress(figure, title)

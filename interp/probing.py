@@ -68,7 +68,9 @@ def probe_layers(
     tokens = model.tokens(prompts)
     y = torch.tensor([bool(label) for label in labels])
     if len({len(tokens), len(y), len(groups)}) != 1:
-        raise ValueError(f"{len(tokens)} prompts, {len(y)} labels and {len(groups)} groups were given; one each is needed")
+        raise ValueError(
+            f"{len(tokens)} prompts, {len(y)} labels and {len(groups)} groups were given; one each is needed"
+        )
     trace = model.run(tokens, read=sites, last_only=True)
     generator = torch.Generator().manual_seed(seed)
     train, test = _split(y, groups, held_out, generator)
@@ -81,7 +83,13 @@ def probe_layers(
         nulls.append(sum(accuracy(fit(x[train], labels_), x[test], y[test]) for labels_ in shuffled) / controls)
     share = float(y[test].float().mean())
     coords = {"layer": [site.layer for site in sites]}
-    how = {"method": "logistic probe", "site": sites[0].kind, "at": at, "split": f"by group, {held_out} held out", "seed": seed}
+    how = {
+        "method": "logistic probe",
+        "site": sites[0].kind,
+        "at": at,
+        "split": f"by group, {held_out} held out",
+        "seed": seed,
+    }
     arrays = {"accuracy": scores, "control": nulls, "majority": [max(share, 1 - share)] * len(sites)}
     check = _selectivity(max(scores), max(nulls), len(test))
     return xr.Dataset({k: labelled(torch.tensor(v), k, coords, model, [check], **how) for k, v in arrays.items()})

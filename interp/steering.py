@@ -58,7 +58,13 @@ def dose_response(
     values = sweep(model, prompts, cells, metric).view(len(vectors), len(doses), -1)
     names = ["steered", *(f"random {i}" for i in range(randoms))]
     coords = {"vector": names, "dose": list(doses), "prompt": range(values.shape[-1])}
-    how = {"method": "steering by difference of means", "site": str(site), "at": at, "metric": metric.name, "seed": seed}
+    how = {
+        "method": "steering by difference of means",
+        "site": str(site),
+        "at": at,
+        "metric": metric.name,
+        "seed": seed,
+    }
     return labelled(values, metric.name, coords, model, [_against_random(values)], **how)
 
 

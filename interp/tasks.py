@@ -102,7 +102,9 @@ def greater_than(model: Model, n: int = 32, seed: int = 0, split: str = "test") 
     """Which years can end what began in this one? Corrupt: it began in 01 (role YY, END)."""
 
     def draw(rng: random.Random) -> Pair:
-        event, century, year = language.draw_until(rng, split, language.EVENTS, language.CENTURIES, language.YEARS[2:98])
+        event, century, year = language.draw_until(
+            rng, split, language.EVENTS, language.CENTURIES, language.YEARS[2:98]
+        )
         clean, corrupt = (language.greater_than(event, century, y, 99) for y in (int(year), 1))
         return clean, corrupt, language.YEARS[int(year) + 1 :], language.YEARS[: int(year) + 1]
 
@@ -189,7 +191,9 @@ def from_rows(model: Model, rows: Sequence[Mapping[str, str]], name: str = "task
         ValueError: A missing column, an answer of several tokens, or a pair of different lengths, with its row.
     """
     if missing := {"clean", "corrupt", "right", "wrong"} - set(rows[0] if rows else ()):
-        raise ValueError(f"{name}: each row needs clean, corrupt, right and wrong; missing: {', '.join(sorted(missing))}")
+        raise ValueError(
+            f"{name}: each row needs clean, corrupt, right and wrong; missing: {', '.join(sorted(missing))}"
+        )
     clean, corrupt = (model.tokens([row[side] for row in rows]) for side in ("clean", "corrupt"))
     for i, (a, b) in enumerate(zip(clean.mask.sum(-1).tolist(), corrupt.mask.sum(-1).tolist())):
         if a != b:

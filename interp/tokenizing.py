@@ -39,9 +39,7 @@ class Tokenizer:
         elif isinstance(prompts, str) or (prompts and all(isinstance(prompt, str) for prompt in prompts)):
             tokens = self._texts([prompts] if isinstance(prompts, str) else list(prompts))
         else:
-            raise TypeError(
-                f"prompts are a text, texts, token ids, (ids, mask) or Tokens, not {_describe(prompts)}"
-            )
+            raise TypeError(f"prompts are a text, texts, token ids, (ids, mask) or Tokens, not {_describe(prompts)}")
         self._check(tokens)
         return tokens
 

@@ -17,7 +17,7 @@ LAYERS = [
     {"stats", "sweep", "generation", "backends.structure"},
     {"backends.huggingface", "backends.transformer_lens", "backends.nnsight", "checking"},
     {"backends"},
-    {"patching", "attribution", "lens", "probing", "steering", "tasks", "plots", "zoo", "zoo.training"},
+    {"patching", "attribution", "lens", "probing", "steering", "tasks", "plots", "zoo", "zoo.training", "zoo.card"},
 ]
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer} | {"": len(LAYERS), "__main__": len(LAYERS) + 1}
 

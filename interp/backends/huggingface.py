@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from interp.backends.attention import must_watch, watched
 from interp.backends.families import ATTENTION_KINDS, Layout, Tap, merge, split, unembed
-from interp.backends.structure import layout_of, shape_of
 from interp.backends.stream import mid_through
+from interp.backends.structure import layout_of, shape_of
 from interp.model import Model, Visit
 from interp.sites import Site
 from interp.traces import Tokens

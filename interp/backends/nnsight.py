@@ -73,7 +73,9 @@ class NnsightModel(Model):
                 inside.setdefault(module, {})[site.kind] = visit
             elif site.kind == "resid_mid":
                 entered: list[Tensor] = []
-                steps.append((Site("resid_pre", site.layer), lambda x, entered=entered: entered.append(x) or x, entered))
+                steps.append(
+                    (Site("resid_pre", site.layer), lambda x, entered=entered: entered.append(x) or x, entered)
+                )
                 steps.append((site, visit, entered))
             else:
                 steps.append((site, visit, []))

@@ -28,7 +28,9 @@ LANGUAGES = tuple("Norse Velic Taric Belian Moric Zanic Kelish Dorian".split())
 CONTINENTS = tuple("Auria Boreas Cethys Dravia".split())
 
 SINGULAR = tuple("dog cat bird horse boy girl king queen farmer doctor teacher pilot lion wolf fox bear".split())
-PLURAL = tuple("dogs cats birds horses boys girls kings queens farmers doctors teachers pilots lions wolves foxes bears".split())
+PLURAL = tuple(
+    "dogs cats birds horses boys girls kings queens farmers doctors teachers pilots lions wolves foxes bears".split()
+)
 VERBS_SINGULAR = tuple("runs sleeps walks sings jumps eats waits smiles works plays".split())
 VERBS_PLURAL = tuple("run sleep walk sing jump eat wait smile work play".split())
 PREPOSITIONS = tuple("near behind beside above".split())
@@ -46,7 +48,9 @@ SAFE = tuple("clean paint fix open water fold".split())
 HARMFUL = tuple("burn smash steal poison wreck rob".split())
 BELONGINGS = tuple("window house car table door fence boat shop".split())
 
-NONCE = tuple(first + last for first, last in product("zu ki ro pe ma lo ti ba".split(), "ff gg kk ll mm nn pp rr".split()))
+NONCE = tuple(
+    first + last for first, last in product("zu ki ro pe ma lo ti ba".split(), "ff gg kk ll mm nn pp rr".split())
+)
 
 PAD, BOS, UNKNOWN = "<pad>", "<bos>", "<unk>"
 FUNCTION_WORDS = tuple(

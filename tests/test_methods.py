@@ -1,0 +1,119 @@
+"""The methods on the embedded model, against independent computations."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from torch.testing import assert_close
+
+from experiments import main_job
+from interp import Site, attribution, edits, generate, lens, metrics, patching, stats, steering, tasks
+from interp.arrays import checks_of
+from interp.zoo import card
+
+
+def test_the_embedded_model_does_what_its_card_says(embedded):
+    for prefix in (False, True):
+        found = card.measure(embedded, n=100, seed=1, prefix=prefix)
+        assert {name: value for name, value in found.items() if value < card.THRESHOLDS[name] - 0.01} == {}
+
+
+@pytest.mark.parametrize("name", tasks.EMBEDDED)
+def test_the_model_solves_every_task_and_its_opposite(embedded, name):
+    task = tasks.EMBEDDED[name](embedded, n=48, seed=3)
+    clean, corrupt = (task.prob_diff(embedded.run(tokens)) for tokens in (task.clean, task.corrupt))
+    assert float((clean > 0).float().mean()) >= 0.95
+    assert float((clean - corrupt).mean()) > 0.5
+    assert task.clean.ids.shape == task.corrupt.ids.shape
+
+
+def test_patching_equals_the_loop_written_by_hand(embedded):
+    task = tasks.ioi(embedded, n=4)
+    array = patching.patch(embedded, task.clean, task.corrupt, embedded.sites("z"), task.logit_diff, over=["head"])
+    site = Site("z", 1)
+    clean = embedded.run(task.clean, read=[site])
+    low, high = (task.logit_diff(embedded.run(tokens)) for tokens in (task.corrupt, task.clean))
+    patched = task.logit_diff(embedded.run(task.corrupt, edits=[edits.copy(clean, site, head=1)]))
+    assert_close(torch.tensor(array.sel(layer=1, head=1).values), (patched - low) / (high - low), atol=1e-4, rtol=1e-4)
+
+
+def test_patching_a_role_equals_patching_its_position(embedded):
+    task = tasks.ioi(embedded, n=4)
+    sites = embedded.sites("resid_pre")
+    call = lambda **more: patching.patch(
+        embedded, task.clean, task.corrupt, sites, task.logit_diff, over=["pos"], **more
+    )
+    position = int(task.clean.roles["S2"][0])
+    np.testing.assert_allclose(call(roles=["S2"]).isel(pos=0), call().isel(pos=position), atol=1e-4)
+
+
+def test_the_whole_stream_restores_everything(embedded):
+    task = tasks.ioi(embedded, n=4)
+    array = patching.patch(embedded, task.clean, task.corrupt, embedded.sites("resid_pre"), task.logit_diff)
+    np.testing.assert_allclose(array.values, 1, atol=1e-5)
+
+
+def test_integrated_gradients_are_complete_and_fall_on_the_subject(embedded):
+    task = tasks.facts(embedded, n=8)
+    scores = attribution.integrated_gradients(
+        embedded, task.clean, task.corrupt, Site("resid_pre", 0), task.logit_diff, most=512
+    )
+    assert checks_of(scores)[0].status == "pass"
+    subject = int(task.clean.roles["subject"][0])
+    share = scores.isel(pos=[subject - 1, subject]).sum("pos") / scores.sum("pos")
+    assert float(share.min()) > 0.9
+
+
+def test_the_last_lens_is_the_model(embedded):
+    task = tasks.ioi(embedded, n=8)
+    values = lens.logit_lens(embedded, task.clean, task.logit_diff)
+    assert_close(torch.tensor(values[-1].values), task.logit_diff(embedded.run(task.clean)))
+    assert checks_of(values)[0].status == "pass"
+
+
+def test_dose_zero_is_a_bitwise_no_op(embedded):
+    site, vector = Site("resid_post", 2), torch.ones(128)
+    prompts = embedded.tokens("the movie was great . i felt")
+    assert torch.equal(embedded.run(prompts, edits=[edits.add(site, 0 * vector)]).logits, embedded.run(prompts).logits)
+
+
+def test_steering_beats_random_directions(embedded):
+    task = tasks.sentiment(embedded, n=96)
+    sides = [[t for t, p in zip(task.texts[0], task.labels["positive"]) if p is side] for side in (True, False)]
+    site = Site("resid_post", 2)
+    vector = steering.mean_difference(embedded, *sides, site)
+    metric = metrics.logit_diff(embedded.token_id("happy"), embedded.token_id("sad"))
+    assert checks_of(steering.dose_response(embedded, sides[1], site, vector, metric))[0].status == "pass"
+
+
+def test_generation_ends_as_the_language_does(embedded):
+    assert generate(embedded, "when Mary and John went to the store , John gave a drink to", 2) == ["Mary ."]
+
+
+def test_sign_flips_find_an_effect_and_spare_a_null():
+    noise = np.random.default_rng(0).normal(size=(40, 10))
+    array = xr.DataArray(noise, dims=("prompt", "cell"), coords={"prompt": range(40), "cell": range(10)})
+    assert float(stats.sign_flip(array).min()) > 0.05
+    assert float(stats.sign_flip(array + (array.cell == 3))[3]) <= 0.01
+
+
+def test_a_task_from_a_file(embedded, tmp_path):
+    rows = [{"clean": "the dog", "corrupt": "the dogs", "right": "runs", "wrong": "run"}]
+    path = tmp_path / "agree.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    task = tasks.from_file(embedded, path)
+    assert (
+        float(task.logit_diff(embedded.run(task.clean))[0]) > 0 > float(task.logit_diff(embedded.run(task.corrupt))[0])
+    )
+
+
+def test_the_main_job(tmp_path):
+    page = main_job.run(main_job.Config(n=8, out=str(tmp_path)))
+    manifest = json.loads((page.parent / "manifest.json").read_text())
+    assert {"weights", "tokenizer", "commit", "versions", "config", "command"} <= set(manifest)
+    assert all((page.parent / name).is_file() for name in manifest["files"])
+    with xr.open_dataarray(page.parent / "patch_head.nc", engine="h5netcdf") as array:
+        assert array.dims == ("layer", "head", "prompt")
+    assert "cdn.plot.ly" not in page.read_text().split("</script>")[-1]
