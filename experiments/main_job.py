@@ -120,7 +120,8 @@ def steer(model: Model, cfg: Config) -> tuple[Section, Arrays]:
 def run(cfg: Config) -> Path:
     """Run the five parts, store arrays and figures, write the report; return its path."""
     model = interp.load()
-    sections, arrays = [], {}
+    sections: list[Section] = []
+    arrays: Arrays = {}
     for part in (patch, read, attribute, probe, steer):
         section, made = part(model, cfg)
         sections.append(section)

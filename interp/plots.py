@@ -1,5 +1,6 @@
 """Labelled arrays to plotly figures."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -33,10 +34,10 @@ def heatmap(array: xr.DataArray, title: str = "", text: xr.DataArray | None = No
     )  # fmt: skip
     figure.update_xaxes(title=x, type="category", tickangle=-45 if array.sizes[x] > 8 else 0)
     figure.update_yaxes(title=y, type="category")
-    return _dress(figure, title, height=90 + max(44 * array.sizes[y], 180))
+    return _dress(figure, title, height=170 + max(44 * array.sizes[y], 200))
 
 
-def lines(data: dict[str, xr.Dataset | xr.DataArray], x: str, title: str = "", y_title: str = "") -> go.Figure:
+def lines(data: Mapping[str, xr.Dataset | xr.DataArray], x: str, title: str = "", y_title: str = "") -> go.Figure:
     """Curves over one axis; a dataset of mean, low and high is drawn with its band."""
     figure = go.Figure()
     for i, (name, curve) in enumerate(data.items()):
@@ -73,6 +74,6 @@ def bars(data: xr.Dataset, x: str, title: str = "", y_title: str = "") -> go.Fig
 def _dress(figure: go.Figure, title: str, height: int = 380) -> go.Figure:
     figure.update_layout(
         title=dict(text=title, x=0.02, font_size=16), template="plotly_white", font=_FONT, height=height,
-        margin=dict(l=70, r=30, t=60, b=90), legend=dict(orientation="h", y=1.02, x=1, xanchor="right", yanchor="bottom"),
+        margin=dict(l=70, r=30, t=60, b=90), legend=dict(orientation="h", y=1.02, x=1, xanchor="right"),
     )  # fmt: skip
     return figure

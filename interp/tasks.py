@@ -138,7 +138,7 @@ def pronoun(model: Model, n: int = 32, seed: int = 0, split: str = "test") -> Ta
 
 
 def honesty(model: Model, n: int = 32, seed: int = 0, split: str = "test") -> Task:
-    """What does this speaker say of a country? Corrupt: another country, the same speaker (roles speaker, trait, END)."""
+    """What does this speaker say of a country? Corrupt: another country (roles speaker, trait, subject, END)."""
 
     def draw(rng: random.Random) -> Pair:
         speaker, subject = language.draw_until(rng, split, language.NAMES, language.COUNTRIES)
