@@ -104,7 +104,7 @@ def steer(model: Model, cfg: Config) -> tuple[Section, Arrays]:
         [text for text, positive in zip(learn.texts[0], learn.labels["positive"]) if positive is side]
         for side in (True, False)
     ]
-    vector = steering.mean_difference(model, *sides, site)
+    vector = steering.mean_difference(model, sides[0], sides[1], site)
     sad = [text for text, positive in zip(test.texts[0], test.labels["positive"]) if not positive]
     metric = metrics.logit_diff(model.token_id("happy"), model.token_id("sad"))
     values = steering.dose_response(model, sad, site, vector, metric, seed=cfg.seed)

@@ -39,7 +39,12 @@ def labelled(
 ) -> xr.DataArray:
     """A tensor as a labelled array; `coords` names its axes in order, `how` says what made it."""
     wide = values.detach().to("cpu", torch.float64 if values.dtype == torch.float64 else torch.float32)
-    attrs = {"model": model.name, "backend": model.backend, "dtype": str(model.dtype), "device": str(model.device)}
+    attrs: dict[str, Any] = {
+        "model": model.name,
+        "backend": model.backend,
+        "dtype": str(model.dtype),
+        "device": str(model.device),
+    }
     attrs |= {key: value if isinstance(value, str | int | float) else json.dumps(value) for key, value in how.items()}
     attrs["checks"] = json.dumps([asdict(check) for check in checks])
     return xr.DataArray(

@@ -45,7 +45,7 @@ class Edit:
         if roles:
             chosen.setdefault("batch", torch.arange(len(tokens), device=tokens.ids.device))
         for axis in roles:
-            chosen[axis] = tokens.role(str(chosen[axis]))[chosen["batch"]]
+            chosen[axis] = tokens.role(str(chosen[axis]))[chosen["batch"]]  # type: ignore[index]
         return tuple(chosen.get(axis, slice(None)) for axis in self.site.axes)
 
     def apply(self, activation: Tensor, tokens: Tokens) -> Tensor:
@@ -134,7 +134,7 @@ def mean(trace: Trace, site: Site, over: Sequence[str] = ("batch",), **at: Index
     chosen = Edit(site, lambda x: source, at)
     if "pos" in over:
         rest = tuple(at.get(axis, slice(None)) for axis in site.axes[2:])
-        source = ((value * weight).sum((0, 1)) / weight.sum((0, 1)))[rest]
+        source = ((value * weight).sum((0, 1)) / weight.sum((0, 1)))[rest]  # type: ignore[index]
     else:
         index = chosen.index(trace.tokens)
         weight = weight.expand_as(value)[index]

@@ -3,6 +3,9 @@
 nostalgebraist 2020, "interpreting GPT: the logit lens".
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import xarray as xr
 
@@ -39,7 +42,7 @@ def top_tokens(model: Model, prompts: Prompts, kind: str = "resid_post") -> xr.D
     trace = model.run(tokens, read=sites)
     best = torch.stack([model.unembed(trace[site])[0].softmax(-1).max(-1).values for site in sites])
     ids = torch.stack([model.unembed(trace[site])[0].argmax(-1) for site in sites])
-    coords = {"layer": [site.layer for site in sites], "pos": position_labels(model, tokens)}
+    coords: dict[str, Sequence[Any]] = {"layer": [site.layer for site in sites], "pos": position_labels(model, tokens)}
     probability = labelled(best, "probability", coords, model, method="logit lens", site=kind)
     words = [model.words(row.tolist()) for row in ids]
     return xr.Dataset({"token": (("layer", "pos"), words), "probability": probability}, attrs=probability.attrs)

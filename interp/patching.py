@@ -65,7 +65,12 @@ def patch(
         labels[axis] = [words[int(i)] for i in indices] if named else list(indices)
     labels["prompt"] = range(len(corrupt))
     shape = [len(axis) for axis in labels.values()]
-    how = {"method": "activation patching", "direction": "denoising", "site": sites[0].kind, "metric": metric.name}
+    how: dict[str, Any] = {
+        "method": "activation patching",
+        "direction": "denoising",
+        "site": sites[0].kind,
+        "metric": metric.name,
+    }
     unit = "share restored" if normalize else f"change in {metric.name}"
     return labelled(values.reshape(shape), unit, labels, model, **how, passes=len(cells))
 

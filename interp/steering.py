@@ -5,6 +5,7 @@ Difference of means: Marks & Tegmark 2023 (arXiv:2310.06824); contrastive activa
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import xarray as xr
@@ -57,7 +58,7 @@ def dose_response(
     cells = [[add(site, dose * v, pos=at)] for v in vectors for dose in doses]
     values = sweep(model, prompts, cells, metric).view(len(vectors), len(doses), -1)
     names = ["steered", *(f"random {i}" for i in range(randoms))]
-    coords = {"vector": names, "dose": list(doses), "prompt": range(values.shape[-1])}
+    coords: dict[str, Sequence[Any]] = {"vector": names, "dose": list(doses), "prompt": range(values.shape[-1])}
     how = {
         "method": "steering by difference of means",
         "site": str(site),

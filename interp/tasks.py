@@ -224,8 +224,11 @@ def _task(name: str, model: Model, draw: Callable[[random.Random], Pair], n: int
         raise ValueError(f"a task needs at least one pair; n={n} was asked for")
     rng = random.Random(seed)
     pairs = [draw(rng) for _ in range(n)]
-    clean, corrupt = (_tokens(model, [pair[side] for pair in pairs]) for side in (0, 1))
-    right, wrong = ([[model.token_id(word) for word in pair[side]] for pair in pairs] for side in (2, 3))
+    clean, corrupt = (_tokens(model, side) for side in ([pair[0] for pair in pairs], [pair[1] for pair in pairs]))
+    right, wrong = (
+        [[model.token_id(word) for word in words] for words in side]
+        for side in ([p[2] for p in pairs], [p[3] for p in pairs])
+    )
     keys = pairs[0][0].labels
     labels = {key: [pair[0].labels[key] for pair in pairs] for key in keys}
     texts = [pair[0].prompt for pair in pairs], [pair[1].prompt for pair in pairs]

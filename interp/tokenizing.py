@@ -37,7 +37,7 @@ class Tokenizer:
         elif isinstance(prompts, tuple) and len(prompts) == 2 and all(isinstance(p, Tensor) for p in prompts):
             tokens = Tokens(*_batch(*prompts))
         elif isinstance(prompts, str) or (prompts and all(isinstance(prompt, str) for prompt in prompts)):
-            tokens = self._texts([prompts] if isinstance(prompts, str) else list(prompts))
+            tokens = self._texts([prompts] if isinstance(prompts, str) else [str(prompt) for prompt in prompts])
         else:
             raise TypeError(f"prompts are a text, texts, token ids, (ids, mask) or Tokens, not {_describe(prompts)}")
         self._check(tokens)

@@ -81,7 +81,7 @@ def _show(visits: Visits, kind: str, tensor: Tensor) -> Tensor:
 
 
 def _original(module: nn.Module, implementation: str) -> Callable:
-    default = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    default: Any = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
     return ALL_ATTENTION_FUNCTIONS.get_interface(implementation, default)
 
 

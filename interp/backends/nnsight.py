@@ -73,9 +73,7 @@ class NnsightModel(Model):
                 inside.setdefault(module, {})[site.kind] = visit
             elif site.kind == "resid_mid":
                 entered: list[Tensor] = []
-                steps.append(
-                    (Site("resid_pre", site.layer), lambda x, entered=entered: entered.append(x) or x, entered)
-                )
+                steps.append((Site("resid_pre", site.layer), _keeper(entered), entered))
                 steps.append((site, visit, entered))
             else:
                 steps.append((site, visit, []))
@@ -89,8 +87,8 @@ class NnsightModel(Model):
         kind = "attn_out" if mid else site.kind
         tap = Tap("", "input") if kind == "resid_final" else layout.taps[kind]
         envoy = self._envoy.get(layout.path(kind, site.layer))
-        output = None if tap.side == "input" else envoy.output
-        whole = envoy.input if tap.side == "input" else output
+        output: Any = None if tap.side == "input" else envoy.output
+        whole: Any = envoy.input if tap.side == "input" else output
         tensor = whole[0] if isinstance(whole, tuple) else whole
         if mid:
             value = mid_through(visit, entered.pop(), tensor)
@@ -100,3 +98,13 @@ class NnsightModel(Model):
             envoy.input = value
         else:
             envoy.output = (value, *output[1:]) if isinstance(output, tuple) else value
+
+
+def _keeper(entered: list[Tensor]) -> Visit:
+    """A visit that notes what it sees and changes nothing."""
+
+    def keep(value: Tensor) -> Tensor:
+        entered.append(value)
+        return value
+
+    return keep

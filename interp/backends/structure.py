@@ -96,6 +96,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 def _parts(block: nn.Module, seen: _Seen) -> tuple[dict[str, Tap], str]:
     """What attention and MLP add, found as the pair of outputs that makes up the gain of the residual stream."""
     entered, left = seen[block]
+    assert entered is not None and left is not None  # a block takes and returns the stream
     streams = {name: seen[m][1] for name, m in block.named_modules() if name and m in seen}
     size = {name: out for name, out in streams.items() if out is not None and out.shape == left.shape}  # type: ignore[union-attr]
     for attn, mlp in product(reversed(size), repeat=2):
@@ -131,7 +132,7 @@ def _neurons(block: nn.Module, seen: _Seen) -> dict[str, Tap]:
 
 
 def _is_matrix(module: nn.Module) -> bool:
-    return getattr(module, "weight", None) is not None and module.weight.ndim == 2  # type: ignore[union-attr]
+    return getattr(module, "weight", None) is not None and bool(module.weight.ndim == 2)  # type: ignore[union-attr]
 
 
 def _child(block: nn.Module, *words: str) -> str | None:

@@ -84,13 +84,15 @@ class TransformerLensModel(Model):
         return self._logits(tokens.ids, tokens.mask, hooks)
 
     def unembed(self, resid: Tensor) -> Tensor:
-        norm = getattr(self.module, "ln_final", None)
-        logits = self.module.unembed(resid if norm is None else norm(resid))
+        norm: Any = getattr(self.module, "ln_final", None)
+        bridge: Any = self.module
+        logits = bridge.unembed(resid if norm is None else norm(resid))
         cap = getattr(self.module.cfg, "output_logits_soft_cap", None) or -1.0
         return cap * (logits / cap).tanh() if cap > 0 else logits
 
     def _logits(self, ids: Tensor, mask: Tensor, hooks: list) -> Tensor:
-        return self.module.run_with_hooks(ids, attention_mask=mask, prepend_bos=False, fwd_hooks=hooks)
+        bridge: Any = self.module
+        return bridge.run_with_hooks(ids, attention_mask=mask, prepend_bos=False, fwd_hooks=hooks)
 
     def _name(self, site: Site) -> str:
         return self._hooks[site.kind].format(layer=site.layer)
@@ -109,7 +111,7 @@ class TransformerLensModel(Model):
         """The hook of each kind that fires in a run of three tokens; many that a bridge lists never do."""
         fired: set[str] = set()
         names = {name.format(layer=0) for name in (*_HOOKS.values(), *_INSTEAD.values())}
-        listed = [name for name in names if name in self.module.hook_dict]
+        listed = [name for name in names if name in self.module.hook_dict]  # type: ignore[operator]
 
         def note(value: Tensor, hook: Any, name: str) -> None:
             fired.add(name)

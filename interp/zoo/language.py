@@ -290,7 +290,8 @@ def is_positive(clause: Clause) -> bool:
 def sentiment(clauses: Sequence[Clause], ending: int = 1, verdict: str | None = None) -> Sentence:
     """One or two judgements of one polarity, and the feeling that follows from them."""
     positive = is_positive(clauses[0])
-    text, parts = "", {}
+    text = ""
+    parts: dict[str, str] = {}
     for i, (thing, adjective, negated) in enumerate(clauses):
         n = "" if i == 0 else str(i + 1)
         text += ("and " if i else "") + f"the {{thing{n}}} was {{not{n}}} {{adjective{n}}} "
