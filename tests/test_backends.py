@@ -21,16 +21,21 @@ def test_identities_in_float32(family, backend):
     assert report.holds, str(report)
 
 
-def test_identities_in_float64(family):
-    report = interp.check(load(family, dtype=torch.float64))
-    # Gemma-2 attends in eager mode, where transformers takes the softmax in float32 whatever the model's type.
-    loose = {"padding does not matter", "batching does not matter"} if family == "gemma2" else set()
-    failed = [
-        row for row in report.rows if row.error > (1e-5 if row.identity in loose or "q:" in row.identity else 1e-10)
-    ]
-    if family != "gemma2":
-        assert report.holds, str(report)
-    assert not [row for row in failed if "changes nothing" not in row.identity], str(report)
+@pytest.mark.parametrize("exact", ["huggingface", "nnsight"])
+def test_identities_in_float64(family, exact):
+    report = interp.check(load(family, exact, dtype=torch.float64))
+    assert report.holds, str(report)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox"])
+def test_identities_in_float64_on_the_bridge(family):
+    report = interp.check(load(family, "transformer_lens", dtype=torch.float64))
+    assert report.holds, str(report)
+
+
+def test_a_bridge_that_loses_float64_says_so():
+    with pytest.raises(RuntimeError, match="softmax in float32"):
+        load("llama", "transformer_lens", dtype=torch.float64).run(PROMPTS)
 
 
 def test_backends_agree(family, backend):

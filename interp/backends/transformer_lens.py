@@ -81,7 +81,13 @@ class TransformerLensModel(Model):
                 hooks += self._mid_hooks(site, visit)
             else:
                 hooks.append((self._name(site), lambda value, hook, visit=visit: visit(value)))
-        return self._logits(tokens.ids, tokens.mask, hooks)
+        logits = self._logits(tokens.ids, tokens.mask, hooks)
+        if logits.dtype == torch.float64 and bool(logits.isnan().any()):
+            raise RuntimeError(
+                "this bridge takes the softmax in float32, where a padded float64 prompt gives NaN; "
+                "run prompts of one length, or use the default backend"
+            )
+        return logits
 
     def unembed(self, resid: Tensor) -> Tensor:
         norm: Any = getattr(self.module, "ln_final", None)
