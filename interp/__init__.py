@@ -2,6 +2,7 @@
 
 from interp import attribution as attribution
 from interp import edits as edits
+from interp import english as english
 from interp import lens as lens
 from interp import metrics as metrics
 from interp import patching as patching

@@ -18,6 +18,7 @@ LAYERS = [
     {"backends.huggingface", "backends.transformer_lens", "backends.nnsight", "checking"},
     {"backends"},
     {"patching", "attribution", "lens", "probing", "steering", "tasks", "plots", "zoo", "zoo.training", "zoo.card"},
+    {"english"},
 ]
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer} | {"": len(LAYERS), "__main__": len(LAYERS) + 1}
 
