@@ -45,5 +45,5 @@ def test_a_tokenizer_that_does_not_split_years_is_refused(model):
 
 
 def test_words_of_several_tokens_are_named(model):
-    with pytest.raises(ValueError, match="only 0 of 2 words are single tokens of .*; not: floccinaucinihil, zzyzx"):
+    with pytest.raises(ValueError, match=r"only 0 of 2 words are single tokens of .*; not: floccinaucinihil, zzyzx"):
         english.single(model, ["floccinaucinihil", "zzyzx"])
