@@ -10,7 +10,7 @@ from interp.model import Model
 from interp.tasks import Task, from_rows
 
 NAMES = tuple(
-    "Mary John Tom James Anna Kate Paul Mark Peter David Sarah Emma Alice Jack Henry Simon Laura Helen Frank Max".split()
+    "Mary John Tom James Anna Kate Paul Mark Peter David Sarah Emma Alice Jack Henry Simon Laura Helen Frank".split()
 )
 PLACES = tuple("store park school garden station library market beach office museum".split())
 OBJECTS = tuple("drink book ring kiss ball letter gift apple map key".split())
