@@ -48,15 +48,19 @@ class Edit:
             chosen[axis] = tokens.role(str(chosen[axis]))[chosen["batch"]]  # type: ignore[index]
         return tuple(chosen.get(axis, slice(None)) for axis in self.site.axes)
 
-    def apply(self, activation: Tensor, tokens: Tokens) -> Tensor:
-        """A new tensor with the selected part replaced."""
-        index = self.index(tokens)
+    def part(self, activation: Tensor, index: tuple) -> Tensor:
+        """The selected part of a site's tensor."""
         try:
-            part = activation[index]
+            part: Tensor = activation[index]
         except IndexError as error:
             sizes = dict(zip(self.site.axes, activation.shape))
             raise IndexError(f"edit of {self.site} at {dict(self.at)} is out of range; its axes: {sizes}") from error
-        self._refuse_nothing(part, index, tokens)
+        if part.numel() == 0:
+            raise ValueError(f"edit of {self.site} at {dict(self.at)} selects nothing; check its indices")
+        return part
+
+    def replacement(self, part: Tensor) -> Tensor:
+        """What the selected part becomes."""
         version = _version(part)
         value = self.change(part)
         if not isinstance(value, Tensor):
@@ -64,22 +68,10 @@ class Edit:
         if _version(part) != version:
             raise ValueError(f"the change at {self.site} wrote into its argument; return a new tensor instead")
         try:
-            value = value.to(part).expand_as(part)
+            return value.to(part).expand_as(part)
         except RuntimeError:
             shapes = f"{tuple(part.shape)}, but the change returned {tuple(value.shape)}"
             raise ValueError(f"the selected part of {self.site} has shape {shapes}") from None
-        if not self.at:
-            return value
-        edited = activation.clone()
-        edited[index] = value
-        return edited
-
-    def _refuse_nothing(self, part: Tensor, index: tuple, tokens: Tokens) -> None:
-        where = f"edit of {self.site} at {dict(self.at)}"
-        if part.numel() == 0:
-            raise ValueError(f"{where} selects nothing; check its indices")
-        if "pos" in self.at and not bool(tokens.mask[index[:2]].any()):
-            raise ValueError(f"{where} selects padding only; count positions from the end, or use a role")
 
 
 def _version(tensor: Tensor) -> int:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.traces import Trace
+from interp.traces import Tokens, Trace
 
 Answers = int | Sequence[int] | Tensor  # one token for all prompts; or (batch,) one each; or (batch, n) several each
 
@@ -31,15 +31,24 @@ class Metric:
 
     def __call__(self, trace: Trace) -> Float[Tensor, " batch"]:
         """One number for each prompt of a run."""
-        logits = trace.logits
+        return self.of(self.position(trace.tokens, trace.logits))
+
+    def position(self, tokens: Tokens, values: Float[Tensor, "batch pos n"]) -> Float[Tensor, "batch n"]:
+        """The position that is read, of each prompt."""
         if isinstance(self.at, str):
-            rows = torch.arange(len(logits), device=logits.device)
-            return self.of(logits[rows, trace.tokens.role(self.at)])
-        if not -logits.shape[1] <= self.at < logits.shape[1]:
+            return values[torch.arange(len(values), device=values.device), tokens.role(self.at)]
+        if not -values.shape[1] <= self.at < values.shape[1]:
             raise IndexError(
-                f"{self.name} reads position {self.at}, but the run has {logits.shape[1]} positions of logits"
+                f"{self.name} reads position {self.at}, but the run has {values.shape[1]} positions of logits"
             )
-        return self.of(logits[:, self.at])
+        return values[:, self.at]
+
+    def over_cells(self, logits: Float[Tensor, "cell batch vocab"]) -> Float[Tensor, "cell batch"]:
+        """The metric of several variants of the same prompts at once, or one by one if it cannot be vectorised."""
+        try:
+            return torch.vmap(self.of)(logits)
+        except RuntimeError:  # a metric of a user's own may look at its values
+            return torch.stack([self.of(variant) for variant in logits])
 
     def reading(self, at: int | str) -> "Metric":
         """The same metric at another position or role."""

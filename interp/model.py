@@ -2,8 +2,8 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -15,9 +15,7 @@ from interp.edits import Edit
 from interp.sites import UNLAYERED, Site
 from interp.tokenizing import Prompts, Tokenizer
 from interp.traces import Tokens, Trace
-
-Visit = Callable[[Tensor], Tensor]
-
+from interp.visits import Visit, Visits
 
 @dataclass(frozen=True)
 class Shape:
@@ -58,7 +56,7 @@ class Model(ABC):
     missing: Mapping[str, str]
 
     @abstractmethod
-    def forward(self, tokens: Tokens, visits: Mapping[Site, Visit], last_only: bool) -> Tensor:
+    def forward(self, tokens: Tokens, visits: Visits, last_only: bool) -> Tensor:
         """Logits of a run in which each visited site's tensor is replaced by what its visit returns.
 
         Visits come in the order of the forward pass. With `last_only`, logits of the last position are enough.
@@ -67,6 +65,15 @@ class Model(ABC):
     @abstractmethod
     def unembed(self, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch vocab"]:
         """Final norm and unembedding, as the model itself does it."""
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """The blocks, if they can be called one by one under `hooked`; none if this backend cannot do so."""
+        return ()
+
+    def hooked(self, visits: Mapping[Site, Visit], n_pos: int) -> AbstractContextManager[None]:
+        """For a while, visit sites whenever a block is called on n_pos positions; for a backend that has `blocks`."""
+        raise TypeError(f"the blocks of {self.backend} cannot be called one by one")
 
     @final
     def run(
@@ -92,14 +99,12 @@ class Model(ABC):
         """
         tokens = self.tokens(prompts)
         read = list(read)
-        self._check(read, edits)
-        run = _Run(tokens, edits, grad)
-        sites = {*read, *(edit.site for edit in edits)} | ({Site("embed")} if grad else set())
-        visits = {site: run.visitor(site) for site in sorted(sites, key=lambda site: site.order)}
+        self.check(read, edits)
+        visits = Visits(tokens, read, edits, grad)
         with torch.enable_grad() if grad else nullcontext() if torch.is_inference_mode_enabled() else torch.no_grad():
             logits = self.forward(tokens, visits, last_only)
-        run.finish(sites)
-        return Trace(tokens, logits, {site: run.seen[site] for site in read})
+        visits.finish()
+        return Trace(tokens, logits, {site: visits.seen[site] for site in read})
 
     @final
     def tokens(self, prompts: Prompts) -> Tokens:
@@ -125,7 +130,7 @@ class Model(ABC):
                 chosen.append(Site(kind))
             else:
                 chosen += [Site(kind, layer) for layer in (range(self.shape.n_layers) if layers is None else layers)]
-        self._check(chosen, ())
+        self.check(chosen)
         return chosen
 
     @final
@@ -153,7 +158,10 @@ class Model(ABC):
         shape = self.shape
         return f"{self.name} ({shape.n_layers} layers, {shape.n_heads} heads, d_model {shape.d_model}; {self.backend})"
 
-    def _check(self, read: Sequence[Site], edits: Sequence[Edit]) -> None:
+    @final
+    def check(self, read: Iterable[Site] = (), edits: Iterable[Edit] = ()) -> None:
+        """Raise what `run` would raise for sites and edits that this model cannot serve."""
+        edits = list(edits)
         for site in [*read, *(edit.site for edit in edits)]:
             if site.kind not in self.editable:
                 why = self.missing.get(site.kind, "it was not found in this model")
@@ -166,42 +174,3 @@ class Model(ABC):
                 raise ValueError(f"{edit.site} can be read but not edited in {self.name} ({self.backend})")
         if training := [name for name, module in self.module.named_modules() if module.training]:
             raise RuntimeError(f"{self.name} is in train mode ({training[0] or 'the model'}); call .eval() on it first")
-
-
-class _Run:
-    """One run in progress: applies the edits, keeps what was read, and proves that everything happened."""
-
-    def __init__(self, tokens: Tokens, edits: Sequence[Edit], grad: bool) -> None:
-        self.tokens, self.edits, self.grad = tokens, edits, grad
-        self.seen: dict[Site, Tensor] = {}
-        self.doubts: list[tuple[Edit, str, Tensor]] = []  # looked at once, at the end: a look waits for the device
-
-    def visitor(self, site: Site) -> Visit:
-        edits = [edit for edit in self.edits if edit.site == site]
-
-        def visit(value: Tensor) -> Tensor:
-            if self.grad and site.kind == "embed" and not value.requires_grad:
-                value = value.detach().requires_grad_()
-            for edit in edits:
-                value = self._apply(edit, value)
-            self.seen[site] = value
-            return value
-
-        return visit
-
-    def _apply(self, edit: Edit, value: Tensor) -> Tensor:
-        edited = edit.apply(value, self.tokens)
-        before, after = value.detach(), edited.detach()
-        if edit.moves:
-            self.doubts.append((edit, "changed nothing; is it too small for this dtype?", (before == after).all()))
-        self.doubts.append((edit, "made NaN out of numbers", after.isnan().any() & ~before.isnan().any()))
-        return edited
-
-    def finish(self, sites: Iterable[Site]) -> None:
-        if silent := [site for site in sites if site not in self.seen]:
-            raise RuntimeError(
-                f"{', '.join(map(str, silent))} was never reached in this run; nothing was read or edited"
-            )
-        for edit, what, doubt in self.doubts:
-            if bool(doubt):
-                raise ValueError(f"the edit of {edit.site} at {dict(edit.at)} {what}")

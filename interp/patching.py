@@ -55,7 +55,8 @@ def patch(
         high, low = metric(trace), metric(model.run(corrupt, last_only=metric.last_only))
         axes = _axes(sites[0], over, roles, trace[sites[0]].shape)
         cells = [[copy(trace, site, **dict(zip(over, index)))] for site in sites for index in product(*axes)]
-        values = sweep(model, corrupt, cells, metric, progress=progress) - low
+        swept = sweep(model, corrupt, cells, [metric], progress=progress)
+        values = swept.values[0] - low
     if normalize:
         values = values / _gap(high - low, metric.name)
     labels: dict[str, Sequence[Any]] = {"layer": [site.layer for site in sites]}
@@ -72,7 +73,7 @@ def patch(
         "metric": metric.name,
     }
     unit = "share restored" if normalize else f"change in {metric.name}"
-    return labelled(values.reshape(shape), unit, labels, model, **how, passes=len(cells))
+    return labelled(values.reshape(shape), unit, labels, model, **how, engine=swept.engine, passes=swept.passes)
 
 
 def _axes(site: Site, over: Sequence[str], roles: Sequence[str], shape: Sequence[int]) -> list[Sequence[int | str]]:

@@ -30,6 +30,7 @@ AXES: dict[str, tuple[str, ...]] = {
 }
 _ORDER = {kind: i for i, kind in enumerate(AXES)}
 UNLAYERED = frozenset({"embed", "resid_final"})
+STREAM = frozenset({"resid_pre", "resid_post", "resid_final"})  # the residual stream between blocks
 
 
 @dataclass(frozen=True)

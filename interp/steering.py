@@ -56,7 +56,7 @@ def dose_response(
     noise = torch.randn(randoms, len(vector), generator=generator).to(vector)
     vectors = [vector, *(noise / noise.norm(dim=-1, keepdim=True) * vector.norm())]
     cells = [[add(site, dose * v, pos=at)] for v in vectors for dose in doses]
-    values = sweep(model, prompts, cells, metric).view(len(vectors), len(doses), -1)
+    values = sweep(model, prompts, cells, [metric]).values.view(len(vectors), len(doses), -1)
     names = ["steered", *(f"random {i}" for i in range(randoms))]
     coords: dict[str, Sequence[Any]] = {"vector": names, "dose": list(doses), "prompt": range(values.shape[-1])}
     how = {

@@ -1,7 +1,8 @@
-"""The engine: many edits, each alone, on one batch of prompts, in as few forward passes as possible."""
+"""The engine: many sets of edits, each alone, on one batch of prompts, in as few passes as possible."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -10,44 +11,142 @@ from torch import Tensor
 from interp.edits import Edit
 from interp.metrics import Metric
 from interp.model import Model, Prompts
-from interp.traces import Trace
+from interp.progress import Progress, bar
+from interp.replay import Recording, can_replay, record, replay
+from interp.traces import Tokens
+from interp.visits import Visits
+
+Cell = Sequence[Edit]
+
+BORN = "rows born at their block"
+FULL = "full passes"
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep measured, and how.
+
+    Attributes:
+        values: The metrics under each cell alone.
+        engine: How the rows were run: from the block of their first edit on, or from the tokens.
+        passes: Into how many runs the cells were packed.
+    """
+
+    values: Float[Tensor, "metric cell prompt"]
+    engine: str
+    passes: int
 
 
 def sweep(
     model: Model,
     prompts: Prompts,
-    cells: Sequence[Sequence[Edit]],
-    metric: Metric,
-    rows: int = 256,
-    progress: Callable[[int, int], None] | None = None,
-) -> Float[Tensor, "cell prompt"]:
-    """The metric under each set of edits alone; the prompts are repeated, and each set is confined to its rows.
+    cells: Sequence[Cell],
+    metrics: Sequence[Metric],
+    budget: int | None = None,
+    grad: bool = False,
+    progress: Progress = None,
+) -> Swept:
+    """Metrics under each cell, a set of edits, alone; every cell is a row for each prompt.
 
     Args:
-        rows: How many rows to run at once.
-        progress: Called with the number of cells done and of all cells.
+        budget: Bytes that the activations of one pass may take; by default a quarter of the free memory, and at most
+            256 MiB, for larger passes are no faster.
+        grad: Keep the graph, so that gradients reach the tensors that the edits were made of.
+        progress: Called with the number of cells done and of all; by default a bar where someone is watching.
+
+    Raises:
+        ValueError: An edit with "batch" among its indices; what `Model.run` raises for an edit.
     """
     tokens = model.tokens(prompts)
-    n = len(tokens)
-    size = max(1, rows // n)
-    results: list[Tensor] = []
-    for start in range(0, len(cells), size):
-        chunk = cells[start : start + size]
-        tiled = tokens.rows(torch.arange(n, device=tokens.ids.device).repeat(len(chunk)))
-        confined = [_confine(edit, i * n, n, tokens.ids.device) for i, cell in enumerate(chunk) for edit in cell]
-        trace = model.run(tiled, edits=confined, last_only=metric.last_only)
-        for i in range(len(chunk)):
-            part = slice(i * n, (i + 1) * n)
-            results.append(metric(Trace(tokens, trace.logits[part], {})))
-        if progress:
-            progress(len(results), len(cells))
-    return torch.stack(results)
+    edits = [edit for cell in cells for edit in cell]
+    model.check(edits=edits)
+    births = [_birth(cell, model.shape.n_layers) for cell in cells]
+    if refused := [edit for edit in edits if "batch" in edit.at]:
+        raise ValueError(f"an edit in a sweep is for all prompts; {refused[0].site} has 'batch' among its indices")
+    size = max(1, (_free(model.device) if budget is None else budget) // _bytes_per_row(model, tokens, grad))
+    recording = None
+    if max(births, default=-1) >= 0 and can_replay(model):
+        recording = record(model, tokens, [edit.site for edit in edits])
+    results: list[Tensor] = [torch.empty(0)] * len(cells)
+    passes = 0
+    with bar(len(cells), "cells", progress) as advance, torch.set_grad_enabled(grad):
+        for chunk in _chunks(births, max(1, size // len(tokens)), recording is not None):
+            packed = _Packed(tokens, [cells[i] for i in chunk])
+            if recording is None or births[chunk[0]] < 0:
+                values = packed.full(model, metrics, grad)
+            else:
+                values = packed.born(model, recording, [births[i] for i in chunk], metrics)
+            for i, value in zip(chunk, values.unbind(1)):
+                results[i] = value
+            passes += 1
+            advance(len(chunk))
+    engine = FULL if recording is None else BORN
+    return Swept(torch.stack(results, dim=1) if cells else torch.empty(len(metrics), 0, len(tokens)), engine, passes)
 
 
-def _confine(edit: Edit, first: int, n: int, device: torch.device) -> Edit:
-    """The same edit, on some rows of the batch."""
-    if "batch" in edit.at:
-        raise ValueError(f"an edit in a sweep is for all prompts; {edit.site} has 'batch' among its indices")
-    needs_rows = any(isinstance(index, str) for index in edit.at.values())
-    rows: slice | Tensor = torch.arange(first, first + n, device=device) if needs_rows else slice(first, first + n)
-    return replace(edit, at={**edit.at, "batch": rows})
+class _Packed:
+    """Cells that are run together: the prompts once for each, every cell's edits confined to its rows."""
+
+    def __init__(self, tokens: Tokens, cells: Sequence[Cell]) -> None:
+        self.n, self.cells = len(tokens), cells
+        self.prompts = torch.arange(self.n, device=tokens.ids.device).repeat(len(cells))
+        self.tokens = tokens.rows(self.prompts)
+        self.edits = [self._confine(edit, i * self.n) for i, cell in enumerate(cells) for edit in cell]
+
+    def _confine(self, edit: Edit, first: int) -> Edit:
+        """The same edit, on some rows of the batch."""
+        by_role = any(isinstance(index, str) for index in edit.at.values())
+        rows = slice(first, first + self.n)
+        return replace(edit, at={"batch": torch.arange(len(self.tokens), device=self.prompts.device)[rows] if by_role else rows, **edit.at})
+
+    def born(self, model: Model, recording: Recording, births: Sequence[int], metrics: Sequence[Metric]) -> Tensor:
+        """Metrics (metric, cell, prompt) of rows that are born at their block; births ascend."""
+        born = [self.prompts[: self.n * births.count(i)] for i in range(model.shape.n_layers + 1)]
+        visits = Visits(self.tokens, (), self.edits)
+        resid = replay(model, recording, born, visits)
+        visits.finish()
+        return torch.stack([self._measure(metric, model.unembed(metric.position(self.tokens, resid))) for metric in metrics])
+
+    def full(self, model: Model, metrics: Sequence[Metric], grad: bool) -> Tensor:
+        """Metrics (metric, cell, prompt) of rows that are run from their tokens on."""
+        last_only = all(metric.last_only for metric in metrics)
+        trace = model.run(self.tokens, edits=self.edits, grad=grad, last_only=last_only)
+        return torch.stack([self._measure(metric, metric.position(self.tokens, trace.logits)) for metric in metrics])
+
+    def _measure(self, metric: Metric, logits: Float[Tensor, "row vocab"]) -> Float[Tensor, "cell prompt"]:
+        return metric.over_cells(logits.unflatten(0, (len(self.cells), self.n)))
+
+
+def _birth(cell: Cell, n_layers: int) -> int:
+    """The block at which a cell's rows are born: that of its first edit; -1 if they must be run from the tokens."""
+    if not cell or any(edit.site.kind == "embed" for edit in cell):
+        return -1
+    first = min((edit.site for edit in cell), key=lambda site: site.order)
+    if first.layer is None:
+        return n_layers
+    return first.layer + (first.kind == "resid_post")
+
+
+def _chunks(births: Sequence[int], size: int, by_birth: bool) -> Iterator[list[int]]:
+    """Cells in packs of at most `size`, in ascending order of birth; those that are never born are on their own."""
+    order = sorted(range(len(births)), key=lambda i: births[i])
+    never = sum(birth < 0 for birth in births) if by_birth else 0
+    for part in (order[:never], order[never:]):
+        for start in range(0, len(part), size):
+            yield part[start : start + size]
+
+
+def _bytes_per_row(model: Model, tokens: Tokens, grad: bool) -> int:
+    """A generous guess of what the activations of one prompt take."""
+    shape, n_pos = model.shape, tokens.ids.shape[1]
+    block = n_pos * 24 * shape.d_model + 4 * shape.n_heads * n_pos**2
+    kept = shape.n_layers if grad else 1
+    return (block * kept + 2 * shape.d_vocab) * max(model.dtype.itemsize, 2)
+
+
+def _free(device: torch.device) -> int:
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    else:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(free // 4, 2**28)

@@ -71,7 +71,7 @@ def test_batched_sweep_equals_one_at_a_time(family):
     cells = [[edits.copy(clean, site, pos=-2)] for site in sites]
     metric = metrics.logit_diff(4, 5)
     alone = torch.stack([metric(model.run(prompts, edits=cell)) for cell in cells])
-    assert_close(sweep(model, prompts, cells, metric, rows=6), alone, atol=1e-5, rtol=1e-5)
+    assert_close(sweep(model, prompts, cells, [metric], budget=1).values[0], alone, atol=1e-5, rtol=1e-5)
 
 
 def test_gradients_reach_every_site(family, backend):

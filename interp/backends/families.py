@@ -139,10 +139,10 @@ class Layout:
         return ".".join(part for part in (inside, tap.path) if part)
 
 
-def split(tap: Tap, tensor: Tensor, batch: int, d_head: int) -> Tensor:
+def split(tap: Tap, tensor: Tensor, n_pos: int, d_head: int) -> Tensor:
     """A module's tensor as its site has it: (batch, pos, ...), also where a family flattens batch and position."""
     if tensor.ndim == 2:
-        tensor = rearrange(tensor, "(batch pos) d -> batch pos d", batch=batch)
+        tensor = rearrange(tensor, "(batch pos) d -> batch pos d", pos=n_pos)
     return rearrange(tensor, "batch pos (head d) -> batch pos head d", d=d_head) if tap.heads else tensor
 
 

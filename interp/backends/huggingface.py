@@ -1,8 +1,8 @@
 """Run Hugging Face models as they are, with plain PyTorch hooks and transformers' attention interface."""
 
 import inspect
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,7 +11,8 @@ from interp.backends.attention import must_watch, watched
 from interp.backends.families import ATTENTION_KINDS, Layout, Tap, merge, split, unembed
 from interp.backends.stream import mid_through
 from interp.backends.structure import layout_of, shape_of
-from interp.model import Model, Visit
+from interp.model import Model
+from interp.visits import Visit, Visits
 from interp.sites import Site
 from interp.traces import Tokens
 
@@ -29,14 +30,22 @@ class HuggingFaceModel(Model):
         self.missing = self._layout.missing
         self._accepts = set(inspect.signature(module.forward).parameters)
 
-    def forward(self, tokens: Tokens, visits: Mapping[Site, Visit], last_only: bool) -> Tensor:
+    def forward(self, tokens: Tokens, visits: Visits, last_only: bool) -> Tensor:
         arguments = {"input_ids": tokens.ids, "attention_mask": tokens.mask, "use_cache": False}
         optional = {"position_ids": tokens.positions} | ({"logits_to_keep": 1} if last_only else {})
         arguments |= {name: value for name, value in optional.items() if name in self._accepts}
-        with ExitStack() as stack:
-            hooks = _Hooks(self.module, self._layout, len(tokens), self.shape.d_head, stack)
-            hooks.place(visits)
+        with self.hooked(visits, tokens.ids.shape[1]):
             return self.module(**arguments).logits
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        return list(self.module.get_submodule(self._layout.family.blocks))  # type: ignore[call-overload]
+
+    @contextmanager
+    def hooked(self, visits: Mapping[Site, Visit], n_pos: int) -> Iterator[None]:
+        with ExitStack() as stack:
+            _Hooks(self.module, self._layout, n_pos, self.shape.d_head, stack).place(visits)
+            yield
 
     def unembed(self, resid: Tensor) -> Tensor:
         return unembed(self.module, self._layout.family, resid)
@@ -45,8 +54,8 @@ class HuggingFaceModel(Model):
 class _Hooks:
     """The hooks of one run; the stack removes them."""
 
-    def __init__(self, module: nn.Module, layout: Layout, batch: int, d_head: int, stack: ExitStack) -> None:
-        self.module, self.layout, self.batch, self.d_head, self.stack = module, layout, batch, d_head, stack
+    def __init__(self, module: nn.Module, layout: Layout, n_pos: int, d_head: int, stack: ExitStack) -> None:
+        self.module, self.layout, self.n_pos, self.d_head, self.stack = module, layout, n_pos, d_head, stack
 
     def place(self, visits: Mapping[Site, Visit]) -> None:
         """Hook every site; those of attention through the interface."""
@@ -67,7 +76,7 @@ class _Hooks:
         tap = Tap("", "input") if kind == "resid_final" else self.layout.taps[kind]
 
         def change(tensor: Tensor) -> Tensor:
-            value = merge(visit(split(tap, tensor, self.batch, self.d_head)), tensor)
+            value = merge(visit(split(tap, tensor, self.n_pos, self.d_head)), tensor)
             return value.clone() if self.layout.family.adds_in_place else value
 
         self._hook(self.module.get_submodule(self.layout.path(kind, layer)), tap.side, change)

@@ -16,7 +16,8 @@ from interp.backends.attention import must_watch, watched
 from interp.backends.families import ATTENTION_KINDS, Tap, merge, split, unembed
 from interp.backends.stream import mid_through
 from interp.backends.structure import layout_of, shape_of
-from interp.model import Model, Visit
+from interp.model import Model
+from interp.visits import Visit, Visits
 from interp.sites import Site
 from interp.traces import Tokens
 
@@ -40,14 +41,14 @@ class NnsightModel(Model):
         self.missing = self._layout.missing
         self._accepts = set(inspect.signature(self.module.forward).parameters)
 
-    def forward(self, tokens: Tokens, visits: Mapping[Site, Visit], last_only: bool) -> Tensor:
+    def forward(self, tokens: Tokens, visits: Visits, last_only: bool) -> Tensor:
         arguments = {"attention_mask": tokens.mask, "use_cache": False}
         optional = {"position_ids": tokens.positions} | ({"logits_to_keep": 1} if last_only else {})
         arguments |= {name: value for name, value in optional.items() if name in self._accepts}
         with ExitStack() as stack:
             steps = self._steps(visits, stack)
             act, envoy = self._act, self._envoy
-            batch = len(tokens)
+            n_pos = tokens.ids.shape[1]
             if type(envoy).__name__ == "NNsight":
                 arguments["input_ids"] = tokens.ids
                 tracer = envoy.trace(**arguments)
@@ -55,7 +56,7 @@ class NnsightModel(Model):
                 tracer = envoy.trace({"input_ids": tokens.ids, **arguments})
             with tracer:
                 for site, visit, before in steps:
-                    act(site, visit, batch, before)
+                    act(site, visit, n_pos, before)
                 logits = envoy.output.logits.save()
         return logits
 
@@ -81,7 +82,7 @@ class NnsightModel(Model):
             stack.enter_context(watched(self.module, inside))
         return sorted(steps, key=lambda step: step[0].order)
 
-    def _act(self, site: Site, visit: Visit, batch: int, entered: list[Tensor]) -> None:
+    def _act(self, site: Site, visit: Visit, n_pos: int, entered: list[Tensor]) -> None:
         layout = self._layout
         mid = site.kind == "resid_mid"
         kind = "attn_out" if mid else site.kind
@@ -93,7 +94,7 @@ class NnsightModel(Model):
         if mid:
             value = mid_through(visit, entered.pop(), tensor)
         else:
-            value = merge(visit(split(tap, tensor, batch, self.shape.d_head)), tensor)
+            value = merge(visit(split(tap, tensor, n_pos, self.shape.d_head)), tensor)
         if tap.side == "input":
             envoy.input = value
         else:

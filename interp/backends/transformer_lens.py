@@ -12,9 +12,10 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedTokenizerFast
 
 from interp.backends.stream import mid_through
-from interp.model import Model, Shape, Visit
+from interp.model import Model, Shape
 from interp.sites import AXES, Site
 from interp.traces import Tokens
+from interp.visits import Visit, Visits
 
 _HOOKS = {
     "embed": "embed.hook_out",
@@ -74,7 +75,7 @@ class TransformerLensModel(Model):
         self.editable = {kind: self._keeps_edits(kind) for kind in AXES if kind in kinds}
         self.missing = {kind: "no hook of this bridge fires there" for kind in AXES if kind not in kinds}
 
-    def forward(self, tokens: Tokens, visits: Mapping[Site, Visit], last_only: bool) -> Tensor:
+    def forward(self, tokens: Tokens, visits: Visits, last_only: bool) -> Tensor:
         hooks: list[tuple[str, Callable]] = []
         for site, visit in visits.items():
             if site.kind == "resid_mid":

@@ -1,0 +1,33 @@
+"""A bar for long work, where someone is watching."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+Progress = Callable[[int, int], None] | bool | None
+
+
+@contextmanager
+def bar(total: int, unit: str, progress: Progress = None) -> Iterator[Callable[[int], None]]:
+    """Something to call with how much more was done.
+
+    Args:
+        progress: Called with how much is done and how much there is; or True or False for a bar or none; by default a
+            bar on a terminal or in a notebook, once the work has taken two seconds.
+    """
+    if callable(progress):
+        done = 0
+
+        def advance(more: int) -> None:
+            nonlocal done
+            done += more
+            progress(done, total)
+
+        yield advance
+        return
+    watched = sys.stderr.isatty() or "ipykernel" in sys.modules
+    shown = watched if progress is None else progress
+    with tqdm(total=total, unit=f" {unit}", disable=not shown, delay=2 if progress is None else 0) as line:
+        yield lambda more: line.update(more) and None

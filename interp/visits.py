@@ -1,0 +1,88 @@
+"""The edits of one run as functions that a backend calls at each site, and the proof that they happened."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from interp.edits import Edit
+from interp.sites import Site
+from interp.traces import Tokens
+
+Visit = Callable[[Tensor], Tensor]
+
+
+class Visits(Mapping[Site, Visit]):
+    """What happens at each site of one run, in the order of the forward pass.
+
+    Attributes:
+        tokens: The prompts of the run, by which edits find their roles.
+        seen: What each visited site held after its edits, once it was reached.
+    """
+
+    def __init__(self, tokens: Tokens, read: Iterable[Site], edits: Sequence[Edit], grad: bool = False) -> None:
+        self.tokens, self.grad = tokens, grad
+        self.seen: dict[Site, Tensor] = {}
+        self._edits: dict[Site, list[Edit]] = {}
+        for edit in edits:
+            self._edits.setdefault(edit.site, []).append(edit)
+        # Without a leaf at the embedding no gradient reaches a site of a model whose parameters want none.
+        sites = {*read, *self._edits} | ({Site("embed")} if grad else set())
+        self._sites = sorted(sites, key=lambda site: site.order)
+        self._doubts: list[tuple[Edit, str, Tensor]] = []  # looked at once, at the end: a look waits for the device
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        return iter(self._sites)
+
+    def __len__(self) -> int:
+        return len(self._sites)
+
+    def __getitem__(self, site: Site) -> Visit:
+        if site not in self._sites:
+            raise KeyError(site)
+
+        def visit(value: Tensor) -> Tensor:
+            if self.grad and site.kind == "embed" and not value.requires_grad:
+                value = value.detach().requires_grad_()
+            value = self._apply(self._edits.get(site, []), value)
+            self.seen[site] = value
+            return value
+
+        return visit
+
+    def finish(self) -> None:
+        """Raise if a site was never reached, or an edit changed nothing that it should have, or made NaN."""
+        if silent := [site for site in self if site not in self.seen]:
+            raise RuntimeError(
+                f"{', '.join(map(str, silent))} was never reached in this run; nothing was read or edited"
+            )
+        for edit, what, doubt in self._doubts:
+            if bool(doubt):
+                raise ValueError(f"the edit of {edit.site} at {dict(edit.at)} {what}")
+
+    def _apply(self, edits: Sequence[Edit], value: Tensor) -> Tensor:
+        """One copy of the tensor for all edits of a site: a sweep has hundreds, each on a few rows."""
+        if all(not edit.at for edit in edits):
+            for edit in edits:
+                before, value = value, edit.replacement(value)
+                self._doubt(edit, before, value)
+            return value
+        value = value.clone()
+        for edit in edits:
+            index = edit.index(self.tokens)
+            part = edit.part(value, index)
+            if torch.is_grad_enabled():
+                part = part.clone()  # what its change keeps for the gradient must not be written over
+            new = edit.replacement(part)
+            self._doubt(edit, part, new)
+            if "pos" in edit.at:
+                padding = ~self.tokens.mask[index[:2]].any()
+                self._doubts.append((edit, "selects padding only; count positions from the end, or use a role", padding))
+            value[index] = new
+        return value
+
+    def _doubt(self, edit: Edit, before: Tensor, after: Tensor) -> None:
+        before, after = before.detach(), after.detach()
+        if edit.moves:
+            self._doubts.append((edit, "changed nothing; is it too small for this dtype?", (before == after).all()))
+        self._doubts.append((edit, "made NaN out of numbers", after.isnan().any() & ~before.isnan().any()))
