@@ -48,6 +48,17 @@ class Edit:
             chosen[axis] = tokens.role(str(chosen[axis]))[chosen["batch"]]  # type: ignore[index]
         return tuple(chosen.get(axis, slice(None)) for axis in self.site.axes)
 
+    def first(self, tokens: Tokens) -> int | Tensor:
+        """The first position that this edit can change: in a causal model, none before it is affected."""
+        n_pos = tokens.ids.shape[1]
+        index = self.at.get(self.site.along, 0)
+        if isinstance(index, str):
+            return tokens.role(index)
+        if isinstance(index, slice):
+            return min(range(*index.indices(n_pos)), default=0)
+        positions = torch.as_tensor(index) % n_pos
+        return int(positions.min()) if positions.numel() and not positions.dtype == torch.bool else 0
+
     def part(self, activation: Tensor, index: tuple) -> Tensor:
         """The selected part of a site's tensor."""
         try:
@@ -72,6 +83,13 @@ class Edit:
         except RuntimeError:
             shapes = f"{tuple(part.shape)}, but the change returned {tuple(value.shape)}"
             raise ValueError(f"the selected part of {self.site} has shape {shapes}") from None
+
+
+def first_difference(site: Site, a: Tensor, b: Tensor) -> Tensor:
+    """The first position at which two tensors of a site differ, (batch,); n_pos where they are equal."""
+    others = [i for i, axis in enumerate(site.axes) if axis not in ("batch", site.along)]
+    differs = (a != b).any(others)
+    return torch.where(differs.any(1), differs.int().argmax(1), differs.shape[1])
 
 
 def _version(tensor: Tensor) -> int:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.edits import Edit
+from interp.packing import Packing
 from interp.sites import UNLAYERED, Site
 from interp.tokenizing import Prompts, Tokenizer
 from interp.traces import Tokens, Trace
@@ -71,7 +72,14 @@ class Model(ABC):
         """The blocks, if they can be called one by one under `hooked`; none if this backend cannot do so."""
         return ()
 
-    def hooked(self, visits: Mapping[Site, Visit], n_pos: int) -> AbstractContextManager[None]:
+    @property
+    def packs(self) -> bool:
+        """Whether blocks can be called on packed tokens."""
+        return False
+
+    def hooked(
+        self, visits: Mapping[Site, Visit], n_pos: int, packing: Packing | None = None
+    ) -> AbstractContextManager[None]:
         """For a while, visit sites whenever a block is called on n_pos positions; for a backend that has `blocks`."""
         raise TypeError(f"the blocks of {self.backend} cannot be called one by one")
 

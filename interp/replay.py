@@ -1,10 +1,11 @@
 """Run the upper blocks again on many variants of a prompt, without running the lower ones again.
 
 What every block was called with is recorded once. A variant, a row, is then born at the block where its first edit
-acts, as a copy of its prompt's residual stream there, and only the blocks from there on are run for it.
+acts, as a copy of its prompt's residual stream there, and only the blocks from there on are run for it. Where attention
+can be had packed, only those of its tokens are run that the edits can have changed.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,10 +14,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from interp.edits import Edit, first_difference
 from interp.model import Model
+from interp.packing import Packing
 from interp.sites import STREAM, Site
 from interp.traces import Tokens
-from interp.visits import Visits
+from interp.visits import Visit, Visits
+
+LookUp = Callable[[str, Any], Any]
 
 
 @dataclass(frozen=True)
@@ -31,16 +36,15 @@ class Call:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
 
-    def again(self, block: nn.Module, resid: Tensor, rows: Tensor, n: int) -> Tensor:
-        """The block on rows of which each is a variant of one of the n prompts."""
-        args = tuple(_take("", value, rows, n) for value in self.args)
-        kwargs = {name: _take(name, value, rows, n) for name, value in self.kwargs.items()}
+    def again(self, block: nn.Module, resid: Tensor, look_up: LookUp) -> Tensor:
+        """The block on another residual stream, with every argument looked up for it."""
+        args = tuple(look_up("", value) for value in self.args)
+        kwargs = {name: look_up(name, value) for name, value in self.kwargs.items()}
         if self.name is None:
             args = (resid, *args)
         else:
             kwargs[self.name] = resid
-        out = block(*args, **kwargs)
-        return out[0] if isinstance(out, tuple) else out
+        return _first(block(*args, **kwargs))
 
 
 @dataclass(frozen=True)
@@ -51,20 +55,25 @@ class Recording:
         tokens: What was run.
         stream: The residual stream entering each block, and what leaves the last.
         calls: How each block was called.
+        packing: The keys and values of each block's attention, if tokens can be packed.
     """
 
     tokens: Tokens
     stream: Sequence[Float[Tensor, "batch pos d_model"]]
     calls: Sequence[Call]
+    packing: Packing | None
 
 
 @torch.no_grad()
-def record(model: Model, tokens: Tokens, sites: Iterable[Site] = ()) -> Recording:
+def record(model: Model, tokens: Tokens, sites: Iterable[Site], packed: bool) -> Recording:
     """Run the prompts once and keep what every block was called with.
 
     Args:
-        sites: What will be visited when it is taken up; a mask has another form where attention scores are visited.
+        sites: What will be visited when it is taken up; unpacked, a mask has another form where scores are visited.
+        packed: Whether to keep keys and values too.
     """
+    packing = Packing() if packed else None
+    masked = [] if packed else [site for site in sites if site.kind in ("scores", "pattern")][:1]
     stream: list[Tensor] = []
     calls: list[Call] = []
 
@@ -75,72 +84,128 @@ def record(model: Model, tokens: Tokens, sites: Iterable[Site] = ()) -> Recordin
         calls.append(Call(name, args[1:], {key: value for key, value in kwargs.items() if key != name}))
 
     def leave(block: nn.Module, args: tuple, output: Any) -> None:
-        stream.append((output[0] if isinstance(output, tuple) else output).clone())
+        stream.append(_first(output).clone())
 
     handles = [block.register_forward_pre_hook(enter, with_kwargs=True) for block in model.blocks]
     handles.append(model.blocks[-1].register_forward_hook(leave))
     try:
-        model.run(tokens, read=[site for site in sites if site.kind in ("scores", "pattern")][:1], last_only=True)
+        with model.hooked({}, tokens.ids.shape[1], packing):
+            model.run(tokens, read=masked, last_only=True)
     finally:
         for handle in handles:
             handle.remove()
-    return Recording(tokens, stream, calls)
+    return Recording(tokens, stream, calls, packing)
 
 
 def replay(
-    model: Model, recording: Recording, births: Sequence[Int[Tensor, " born"]], visits: Visits
+    model: Model,
+    recording: Recording,
+    births: Sequence[Int[Tensor, " born"]],
+    visits: Visits,
+    starts: Int[Tensor, "step row"],
 ) -> Float[Tensor, "row pos d_model"]:
     """The residual stream that enters the final norm, for rows in the order of their birth.
 
     Args:
         births: For each block, and for the end, the prompts of which rows are born there.
-        visits: Edits of sites in the block of a row's birth or above; of rows that are not yet born there is no site.
+        visits: Edits of sites in the block of a row's birth or above.
+        starts: For each block, and for the end, the first position that an edit from there on can change in each row.
     """
-    n = len(recording.tokens)
-    inside = {site: visits[site] for site in visits if site.kind not in STREAM}
-    rows = births[0][:0]
-    resid = recording.stream[0][:0]
-    with model.hooked(inside, recording.tokens.ids.shape[1]):
+    rows = _Rows(model, recording, visits, starts)
+    with model.hooked(rows.inside, recording.tokens.ids.shape[1], recording.packing):
         for i, born in enumerate(births):
-            if len(born):
-                rows = torch.cat([rows, born])
-                resid = torch.cat([resid, recording.stream[i][born]])
-            for site in _entering(i, len(recording.calls)):
-                if site in visits:
-                    resid = visits[site](resid)
-            if i < len(recording.calls) and len(rows):
-                resid = recording.calls[i].again(model.blocks[i], resid, rows, n)
-    return resid
+            rows.bear(i, born)
+            rows.step(i)
+    return rows.resid
 
 
-_VERIFIED: WeakKeyDictionary[Model, bool] = WeakKeyDictionary()
+class _Rows:
+    """The rows of one replay, on their way up."""
+
+    def __init__(self, model: Model, recording: Recording, visits: Visits, starts: Tensor) -> None:
+        self.blocks, self.recording, self.starts = model.blocks, recording, starts
+        self.visits = {site: self._noting(site, visits[site]) for site in visits}
+        self.inside = {site: visit for site, visit in self.visits.items() if site.kind not in STREAM}
+        self.resid = recording.stream[0][:0]
+        self.prompts = starts.new_empty(0)
+        # The first position at which a row differs from its prompt so far. A gradient wants rows that do not, too.
+        unchanged = torch.full_like(starts[0], recording.tokens.ids.shape[1])
+        self.changed = starts[0].clone() if torch.is_grad_enabled() else unchanged
+
+    def _noting(self, site: Site, visit: Visit) -> Visit:
+        def note(value: Tensor) -> Tensor:
+            edited = visit(value)
+            if self.recording.packing is not None and not torch.is_grad_enabled():
+                self.changed[: len(value)].clamp_(max=first_difference(site, edited, value))
+            return edited
+
+        return note
+
+    def bear(self, i: int, born: Tensor) -> None:
+        """Add the rows that are born at a block, and do what is done to the stream there."""
+        if len(born):
+            self.prompts = torch.cat([self.prompts, born])
+            self.resid = torch.cat([self.resid, self.recording.stream[i][born]])
+        for site in _entering(i, len(self.blocks)):
+            if site in self.visits and len(self.prompts):
+                self.resid = self.visits[site](self.resid)
+
+    def step(self, i: int) -> None:
+        """Run a block on the rows, or on those of their tokens that can differ from their prompt's."""
+        if i == len(self.blocks) or not len(self.prompts):
+            return
+        block, call, packing = self.blocks[i], self.recording.calls[i], self.recording.packing
+        n = len(self.recording.tokens)
+        if packing is None:
+            self.resid = call.again(block, self.resid, lambda name, value: _of_rows(name, value, self.prompts, n))
+            return
+        packing.turn_to(self.prompts, self._live(i))
+        above = self.recording.stream[i + 1][self.prompts]
+        if len(packing.row):
+            out = call.again(block, packing.take(self.resid), lambda name, value: _of_tokens(name, value, packing))
+            above = packing.grid(out, above)
+        self.resid = above
+
+    def _live(self, i: int) -> Tensor:
+        """The tokens that block i may see changed: from the first changed position on, padding left out."""
+        first = torch.minimum(self.changed, self.starts[i])[: len(self.prompts)]
+        mask = self.recording.tokens.mask
+        return (torch.arange(mask.shape[1], device=mask.device) >= first[:, None]) & mask[self.prompts].bool()
 
 
-def can_replay(model: Model) -> bool:
-    """Whether the blocks, called one by one on rows in another order, give the model's own logits.
+_TRIED: WeakKeyDictionary[Model, str] = WeakKeyDictionary()
 
-    Tried once for each model, on padded prompts as many as they have positions and on fewer.
+
+def way_of(model: Model) -> str:
+    """How rows can be run on this model: "packed", "rows" or, from their tokens on, "full".
+
+    Tried once for each model: the blocks, called one by one on rows in another order and with edits at two depths, must
+    give the model's own logits; on padded prompts as many as they have positions, and on fewer.
     """
-    if model not in _VERIFIED:
-        _VERIFIED[model] = bool(model.blocks) and all(_holds(model, n) for n in (4, 3))
-    return _VERIFIED[model]
+    if model not in _TRIED:
+        ways = ["packed", "rows"][not model.packs :] if model.blocks else []
+        _TRIED[model] = next((way for way in ways if all(_holds(model, way, n) for n in (4, 3))), "full")
+    return _TRIED[model]
 
 
 @torch.no_grad()
-def _holds(model: Model, n: int) -> bool:
+def _holds(model: Model, way: str, n: int) -> bool:
     ids = (torch.arange(4 * n).view(n, 4) * 7 + 1) % model.shape.d_vocab
     mask = torch.ones_like(ids)
     mask[0, :2] = 0
     tokens = Tokens(ids, mask).to(model.device)
-    recording = record(model, tokens)
-    rows = torch.tensor([1, *reversed(range(n))], device=model.device)
-    births = [rows, *[rows[:0]] * len(model.blocks)]
+    prompts = torch.tensor([1, *reversed(range(n))], device=model.device)
+    variants = tokens.rows(prompts)
+    top = model.shape.n_layers - 1
+    edits = [Edit(Site("resid_pre", i), lambda x: 2 * x + 1, {"pos": pos}) for i, pos in ((0, 2), (top, 3))]
+    starts = torch.tensor([2, *[3] * top, 4], device=model.device)[:, None].expand(-1, len(prompts))
+    births = [prompts, *[prompts[:0]] * len(model.blocks)]
+    wanted = model.run(variants, edits=edits, last_only=True).logits[:, -1]
     try:
-        resid = replay(model, recording, births, Visits(tokens.rows(rows), (), ()))
-        logits = model.unembed(resid[:, -1])
+        recording = record(model, tokens, (), packed=way == "packed")
+        logits = model.unembed(replay(model, recording, births, Visits(variants, (), edits), starts)[:, -1])
     except Exception:  # whatever a block raises when it is called so, it cannot be called so
         return False
-    wanted = model.run(tokens, last_only=True).logits[rows, -1]
     tolerance = 1e-4 if logits.dtype.itemsize >= 4 else 5e-2
     return bool((logits - wanted).abs().max() <= tolerance * wanted.abs().max())
 
@@ -151,15 +216,34 @@ def _entering(i: int, n_layers: int) -> list[Site]:
     return [*below, Site("resid_pre", i) if i < n_layers else Site("resid_final")]
 
 
-def _take(name: str, value: Any, rows: Tensor, n: int) -> Any:
+def _of_rows(name: str, value: Any, prompts: Tensor, n: int) -> Any:
     """An argument of a block for rows instead of prompts.
 
     What has one value for each prompt has them along the first of several axes; with a single prompt it broadcasts.
     """
     if isinstance(value, tuple | list):
-        return type(value)(_take(name, member, rows, n) for member in value)
-    if not isinstance(value, Tensor) or value.ndim < 2 or n == 1 and name != "alibi":
+        return type(value)(_of_rows(name, member, prompts, n) for member in value)
+    if name == "alibi" and isinstance(value, Tensor) and value.shape[0] != n:  # (batch x head) is its first axis
+        return value.unflatten(0, (n, -1))[prompts].flatten(0, 1)
+    if not isinstance(value, Tensor) or value.ndim < 2 or n == 1:
         return value
-    if name == "alibi" and value.shape[0] != n:  # (batch x head) is its first axis
-        return value.unflatten(0, (n, -1))[rows].flatten(0, 1)
-    return value[rows] if value.shape[0] == n else value
+    return value[prompts] if value.shape[0] == n else value
+
+
+def _of_tokens(name: str, value: Any, packing: Packing) -> Any:
+    """An argument of a block for packed tokens: what belongs to positions is looked up; masks are attention's affair."""
+    if isinstance(value, tuple | list):
+        return type(value)(_of_tokens(name, member, packing) for member in value)
+    if not isinstance(value, Tensor) or value.ndim < 2:
+        return value
+    if "mask" in name:
+        return None
+    assert packing.prompts is not None  # the block at hand was turned to
+    if value.shape[1] != packing.shape[1]:
+        return value
+    prompts = packing.prompts[packing.row] if len(value) > 1 else torch.zeros_like(packing.row)
+    return value[prompts, packing.pos][None]
+
+
+def _first(output: Any) -> Tensor:
+    return output[0] if isinstance(output, tuple) else output

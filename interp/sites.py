@@ -64,5 +64,10 @@ class Site:
         unlayered = {"embed": -1.0, "resid_final": float("inf")}
         return (unlayered[self.kind] if self.layer is None else float(self.layer), _ORDER[self.kind])
 
+    @property
+    def along(self) -> str:
+        """The axis of this site's tensor along which a causal model goes forward."""
+        return "pos" if "pos" in self.axes else "query"
+
     def __str__(self) -> str:
         return self.kind if self.layer is None else f"{self.kind}.{self.layer}"

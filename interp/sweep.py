@@ -4,22 +4,26 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.edits import Edit
 from interp.metrics import Metric
 from interp.model import Model, Prompts
 from interp.progress import Progress, bar
-from interp.replay import Recording, can_replay, record, replay
+from interp.replay import Recording, record, replay, way_of
 from interp.traces import Tokens
 from interp.visits import Visits
 
 Cell = Sequence[Edit]
 
-BORN = "rows born at their block"
-FULL = "full passes"
+ENGINES = {
+    "packed": "rows born at their block, unchanged tokens left out",
+    "rows": "rows born at their block",
+    "full": "full passes",
+}
 
 
 @dataclass(frozen=True)
@@ -64,9 +68,8 @@ def sweep(
     if refused := [edit for edit in edits if "batch" in edit.at]:
         raise ValueError(f"an edit in a sweep is for all prompts; {refused[0].site} has 'batch' among its indices")
     size = max(1, (_free(model.device) if budget is None else budget) // _bytes_per_row(model, tokens, grad))
-    recording = None
-    if max(births, default=-1) >= 0 and can_replay(model):
-        recording = record(model, tokens, [edit.site for edit in edits])
+    way = way_of(model) if max(births, default=-1) >= 0 else "full"
+    recording = None if way == "full" else record(model, tokens, [edit.site for edit in edits], way == "packed")
     results: list[Tensor] = [torch.empty(0)] * len(cells)
     passes = 0
     with bar(len(cells), "cells", progress) as advance, torch.set_grad_enabled(grad):
@@ -80,15 +83,15 @@ def sweep(
                 results[i] = value
             passes += 1
             advance(len(chunk))
-    engine = FULL if recording is None else BORN
-    return Swept(torch.stack(results, dim=1) if cells else torch.empty(len(metrics), 0, len(tokens)), engine, passes)
+    values = torch.stack(results, dim=1) if cells else torch.empty(len(metrics), 0, len(tokens))
+    return Swept(values, ENGINES[way], passes)
 
 
 class _Packed:
     """Cells that are run together: the prompts once for each, every cell's edits confined to its rows."""
 
     def __init__(self, tokens: Tokens, cells: Sequence[Cell]) -> None:
-        self.n, self.cells = len(tokens), cells
+        self.n, self.cells, self.base = len(tokens), cells, tokens
         self.prompts = torch.arange(self.n, device=tokens.ids.device).repeat(len(cells))
         self.tokens = tokens.rows(self.prompts)
         self.edits = [self._confine(edit, i * self.n) for i, cell in enumerate(cells) for edit in cell]
@@ -103,9 +106,19 @@ class _Packed:
         """Metrics (metric, cell, prompt) of rows that are born at their block; births ascend."""
         born = [self.prompts[: self.n * births.count(i)] for i in range(model.shape.n_layers + 1)]
         visits = Visits(self.tokens, (), self.edits)
-        resid = replay(model, recording, born, visits)
+        resid = replay(model, recording, born, visits, self._starts(model.shape.n_layers))
         visits.finish()
         return torch.stack([self._measure(metric, model.unembed(metric.position(self.tokens, resid))) for metric in metrics])
+
+    def _starts(self, n_layers: int) -> Int[Tensor, "step row"]:
+        """For each block, and for the end, the first position that a row's edits from there on can change."""
+        starts = np.full((n_layers + 1, len(self.cells), self.n), self.tokens.ids.shape[1])
+        for i, cell in enumerate(self.cells):
+            for edit in cell:
+                first = edit.first(self.base)
+                upto = starts[: _step(edit, n_layers) + 1, i]
+                np.minimum(upto, first if isinstance(first, int) else first.cpu().numpy(), out=upto)
+        return torch.from_numpy(starts).flatten(1).to(self.prompts.device)
 
     def full(self, model: Model, metrics: Sequence[Metric], grad: bool) -> Tensor:
         """Metrics (metric, cell, prompt) of rows that are run from their tokens on."""
@@ -121,10 +134,14 @@ def _birth(cell: Cell, n_layers: int) -> int:
     """The block at which a cell's rows are born: that of its first edit; -1 if they must be run from the tokens."""
     if not cell or any(edit.site.kind == "embed" for edit in cell):
         return -1
-    first = min((edit.site for edit in cell), key=lambda site: site.order)
-    if first.layer is None:
+    return min(_step(edit, n_layers) for edit in cell)
+
+
+def _step(edit: Edit, n_layers: int) -> int:
+    """The block in which an edit acts; the stream that leaves a block is what enters the next."""
+    if edit.site.layer is None:
         return n_layers
-    return first.layer + (first.kind == "resid_post")
+    return edit.site.layer + (edit.site.kind == "resid_post")
 
 
 def _chunks(births: Sequence[int], size: int, by_birth: bool) -> Iterator[list[int]]:

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1] / "interp"
 
 # A module may import only from modules on an earlier line.
 LAYERS = [
-    {"sites", "zoo.language"},
+    {"sites", "packing", "zoo.language"},
     {"traces"},
     {"edits", "tokenizing"},
     {"visits"},

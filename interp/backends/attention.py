@@ -8,6 +8,7 @@ or patterns are asked for does it compute the softmax itself.
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,41 +18,58 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-Visits = Mapping[str, Callable[[Tensor], Tensor]]
+from interp.packing import Keys, Packing
 
-_VISITS: WeakKeyDictionary[nn.Module, Visits] = WeakKeyDictionary()
+Shown = Mapping[str, Callable[[Tensor], Tensor]]
+
 _EXPLICIT = "eager"  # its masks are added to the scores
+_PREFIX = "interp_"
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What happens in one attention module: visits by kind of site, and the packing of a sweep's rows."""
+
+    visits: Shown = field(default_factory=dict)
+    packing: Packing | None = None
+
+
+_WATCHED: WeakKeyDictionary[nn.Module, Watch] = WeakKeyDictionary()
+_NOTHING = Watch()
 
 
 @contextmanager
-def watched(model: nn.Module, visits: Mapping[nn.Module, Visits]) -> Iterator[None]:
+def watched(model: nn.Module, watches: Mapping[nn.Module, Watch]) -> Iterator[None]:
     """For the time of a run, show each attention module's tensors to its visits; then leave the model as it was."""
-    explicit = any(kind in ("scores", "pattern") for seen in visits.values() for kind in seen)
+    explicit = any(w.packing is not None or {"scores", "pattern"} & set(w.visits) for w in watches.values())
     configs: dict[int, Any] = {id(c): c for c in (getattr(m, "config", None) for m in model.modules()) if c is not None}
     before = {key: config._attn_implementation_internal for key, config in configs.items()}
-    _VISITS.update(visits)
+    outer = {module: _WATCHED[module] for module in watches if module in _WATCHED}
+    _WATCHED.update(watches)
     try:
         for key, config in configs.items():
-            config._attn_implementation_internal = _register(_EXPLICIT if explicit else before[key] or _EXPLICIT)
+            original = (before[key] or _EXPLICIT).removeprefix(_PREFIX)
+            config._attn_implementation_internal = _register(_EXPLICIT if explicit else original)
         yield
     finally:
         for key, config in configs.items():
             config._attn_implementation_internal = before[key]
-        for module in visits:
-            _VISITS.pop(module, None)
+        for module in watches:
+            _WATCHED.pop(module, None)
+        _WATCHED.update(outer)
 
 
-def must_watch(model: nn.Module, visits: Mapping[nn.Module, Visits]) -> bool:
+def must_watch(model: nn.Module, watches: Mapping[nn.Module, Watch]) -> bool:
     """Whether a run needs our attention: something is visited, or eager attention would lose float64."""
     config: Any = model.config
-    return bool(visits) or (
+    return bool(watches) or (
         config._attn_implementation == _EXPLICIT and next(model.parameters()).dtype == torch.float64
     )
 
 
 def _register(implementation: str) -> str:
     """The name of our function over an implementation, with that implementation's masks."""
-    name = f"interp_{implementation}"
+    name = _PREFIX + implementation
     if name not in ALL_ATTENTION_FUNCTIONS:
         AttentionInterface.register(name, _over(implementation))
         AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[implementation])
@@ -62,22 +80,42 @@ def _over(implementation: str) -> Callable:
     def attention(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
     ) -> tuple[Tensor, Tensor | None]:
-        visits = _VISITS.get(module, {})
-        query, key, value = (_show(visits, kind, x) for kind, x in zip("qkv", (query, key, value)))
+        watch = _WATCHED.get(module, _NOTHING)
+        visits, packing = watch.visits, watch.packing
+        query, key, value = (_show(watch, kind, x.transpose(1, 2)).transpose(1, 2) for kind, x in zip("qkv", (query, key, value)))
+        packed = packing is not None and packing.prompts is not None
+        if packing is not None and packed:
+            query, key, value, mask = packing.attend(module, query, key, value)
+        elif packing is not None:
+            packing.recorded[module] = Keys(key, value, mask)
         # transformers' eager attention takes the softmax in float32, where float64 masks overflow to NaN.
         double = implementation == _EXPLICIT and query.dtype == torch.float64
-        if double or "scores" in visits or "pattern" in visits:
+        if {"scores", "pattern"} & set(visits) or options.get("softcap") and packed or double and not packed:
             out, weights = _explicit(module, query, key, value, mask, visits, **options)
+        elif packed:
+            out, weights = _fused(query, key, value, mask, **options), None
         else:
             out, weights = _original(module, implementation)(module, query, key, value, mask, **options)
-        return visits["z"](out) if "z" in visits else out, weights
+        return _show(watch, "z", packing.take(out) if packing is not None and packed else out), weights
 
     return attention
 
 
-def _show(visits: Visits, kind: str, tensor: Tensor) -> Tensor:
-    """Visit (batch, head, pos, d_head) as (batch, pos, head, d_head)."""
-    return visits[kind](tensor.transpose(1, 2)).transpose(1, 2) if kind in visits else tensor
+def _show(watch: Watch, kind: str, tensor: Tensor) -> Tensor:
+    """Visit a tensor (batch, pos, head, d_head), or that of packed tokens (1, token, head, d_head)."""
+    if kind not in watch.visits:
+        return tensor
+    if watch.packing is None or watch.packing.prompts is None:
+        return watch.visits[kind](tensor)
+    return watch.packing.take(watch.visits[kind](watch.packing.grid(tensor)))
+
+
+def _fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any) -> Tensor:
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    scale = options.get("scaling")
+    out = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
+    return out.transpose(1, 2)
 
 
 def _original(module: nn.Module, implementation: str) -> Callable:
@@ -86,7 +124,7 @@ def _original(module: nn.Module, implementation: str) -> Callable:
 
 
 def _explicit(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, visits: Visits, **options: Any
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, visits: Shown, **options: Any
 ) -> tuple[Tensor, Tensor]:
     """Attention spelled out, with its scores and its pattern shown."""
     if options.get("s_aux") is not None:

@@ -3,15 +3,17 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from interp.backends.attention import must_watch, watched
+from interp.backends.attention import Watch, must_watch, watched
 from interp.backends.families import ATTENTION_KINDS, Layout, Tap, merge, split, unembed
 from interp.backends.stream import mid_through
 from interp.backends.structure import layout_of, shape_of
 from interp.model import Model
+from interp.packing import Packing
 from interp.visits import Visit, Visits
 from interp.sites import Site
 from interp.traces import Tokens
@@ -42,44 +44,61 @@ class HuggingFaceModel(Model):
         return list(self.module.get_submodule(self._layout.family.blocks))  # type: ignore[call-overload]
 
     @contextmanager
-    def hooked(self, visits: Mapping[Site, Visit], n_pos: int) -> Iterator[None]:
+    def hooked(self, visits: Mapping[Site, Visit], n_pos: int, packing: Packing | None = None) -> Iterator[None]:
         with ExitStack() as stack:
-            _Hooks(self.module, self._layout, n_pos, self.shape.d_head, stack).place(visits)
+            _Hooks(self.module, self._layout, n_pos, self.shape.d_head, stack, packing).place(visits)
             yield
+
+    @property
+    def packs(self) -> bool:
+        return self._layout.family.interface
 
     def unembed(self, resid: Tensor) -> Tensor:
         return unembed(self.module, self._layout.family, resid)
 
 
+@dataclass(frozen=True)
 class _Hooks:
     """The hooks of one run; the stack removes them."""
 
-    def __init__(self, module: nn.Module, layout: Layout, n_pos: int, d_head: int, stack: ExitStack) -> None:
-        self.module, self.layout, self.n_pos, self.d_head, self.stack = module, layout, n_pos, d_head, stack
+    module: nn.Module
+    layout: Layout
+    n_pos: int
+    d_head: int
+    stack: ExitStack
+    packing: Packing | None = None
 
     def place(self, visits: Mapping[Site, Visit]) -> None:
         """Hook every site; those of attention through the interface."""
-        inside: dict[nn.Module, dict[str, Visit]] = {}
+        inside: dict[int, dict[str, Visit]] = {}
         for site, visit in visits.items():
             if site.kind == "resid_mid":
                 self._on_mid(site, visit)
             elif site.kind in ATTENTION_KINDS and site.kind not in self.layout.taps:
-                family = self.layout.family
-                module = self.module.get_submodule(f"{family.blocks}.{site.layer}.{family.attention}")
-                inside.setdefault(module, {})[site.kind] = visit
+                inside.setdefault(site.layer or 0, {})[site.kind] = visit
             else:
                 self._on(site.kind, site.layer, visit)
-        if must_watch(self.module, inside):
-            self.stack.enter_context(watched(self.module, inside))
+        family = self.layout.family
+        layers = inside if self.packing is None else range(len(self.module.get_submodule(family.blocks)))  # type: ignore[arg-type]
+        path = f"{family.blocks}.{{}}.{family.attention}"
+        watches = {self.module.get_submodule(path.format(i)): Watch(inside.get(i, {}), self.packing) for i in layers}
+        if must_watch(self.module, watches):
+            self.stack.enter_context(watched(self.module, watches))
 
     def _on(self, kind: str, layer: int | None, visit: Visit) -> None:
         tap = Tap("", "input") if kind == "resid_final" else self.layout.taps[kind]
 
         def change(tensor: Tensor) -> Tensor:
-            value = merge(visit(split(tap, tensor, self.n_pos, self.d_head)), tensor)
+            value = merge(self._visit(visit, tap, tensor), tensor)
             return value.clone() if self.layout.family.adds_in_place else value
 
         self._hook(self.module.get_submodule(self.layout.path(kind, layer)), tap.side, change)
+
+    def _visit(self, visit: Visit, tap: Tap, tensor: Tensor) -> Tensor:
+        packing = self.packing
+        if packing is None or packing.prompts is None:
+            return visit(split(tap, tensor, self.n_pos, self.d_head))
+        return packing.take(visit(packing.grid(split(tap, tensor, len(packing.row), self.d_head))))
 
     def _on_mid(self, site: Site, visit: Visit) -> None:
         entered: list[Tensor] = []

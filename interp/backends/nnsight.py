@@ -12,7 +12,7 @@ from typing import Any
 import nnsight
 from torch import Tensor, nn
 
-from interp.backends.attention import must_watch, watched
+from interp.backends.attention import Watch, must_watch, watched
 from interp.backends.families import ATTENTION_KINDS, Tap, merge, split, unembed
 from interp.backends.stream import mid_through
 from interp.backends.structure import layout_of, shape_of
@@ -78,8 +78,9 @@ class NnsightModel(Model):
                 steps.append((site, visit, entered))
             else:
                 steps.append((site, visit, []))
-        if must_watch(self.module, inside):
-            stack.enter_context(watched(self.module, inside))
+        watches = {module: Watch(seen) for module, seen in inside.items()}
+        if must_watch(self.module, watches):
+            stack.enter_context(watched(self.module, watches))
         return sorted(steps, key=lambda step: step[0].order)
 
     def _act(self, site: Site, visit: Visit, n_pos: int, entered: list[Tensor]) -> None:

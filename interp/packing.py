@@ -1,0 +1,66 @@
+"""Which tokens of a sweep's rows have to be run: those that an edit can have changed, packed into one sequence.
+
+In a causal model an edit at one position leaves every earlier position as it was in the run of the unedited prompt.
+Those positions are not run again; attention reads their keys and values from that run.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What attention of one block worked with in the run of the unedited prompts."""
+
+    keys: Float[Tensor, "batch kv_head pos d_head"]
+    values: Float[Tensor, "batch kv_head pos d_head"]
+    mask: Float[Tensor, "#batch 1 pos pos"] | None
+
+
+@dataclass
+class Packing:
+    """The tokens to be run in the block at hand; empty while the keys of the unedited prompts are recorded.
+
+    Attributes:
+        recorded: The keys of each attention module.
+        prompts: Of which prompt each row is a variant.
+        row, pos: Where the tokens to be run belong, in the order in which they are packed.
+        shape: Numbers of rows and of positions.
+    """
+
+    recorded: dict[nn.Module, Keys] = field(default_factory=dict)
+    prompts: Int[Tensor, " row"] | None = None
+    row: Int[Tensor, " token"] = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    pos: Int[Tensor, " token"] = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    shape: tuple[int, int] = (0, 0)
+
+    def turn_to(self, prompts: Int[Tensor, " row"], live: Bool[Tensor, "row pos"]) -> None:
+        """Take up the next block, in which these tokens are run."""
+        self.prompts, self.shape = prompts, (live.shape[0], live.shape[1])
+        self.row, self.pos = live.nonzero(as_tuple=True)
+
+    def take(self, grid: Float[Tensor, "row pos *rest"]) -> Float[Tensor, "1 token *rest"]:
+        """The tokens to be run, out of all."""
+        return grid[self.row, self.pos][None]
+
+    def grid(self, packed: Float[Tensor, "1 token *rest"], rest: Tensor | None = None) -> Tensor:
+        """The tokens that were run, at their places: (row, pos, ...); elsewhere the rest, or zero."""
+        if rest is None:
+            rest = packed.new_zeros((*self.shape, *packed.shape[2:]))
+        if torch.is_grad_enabled():
+            return rest.index_put((self.row, self.pos), packed[0])
+        rest[self.row, self.pos] = packed[0]
+        return rest
+
+    def attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Packed queries, keys and values (1, head, token, d) as those of whole rows, with the mask of these."""
+        recorded = self.recorded[module]
+        query = self.grid(query.transpose(1, 2)).transpose(1, 2)
+        kept = (x[self.prompts].transpose(1, 2) for x in (recorded.keys, recorded.values))
+        key, value = (self.grid(new.transpose(1, 2), old).transpose(1, 2) for new, old in zip((key, value), kept))
+        mask = recorded.mask
+        assert mask is not None  # can_replay tried it
+        return query, key, value, mask[self.prompts] if len(mask) > 1 else mask
