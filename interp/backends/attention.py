@@ -27,7 +27,8 @@ _EXPLICIT = "eager"  # its masks are added to the scores
 def watched(model: nn.Module, visits: Mapping[nn.Module, Visits]) -> Iterator[None]:
     """For the time of a run, show each attention module's tensors to its visits; then leave the model as it was."""
     explicit = any(kind in ("scores", "pattern") for seen in visits.values() for kind in seen)
-    configs: dict[int, Any] = {id(c): c for c in (getattr(m, "config", None) for m in model.modules()) if c is not None}
+    found: list[Any] = [getattr(module, "config", None) for module in model.modules()]
+    configs = {id(config): config for config in found if hasattr(config, "_attn_implementation_internal")}
     before = {key: config._attn_implementation_internal for key, config in configs.items()}
     _VISITS.update(visits)
     try:

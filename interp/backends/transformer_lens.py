@@ -1,7 +1,9 @@
 """Run models through TransformerLens's bridge, with their weights as published."""
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedTokenizerFast
 
+from interp.backends.attention import must_watch, watched
 from interp.backends.stream import mid_through
 from interp.model import Model, Shape, Visit
 from interp.sites import AXES, Site
@@ -73,6 +76,7 @@ class TransformerLensModel(Model):
             kinds.add("resid_mid")
         self.editable = {kind: self._keeps_edits(kind) for kind in AXES if kind in kinds}
         self.missing = {kind: "no hook of this bridge fires there" for kind in AXES if kind not in kinds}
+        self._own_softmax = self.dtype == torch.float64 and self.editable.get("scores") and self.editable.get("pattern")
 
     def forward(self, tokens: Tokens, visits: Mapping[Site, Visit], last_only: bool) -> Tensor:
         hooks: list[tuple[str, Callable]] = []
@@ -81,10 +85,13 @@ class TransformerLensModel(Model):
                 hooks += self._mid_hooks(site, visit)
             else:
                 hooks.append((self._name(site), lambda value, hook, visit=visit: visit(value)))
-        logits = self._logits(tokens.ids, tokens.mask, hooks)
-        if logits.dtype == torch.float64 and bool(logits.isnan().any()):
+        if self._own_softmax:
+            hooks = self._softmax_hooks(hooks)
+        with self._watched():
+            logits = self._logits(tokens.ids, tokens.mask, hooks)
+        if logits.dtype == torch.float64 and not self._own_softmax and bool(logits.isnan().any()):
             raise RuntimeError(
-                "this bridge takes the softmax in float32, where a padded float64 prompt gives NaN; "
+                f"the attention of {self.name} takes its softmax in float32, where a padded float64 prompt gives NaN; "
                 "run prompts of one length, or use the default backend"
             )
         return logits
@@ -100,6 +107,30 @@ class TransformerLensModel(Model):
         bridge: Any = self.module
         return bridge.run_with_hooks(ids, attention_mask=mask, prepend_bos=False, fwd_hooks=hooks)
 
+    def _softmax_hooks(self, visits: list[tuple[str, Callable]]) -> list[tuple[str, Callable]]:
+        """The visits, with the softmax between scores and pattern taken in float64.
+
+        A bridge that spells attention out takes it in float32, where a float64 mask overflows to NaN on padding. So
+        each pattern is made again from the scores that the visits have left, before they see it.
+        """
+        held: list[Tensor] = []
+
+        def keep(scores: Tensor, hook: Any) -> None:
+            held.append(scores)
+
+        def softmax(pattern: Tensor, hook: Any) -> Tensor:
+            return held.pop().clamp(min=torch.finfo(pattern.dtype).min).softmax(-1)
+
+        layers = range(self.shape.n_layers)
+        before = [(self._name(Site("pattern", layer)), softmax) for layer in layers]
+        return before + visits + [(self._name(Site("scores", layer)), keep) for layer in layers]
+
+    def _watched(self) -> AbstractContextManager[None]:
+        """Where the bridge leaves attention to Hugging Face's module: ours, which keeps float64."""
+        module: Any = self.module.original_model
+        hugging_face = hasattr(getattr(module, "config", None), "_attn_implementation")
+        return watched(module, {}) if hugging_face and must_watch(module, {}) else nullcontext()
+
     def _name(self, site: Site) -> str:
         return self._hooks[site.kind].format(layer=site.layer)
 
@@ -114,7 +145,7 @@ class TransformerLensModel(Model):
         return [(pre, enter), (attn, lambda attn_out, hook: mid_through(visit, entered.pop(), attn_out))]
 
     def _find_hooks(self) -> dict[str, str]:
-        """The hook of each kind that fires in a run of three tokens; many that a bridge lists never do."""
+        """The hook of each kind that fires in a short run; many that a bridge lists never do."""
         fired: set[str] = set()
         names = {name.format(layer=0) for name in (*_HOOKS.values(), *_INSTEAD.values())}
         listed = [name for name in names if name in self.module.hook_dict]  # type: ignore[operator]
@@ -140,7 +171,7 @@ class TransformerLensModel(Model):
         return bool((seen["scores"].softmax(-1) - seen["pattern"]).abs().max() < 1e-2)
 
     def _probe(self, hooks: list) -> Tensor:
-        ids = torch.arange(3, device=self.device)[None] % self.shape.d_vocab
+        ids = torch.arange(min(3, self.shape.n_context or 3), device=self.device)[None] % self.shape.d_vocab
         with torch.no_grad():
             return self._logits(ids, torch.ones_like(ids), hooks)
 
@@ -149,7 +180,8 @@ class TransformerLensModel(Model):
         if kind not in ("scores", "pattern"):
             return True
         hooks = [(self._name(Site(kind, 0)), lambda value, hook: value * 0)]
-        return bool((self._probe(hooks) - self._probe([])).abs().max() > 0)
+        with warnings.catch_warnings(action="ignore"):  # the bridge warns that it discards the edit: the answer sought
+            return bool((self._probe(hooks) - self._probe([])).abs().max() > 0)
 
     def _is_sequential(self) -> bool:
         """Whether the MLP reads the stream after attention has written to it."""
