@@ -88,13 +88,7 @@ class TransformerLensModel(Model):
         if self._own_softmax:
             hooks = self._softmax_hooks(hooks)
         with self._watched():
-            logits = self._logits(tokens.ids, tokens.mask, hooks)
-        if logits.dtype == torch.float64 and not self._own_softmax and bool(logits.isnan().any()):
-            raise RuntimeError(
-                f"the attention of {self.name} takes its softmax in float32, where a padded float64 prompt gives NaN; "
-                "run prompts of one length, or use the default backend"
-            )
-        return logits
+            return self._logits(tokens.ids, tokens.mask, hooks)
 
     def unembed(self, resid: Tensor) -> Tensor:
         norm: Any = getattr(self.module, "ln_final", None)
