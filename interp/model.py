@@ -95,7 +95,7 @@ class Model(ABC):
         self._check(read, edits)
         run = _Run(tokens, edits, grad)
         sites = {*read, *(edit.site for edit in edits)} | ({Site("embed")} if grad else set())
-        visits = {site: run.visitor(site) for site in sorted(sites, key=lambda site: site.order)}
+        visits = {site: SiteVisit(run, site) for site in sorted(sites, key=lambda site: site.order)}
         with torch.enable_grad() if grad else nullcontext() if torch.is_inference_mode_enabled() else torch.no_grad():
             logits = self.forward(tokens, visits, last_only)
         run.finish(sites)
@@ -176,18 +176,14 @@ class _Run:
         self.seen: dict[Site, Tensor] = {}
         self.doubts: list[tuple[Edit, str, Tensor]] = []  # looked at once, at the end: a look waits for the device
 
-    def visitor(self, site: Site) -> Visit:
-        edits = [edit for edit in self.edits if edit.site == site]
-
-        def visit(value: Tensor) -> Tensor:
-            if self.grad and site.kind == "embed" and not value.requires_grad:
-                value = value.detach().requires_grad_()
-            for edit in edits:
+    def visit(self, site: Site, value: Tensor) -> Tensor:
+        if self.grad and site.kind == "embed" and not value.requires_grad:
+            value = value.detach().requires_grad_()
+        for edit in self.edits:
+            if edit.site == site:
                 value = self._apply(edit, value)
-            self.seen[site] = value
-            return value
-
-        return visit
+        self.seen[site] = value
+        return value
 
     def _apply(self, edit: Edit, value: Tensor) -> Tensor:
         edited = edit.apply(value, self.tokens)
@@ -205,3 +201,23 @@ class _Run:
         for edit, what, doubt in self.doubts:
             if bool(doubt):
                 raise ValueError(f"the edit of {edit.site} at {dict(edit.at)} {what}")
+
+
+@final
+class SiteVisit:
+    """What a run does at one site: called with the tensor there, it returns what the rest of the model is to see."""
+
+    def __init__(self, run: _Run, site: Site) -> None:
+        self._run, self._site = run, site
+
+    def __call__(self, value: Tensor) -> Tensor:
+        return self._run.visit(self._site, value)
+
+    @property
+    def parts(self) -> list[tuple[Visit, tuple]]:
+        """The edits as changes and indices, for a backend that applies them elsewhere."""
+        return [(edit.change, edit.index(self._run.tokens)) for edit in self._run.edits if edit.site == self._site]
+
+    def note(self, value: Tensor) -> None:
+        """Record what the rest of the model saw, where it was not this visit that made it."""
+        self._run.seen[self._site] = value

@@ -14,7 +14,7 @@ LAYERS = [
     {"edits", "tokenizing"},
     {"model", "backends.stream", "backends.attention"},
     {"metrics", "arrays", "backends.families"},
-    {"stats", "sweep", "generation", "backends.structure"},
+    {"stats", "sweep", "generation", "backends.structure", "backends.remote"},
     {"backends.huggingface", "backends.transformer_lens", "backends.nnsight", "checking"},
     {"backends"},
     {"patching", "attribution", "lens", "probing", "steering", "tasks", "plots", "zoo", "zoo.training", "zoo.card"},

@@ -1,6 +1,10 @@
 """Models that come from TransformerLens and nnsight keep what makes them special."""
 
+from pathlib import Path
+
+import nnsight
 import pytest
+import tiny
 import torch
 from torch import Tensor
 from torch.testing import assert_close
@@ -155,3 +159,29 @@ def test_an_old_checkpoint_gives_the_logits_that_it_describes(changes: dict):
     assert_close(logits[1, 2:], old_forward(old, cfg, ids[1, 2:]), atol=1e-4, rtol=1e-4)
     report = interp.check(model)
     assert report.holds, str(report)
+
+
+PROMPTS = ["when Mary and John went to the store", "I love it"]
+NNSIGHT = {
+    "folder": lambda folder, module: nnsight.TransformersModel(folder, task="text-generation", dispatch=True),
+    "lazy": lambda folder, module: nnsight.TransformersModel(
+        folder, task="text-generation", tokenizer=tiny.tokenizer()
+    ),
+    "object": lambda folder, module: nnsight.TransformersModel(
+        module, task="text-generation", tokenizer=tiny.tokenizer()
+    ),
+    "plain": lambda folder, module: nnsight.NNsight(module),
+}
+
+
+@pytest.mark.parametrize("kind", NNSIGHT)
+@pytest.mark.parametrize("family", ["gpt2", "llama", "phi"])
+def test_nnsight_models_give_the_default_numbers(family: str, kind: str, tmp_path: Path):
+    folder = tiny.save(family, tmp_path)
+    default = interp.load(folder)
+    model = interp.load(NNSIGHT[kind](folder, tiny.build(family)), tokenizer=tiny.tokenizer())
+    assert model.backend == "nnsight" and list(model.editable) == list(default.editable)
+    ours, theirs = (m.run(PROMPTS, read=m.sites()) for m in (model, default))
+    assert_close(ours.logits, theirs.logits)
+    for site in default.sites():
+        assert_close(ours[site], theirs[site], msg=lambda m, site=site: f"{site}: {m}")
