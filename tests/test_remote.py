@@ -14,7 +14,7 @@ from nnsight.tracing.util import push
 from torch.testing import assert_close
 
 import interp
-from interp import Site, edits, metrics, patching
+from interp import Edit, Site, edits, metrics, patching
 
 PROMPTS = ["when Mary and John went to the store", "I love it"]
 
@@ -66,6 +66,13 @@ def test_patching_in_a_rehearsal():
         patching.patch(m, clean, corrupt, m.sites("z"), metric, over=["head"]).values for m in (there, here)
     )
     assert_close(torch.tensor(ours), torch.tensor(theirs), atol=1e-4, rtol=1e-4)
+
+
+def test_the_trace_holds_what_the_model_saw_there():
+    model = rehearsed("gpt2")
+    noisy = Edit(Site("resid_final"), torch.rand_like)  # drawn once there; a second draw here must not take its place
+    trace = model.run(PROMPTS, read=[Site("resid_final")], edits=[noisy])
+    assert_close(model.unembed(trace[Site("resid_final")]), trace.logits)
 
 
 class Elsewhere(Backend):
