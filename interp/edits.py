@@ -57,7 +57,7 @@ class Edit:
         if isinstance(index, slice):
             return min(range(*index.indices(n_pos)), default=0)
         positions = torch.as_tensor(index) % n_pos
-        return int(positions.min()) if positions.numel() and not positions.dtype == torch.bool else 0
+        return int(positions.min()) if positions.numel() and positions.dtype != torch.bool else 0
 
     def part(self, activation: Tensor, index: tuple) -> Tensor:
         """The selected part of a site's tensor."""

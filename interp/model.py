@@ -18,6 +18,7 @@ from interp.tokenizing import Prompts, Tokenizer
 from interp.traces import Tokens, Trace
 from interp.visits import Visit, Visits
 
+
 @dataclass(frozen=True)
 class Shape:
     """The sizes of a model; `n_kv_heads` is smaller than `n_heads` under grouped queries."""

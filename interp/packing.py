@@ -55,7 +55,9 @@ class Packing:
         rest[self.row, self.pos] = packed[0]
         return rest
 
-    def attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def attend(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Packed queries, keys and values (1, head, token, d) as those of whole rows, with the mask of these."""
         recorded = self.recorded[module]
         query = self.grid(query.transpose(1, 2)).transpose(1, 2)

@@ -30,4 +30,8 @@ def bar(total: int, unit: str, progress: Progress = None) -> Iterator[Callable[[
     watched = sys.stderr.isatty() or "ipykernel" in sys.modules
     shown = watched if progress is None else progress
     with tqdm(total=total, unit=f" {unit}", disable=not shown, delay=2 if progress is None else 0) as line:
-        yield lambda more: line.update(more) and None
+
+        def update(more: int) -> None:
+            line.update(more)
+
+        yield update

@@ -81,7 +81,8 @@ def record(model: Model, tokens: Tokens, sites: Iterable[Site], packed: bool) ->
         name = None if args else next(iter(kwargs))
         resid = args[0] if args else kwargs[name]  # type: ignore[index]
         stream.append(resid.clone())  # some families write into it
-        calls.append(Call(name, args[1:], {key: value for key, value in kwargs.items() if key != name}))
+        others = {key: _uncached(value) for key, value in kwargs.items() if key != name}
+        calls.append(Call(name, tuple(map(_uncached, args[1:])), others))
 
     def leave(block: nn.Module, args: tuple, output: Any) -> None:
         stream.append(_first(output).clone())
@@ -231,7 +232,7 @@ def _of_rows(name: str, value: Any, prompts: Tensor, n: int) -> Any:
 
 
 def _of_tokens(name: str, value: Any, packing: Packing) -> Any:
-    """An argument of a block for packed tokens: what belongs to positions is looked up; masks are attention's affair."""
+    """An argument of a block for packed tokens: what belongs to positions is looked up; attention has its own mask."""
     if isinstance(value, tuple | list):
         return type(value)(_of_tokens(name, member, packing) for member in value)
     if not isinstance(value, Tensor) or value.ndim < 2:
@@ -243,6 +244,11 @@ def _of_tokens(name: str, value: Any, packing: Packing) -> Any:
         return value
     prompts = packing.prompts[packing.row] if len(value) > 1 else torch.zeros_like(packing.row)
     return value[prompts, packing.pos][None]
+
+
+def _uncached(value: Any) -> Any:
+    """An argument of a block, unless it is a cache, which another run of the block would add to."""
+    return None if hasattr(value, "get_seq_length") else value
 
 
 def _first(output: Any) -> Tensor:

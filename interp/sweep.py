@@ -98,9 +98,10 @@ class _Packed:
 
     def _confine(self, edit: Edit, first: int) -> Edit:
         """The same edit, on some rows of the batch."""
-        by_role = any(isinstance(index, str) for index in edit.at.values())
-        rows = slice(first, first + self.n)
-        return replace(edit, at={"batch": torch.arange(len(self.tokens), device=self.prompts.device)[rows] if by_role else rows, **edit.at})
+        rows: slice | Tensor = slice(first, first + self.n)
+        if any(isinstance(index, str) for index in edit.at.values()):
+            rows = torch.arange(first, first + self.n, device=self.prompts.device)
+        return replace(edit, at={"batch": rows, **edit.at})
 
     def born(self, model: Model, recording: Recording, births: Sequence[int], metrics: Sequence[Metric]) -> Tensor:
         """Metrics (metric, cell, prompt) of rows that are born at their block; births ascend."""
@@ -108,7 +109,9 @@ class _Packed:
         visits = Visits(self.tokens, (), self.edits)
         resid = replay(model, recording, born, visits, self._starts(model.shape.n_layers))
         visits.finish()
-        return torch.stack([self._measure(metric, model.unembed(metric.position(self.tokens, resid))) for metric in metrics])
+        return torch.stack(
+            [self._measure(metric, model.unembed(metric.position(self.tokens, resid))) for metric in metrics]
+        )
 
     def _starts(self, n_layers: int) -> Int[Tensor, "step row"]:
         """For each block, and for the end, the first position that a row's edits from there on can change."""

@@ -50,6 +50,10 @@ class Visits(Mapping[Site, Visit]):
 
         return visit
 
+    def parts(self, site: Site) -> list[tuple[Callable[[Tensor], Tensor], tuple]]:
+        """The edits of a site as changes and indices, for a backend that applies them elsewhere."""
+        return [(edit.change, edit.index(self.tokens)) for edit in self._edits.get(site, [])]
+
     def finish(self) -> None:
         """Raise if a site was never reached, or an edit changed nothing that it should have, or made NaN."""
         if silent := [site for site in self if site not in self.seen]:
@@ -77,7 +81,9 @@ class Visits(Mapping[Site, Visit]):
             self._doubt(edit, part, new)
             if "pos" in edit.at:
                 padding = ~self.tokens.mask[index[:2]].any()
-                self._doubts.append((edit, "selects padding only; count positions from the end, or use a role", padding))
+                self._doubts.append(
+                    (edit, "selects padding only; count positions from the end, or use a role", padding)
+                )
             value[index] = new
         return value
 

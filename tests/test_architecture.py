@@ -15,7 +15,7 @@ LAYERS = [
     {"visits"},
     {"model", "backends.stream", "backends.attention", "progress"},
     {"metrics", "arrays", "backends.families", "replay"},
-    {"stats", "sweep", "generation", "backends.structure"},
+    {"stats", "sweep", "generation", "backends.structure", "backends.remote"},
     {"backends.huggingface", "backends.transformer_lens", "backends.nnsight", "checking"},
     {"backends"},
     {"patching", "attribution", "lens", "probing", "steering", "tasks", "plots", "zoo", "zoo.training", "zoo.card"},

@@ -23,6 +23,7 @@ def load(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     bos: bool | None = None,
+    remote: bool | str = False,
 ) -> Model:
     """A model ready to be run, read and edited; what was given is never changed.
 
@@ -34,9 +35,11 @@ def load(
         device: Where to run; by default where the model is.
         dtype: The floating-point type; by default that of the weights.
         bos: Whether texts begin with the beginning-of-sequence token; by default as the tokenizer does it.
+        remote: For nnsight alone: True runs a model on NDIF, by its hub name; an address on another server; "local"
+            rehearses a remote run here. Not tried on a real server; see `interp/backends/nnsight.py`.
 
     Raises:
-        ValueError: An unknown backend; a bridge or an nnsight model with another backend.
+        ValueError: An unknown backend; a bridge or an nnsight model with another backend; `remote` without nnsight.
         FileNotFoundError: A folder or a model that is not there.
     """
     own = _backend_of(source)
@@ -45,18 +48,29 @@ def load(
         raise ValueError(f"unknown backend {backend!r}; choose from {', '.join(BACKENDS)}")
     if own and backend != own:
         raise ValueError(f"a model that belongs to {own} cannot be run by {backend}; leave backend= out")
-    module, found, name = _open(source, device, dtype)
+    if remote is not False and backend != "nnsight":
+        raise ValueError(f"remote={remote!r} is for backend='nnsight'; {backend} runs models on this machine only")
+    module, found, name = _open_remote(source, remote) or _open(source, device, dtype)
     tokenizer = found if tokenizer is None else tokenizer
     bos = _adds_bos(tokenizer) if bos is None else bos
     if bos and getattr(tokenizer, "bos_token_id", None) is None:
         raise ValueError(f"bos=True, but the tokenizer of {name} has no beginning-of-sequence token; pass bos=False")
-    return import_module(f"interp.backends.{backend}").wrap(module, tokenizer, name, bos)
+    options = {"remote": remote} if remote else {}
+    return import_module(f"interp.backends.{backend}").wrap(module, tokenizer, name, bos, **options)
 
 
 def _backend_of(source: Any) -> str | None:
     """The library that a model object belongs to, found without importing any."""
     modules = {cls.__module__.partition(".")[0] for cls in type(source).__mro__}
     return next((name for name in ("transformer_lens", "nnsight") if name in modules), None)
+
+
+def _open_remote(source: Any, remote: bool | str) -> tuple[Any, Any, str] | None:
+    """A hub name that a server is to run, without its weights; None for whatever is opened here."""
+    if not remote or remote == "local" or not isinstance(source, str) or Path(source).expanduser().is_dir():
+        return None
+    envoy = import_module("interp.backends.nnsight").by_name(source)
+    return envoy, envoy.tokenizer, source
 
 
 def _open(source: Any, device: Any, dtype: torch.dtype | None) -> tuple[Any, Any, str]:

@@ -42,7 +42,8 @@ _NOTHING = Watch()
 def watched(model: nn.Module, watches: Mapping[nn.Module, Watch]) -> Iterator[None]:
     """For the time of a run, show each attention module's tensors to its visits; then leave the model as it was."""
     explicit = any(w.packing is not None or {"scores", "pattern"} & set(w.visits) for w in watches.values())
-    configs: dict[int, Any] = {id(c): c for c in (getattr(m, "config", None) for m in model.modules()) if c is not None}
+    found: list[Any] = [getattr(module, "config", None) for module in model.modules()]
+    configs = {id(config): config for config in found if hasattr(config, "_attn_implementation_internal")}
     before = {key: config._attn_implementation_internal for key, config in configs.items()}
     outer = {module: _WATCHED[module] for module in watches if module in _WATCHED}
     _WATCHED.update(watches)
@@ -82,7 +83,9 @@ def _over(implementation: str) -> Callable:
     ) -> tuple[Tensor, Tensor | None]:
         watch = _WATCHED.get(module, _NOTHING)
         visits, packing = watch.visits, watch.packing
-        query, key, value = (_show(watch, kind, x.transpose(1, 2)).transpose(1, 2) for kind, x in zip("qkv", (query, key, value)))
+        query, key, value = (
+            _show(watch, kind, x.transpose(1, 2)).transpose(1, 2) for kind, x in zip("qkv", (query, key, value))
+        )
         packed = packing is not None and packing.prompts is not None
         if packing is not None and packed:
             query, key, value, mask = packing.attend(module, query, key, value)
@@ -90,7 +93,7 @@ def _over(implementation: str) -> Callable:
             packing.recorded[module] = Keys(key, value, mask)
         # transformers' eager attention takes the softmax in float32, where float64 masks overflow to NaN.
         double = implementation == _EXPLICIT and query.dtype == torch.float64
-        if {"scores", "pattern"} & set(visits) or options.get("softcap") and packed or double and not packed:
+        if {"scores", "pattern"} & set(visits) or (options.get("softcap") and packed) or (double and not packed):
             out, weights = _explicit(module, query, key, value, mask, visits, **options)
         elif packed:
             out, weights = _fused(query, key, value, mask, **options), None

@@ -14,9 +14,9 @@ from interp.backends.stream import mid_through
 from interp.backends.structure import layout_of, shape_of
 from interp.model import Model
 from interp.packing import Packing
-from interp.visits import Visit, Visits
 from interp.sites import Site
 from interp.traces import Tokens
+from interp.visits import Visit, Visits
 
 
 class HuggingFaceModel(Model):

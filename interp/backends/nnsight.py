@@ -1,7 +1,12 @@
-"""Run Hugging Face models through nnsight.
+"""Run Hugging Face models through nnsight, here or on a remote server (NDIF).
 
-What attention does inside a function, which nnsight does not see as a module, is seen through transformers' attention
-interface, as on the default backend; everything else is nnsight's.
+Here, what attention does inside a function, which nnsight does not see as a module, is seen through transformers'
+attention interface, as on the default backend; everything else is nnsight's. A server does not have that function:
+there, attention is reached through nnsight's `.source` (remote.py).
+
+The remote path is tested with nnsight's `remote="local"`, which serialises each request, hides what a server would not
+have, and runs it here. It has not been tried on a server: queues, authentication, the server's library versions and the
+transfer between devices are unverified.
 """
 
 import inspect
@@ -10,21 +15,48 @@ from contextlib import ExitStack
 from typing import Any
 
 import nnsight
+import torch
 from torch import Tensor, nn
 
 from interp.backends.attention import Watch, must_watch, watched
 from interp.backends.families import ATTENTION_KINDS, Tap, merge, split, unembed
+from interp.backends.remote import plan, serve
 from interp.backends.stream import mid_through
 from interp.backends.structure import layout_of, shape_of
 from interp.model import Model
-from interp.visits import Visit, Visits
 from interp.sites import Site
 from interp.traces import Tokens
+from interp.visits import Visit, Visits
 
 
-def wrap(model: Any, tokenizer: Any, name: str, bos: bool) -> Model:
-    """An nnsight model, or a Hugging Face model given to nnsight, as a `Model`."""
-    return NnsightModel(model if not isinstance(model, nn.Module) else nnsight.NNsight(model), tokenizer, name, bos)
+def wrap(model: Any, tokenizer: Any, name: str, bos: bool, remote: bool | str = False) -> Model:
+    """An nnsight model, or a Hugging Face model given to nnsight, as a `Model`.
+
+    Args:
+        remote: What nnsight's `trace(remote=)` takes: False to run here, True for NDIF, the address of another server,
+            or "local" to rehearse a remote run here.
+    """
+    if isinstance(model, nn.Module):
+        model = _remotable(model, tokenizer, name, remote) if remote else nnsight.NNsight(model)
+    if remote and not hasattr(model, "to_model_key"):
+        raise ValueError(f"remote={remote!r} needs a nnsight.TransformersModel, not a {type(model).__name__}")
+    if not remote and any(parameter.is_meta for parameter in model._module.parameters()):
+        model.dispatch()
+    return NnsightModel(model, tokenizer, name, bos, remote)
+
+
+def by_name(name: str) -> Any:
+    """An nnsight model without weights, for a server that has them."""
+    return nnsight.TransformersModel(name, task="text-generation")
+
+
+def _remotable(module: nn.Module, tokenizer: Any, name: str, remote: bool | str) -> Any:
+    if remote != "local":
+        raise ValueError(
+            f"remote={remote!r} runs a model that the server has, under its hub name, not the weights of {name}; "
+            'give the name or a nnsight.TransformersModel, or rehearse with remote="local"'
+        )
+    return nnsight.TransformersModel(module, tokenizer=tokenizer, task="text-generation")
 
 
 class NnsightModel(Model):
@@ -32,19 +64,26 @@ class NnsightModel(Model):
 
     backend = "nnsight"
 
-    def __init__(self, envoy: Any, tokenizer: Any, name: str, bos: bool) -> None:
-        self._envoy, self.tokenizer, self.name, self.bos = envoy, tokenizer, name, bos
+    def __init__(self, envoy: Any, tokenizer: Any, name: str, bos: bool, remote: bool | str) -> None:
+        self._envoy, self.tokenizer, self.name, self.bos, self._remote = envoy, tokenizer, name, bos, remote
         self.module = envoy._module
         self.shape = shape_of(self.module)
         self._layout = layout_of(self.module)
-        self.editable = {kind: True for kind in self._layout.kinds}
-        self.missing = self._layout.missing
+        self.missing = dict(self._layout.missing)
+        config: Any = self.module.config
+        attention = config._attn_implementation
+        if remote and attention != "eager":
+            why = f"on a server, {attention!r} attention has none; give load a model with attn_implementation='eager'"
+            self.missing |= {kind: why for kind in ("scores", "pattern") if kind not in self.missing}
+        self.editable = {kind: True for kind in self._layout.kinds if kind not in self.missing}
         self._accepts = set(inspect.signature(self.module.forward).parameters)
 
     def forward(self, tokens: Tokens, visits: Visits, last_only: bool) -> Tensor:
         arguments = {"attention_mask": tokens.mask, "use_cache": False}
         optional = {"position_ids": tokens.positions} | ({"logits_to_keep": 1} if last_only else {})
         arguments |= {name: value for name, value in optional.items() if name in self._accepts}
+        if self._remote:
+            return self._forward_remotely({"input_ids": tokens.ids, **arguments}, visits)
         with ExitStack() as stack:
             steps = self._steps(visits, stack)
             act, envoy = self._act, self._envoy
@@ -60,7 +99,22 @@ class NnsightModel(Model):
                 logits = envoy.output.logits.save()
         return logits
 
+    def _forward_remotely(self, arguments: dict[str, Any], visits: Visits) -> Tensor:
+        if torch.is_grad_enabled():
+            raise ValueError("a gradient does not come back from a server; use remote=False, or run without grad")
+        nnsight.register("interp")  # by source: a server does not have this package
+        steps = plan(self._layout, visits, len(arguments["input_ids"]), self.shape.d_head)
+        envoy, serving = self._envoy, serve
+        with envoy.trace(arguments, remote=self._remote):
+            seen = nnsight.save(serving(envoy, steps))
+        for site in visits:
+            visits[site](seen[str(site)][0].to(self.device))  # once more here, for its checks
+            visits.seen[site] = seen[str(site)][-1].to(self.device)
+        return seen["logits"].to(self.device)
+
     def unembed(self, resid: Tensor) -> Tensor:
+        if any(parameter.is_meta for parameter in self.module.parameters()):
+            raise ValueError(f"the weights of {self.name} are on the server only, so nothing can be unembedded here")
         return unembed(self.module, self._layout.family, resid)
 
     def _steps(self, visits: Mapping[Site, Visit], stack: ExitStack) -> list[tuple[Site, Visit, list[Tensor]]]:

@@ -1,18 +1,22 @@
 """Run models through TransformerLens's bridge, with their weights as published."""
 
 import copy
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from torch import Tensor
+from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedTokenizerFast
 
+from interp.backends.attention import must_watch, watched
 from interp.backends.stream import mid_through
 from interp.model import Model, Shape
+from interp.packing import Packing
 from interp.sites import AXES, Site
 from interp.traces import Tokens
 from interp.visits import Visit, Visits
@@ -74,21 +78,21 @@ class TransformerLensModel(Model):
             kinds.add("resid_mid")
         self.editable = {kind: self._keeps_edits(kind) for kind in AXES if kind in kinds}
         self.missing = {kind: "no hook of this bridge fires there" for kind in AXES if kind not in kinds}
+        self._own_softmax = self.dtype == torch.float64 and self.editable.get("scores") and self.editable.get("pattern")
 
     def forward(self, tokens: Tokens, visits: Visits, last_only: bool) -> Tensor:
-        hooks: list[tuple[str, Callable]] = []
-        for site, visit in visits.items():
-            if site.kind == "resid_mid":
-                hooks += self._mid_hooks(site, visit)
-            else:
-                hooks.append((self._name(site), lambda value, hook, visit=visit: visit(value)))
-        logits = self._logits(tokens.ids, tokens.mask, hooks)
-        if logits.dtype == torch.float64 and bool(logits.isnan().any()):
-            raise RuntimeError(
-                "this bridge takes the softmax in float32, where a padded float64 prompt gives NaN; "
-                "run prompts of one length, or use the default backend"
-            )
-        return logits
+        with self._watched():
+            return self._logits(tokens.ids, tokens.mask, self._hooks_of(visits))
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        return list(self.module.blocks)  # type: ignore[arg-type]
+
+    @contextmanager
+    def hooked(self, visits: Mapping[Site, Visit], n_pos: int, packing: Packing | None = None) -> Iterator[None]:
+        bridge: Any = self.module
+        with self._watched(), bridge.hooks(fwd_hooks=self._hooks_of(visits)):
+            yield
 
     def unembed(self, resid: Tensor) -> Tensor:
         norm: Any = getattr(self.module, "ln_final", None)
@@ -100,6 +104,39 @@ class TransformerLensModel(Model):
     def _logits(self, ids: Tensor, mask: Tensor, hooks: list) -> Tensor:
         bridge: Any = self.module
         return bridge.run_with_hooks(ids, attention_mask=mask, prepend_bos=False, fwd_hooks=hooks)
+
+    def _hooks_of(self, visits: Mapping[Site, Visit]) -> list[tuple[str, Callable]]:
+        hooks: list[tuple[str, Callable]] = []
+        for site, visit in visits.items():
+            if site.kind == "resid_mid":
+                hooks += self._mid_hooks(site, visit)
+            else:
+                hooks.append((self._name(site), lambda value, hook, visit=visit: visit(value)))
+        return self._softmax_hooks(hooks) if self._own_softmax else hooks
+
+    def _softmax_hooks(self, visits: list[tuple[str, Callable]]) -> list[tuple[str, Callable]]:
+        """The visits, with the softmax between scores and pattern taken in float64.
+
+        A bridge that spells attention out takes it in float32, where a float64 mask overflows to NaN on padding. So
+        each pattern is made again from the scores that the visits have left, before they see it.
+        """
+        held: list[Tensor] = []
+
+        def keep(scores: Tensor, hook: Any) -> None:
+            held.append(scores)
+
+        def softmax(pattern: Tensor, hook: Any) -> Tensor:
+            return held.pop().clamp(min=torch.finfo(pattern.dtype).min).softmax(-1)
+
+        layers = range(self.shape.n_layers)
+        before = [(self._name(Site("pattern", layer)), softmax) for layer in layers]
+        return before + visits + [(self._name(Site("scores", layer)), keep) for layer in layers]
+
+    def _watched(self) -> AbstractContextManager[None]:
+        """Where the bridge leaves attention to Hugging Face's module: ours, which keeps float64."""
+        module: Any = self.module.original_model
+        hugging_face = hasattr(getattr(module, "config", None), "_attn_implementation")
+        return watched(module, {}) if hugging_face and must_watch(module, {}) else nullcontext()
 
     def _name(self, site: Site) -> str:
         return self._hooks[site.kind].format(layer=site.layer)
@@ -115,7 +152,7 @@ class TransformerLensModel(Model):
         return [(pre, enter), (attn, lambda attn_out, hook: mid_through(visit, entered.pop(), attn_out))]
 
     def _find_hooks(self) -> dict[str, str]:
-        """The hook of each kind that fires in a run of three tokens; many that a bridge lists never do."""
+        """The hook of each kind that fires in a short run; many that a bridge lists never do."""
         fired: set[str] = set()
         names = {name.format(layer=0) for name in (*_HOOKS.values(), *_INSTEAD.values())}
         listed = [name for name in names if name in self.module.hook_dict]  # type: ignore[operator]
@@ -141,7 +178,7 @@ class TransformerLensModel(Model):
         return bool((seen["scores"].softmax(-1) - seen["pattern"]).abs().max() < 1e-2)
 
     def _probe(self, hooks: list) -> Tensor:
-        ids = torch.arange(3, device=self.device)[None] % self.shape.d_vocab
+        ids = torch.arange(min(3, self.shape.n_context or 3), device=self.device)[None] % self.shape.d_vocab
         with torch.no_grad():
             return self._logits(ids, torch.ones_like(ids), hooks)
 
@@ -150,7 +187,8 @@ class TransformerLensModel(Model):
         if kind not in ("scores", "pattern"):
             return True
         hooks = [(self._name(Site(kind, 0)), lambda value, hook: value * 0)]
-        return bool((self._probe(hooks) - self._probe([])).abs().max() > 0)
+        with warnings.catch_warnings(action="ignore"):  # the bridge warns that it discards the edit: the answer sought
+            return bool((self._probe(hooks) - self._probe([])).abs().max() > 0)
 
     def _is_sequential(self) -> bool:
         """Whether the MLP reads the stream after attention has written to it."""
