@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test check install format clean
+.PHONY: demo test check notebooks install format clean
 
 demo: install
 	$(VENV)/bin/python -m experiments.main_job
@@ -15,7 +15,12 @@ check: install
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python notebooks/run.py --check
+	$(VENV)/bin/python -m pytest --deselect tests/test_notebooks.py::test_a_notebook_runs_without_a_warning
+
+# Run every notebook and store it with its pictures; needs a Chromium.
+notebooks: install
+	$(VENV)/bin/python notebooks/run.py
 
 format: install
 	$(VENV)/bin/ruff format .

@@ -34,7 +34,8 @@ def heatmap(array: xr.DataArray, title: str = "", text: xr.DataArray | None = No
     )  # fmt: skip
     figure.update_xaxes(title=x, type="category", tickangle=-45 if array.sizes[x] > 8 else 0)
     figure.update_yaxes(title=y, type="category")
-    return _dress(figure, title, height=170 + max(44 * array.sizes[y], 200))
+    row = 44 if array.sizes[y] <= 8 else 26
+    return _dress(figure, title, height=170 + max(row * array.sizes[y], 200))
 
 
 def lines(data: Mapping[str, xr.Dataset | xr.DataArray], x: str, title: str = "", y_title: str = "") -> go.Figure:
@@ -46,7 +47,7 @@ def lines(data: Mapping[str, xr.Dataset | xr.DataArray], x: str, title: str = ""
             band = np.concatenate([curve["high"].values, curve["low"].values[::-1]])
             along = np.concatenate([curve[x].values, curve[x].values[::-1]])
             figure.add_trace(
-                go.Scatter(x=along, y=band, fill="toself", fillcolor=colour, opacity=0.18, line_width=0,
+                go.Scatter(x=along, y=band, mode="lines", fill="toself", fillcolor=colour, opacity=0.18, line_width=0,
                            hoverinfo="skip", showlegend=False)
             )  # fmt: skip
             curve = curve["mean"]
@@ -74,6 +75,7 @@ def bars(data: xr.Dataset, x: str, title: str = "", y_title: str = "") -> go.Fig
 def _dress(figure: go.Figure, title: str, height: int = 380) -> go.Figure:
     figure.update_layout(
         title=dict(text=title, x=0.02, font_size=16), template="plotly_white", font=_FONT, height=height,
-        margin=dict(l=70, r=30, t=60, b=90), legend=dict(orientation="h", y=1.02, x=1, xanchor="right"),
+        margin=dict(l=70, r=30, t=60, b=90),
+        legend=dict(orientation="h", y=1.02, yanchor="bottom", x=1, xanchor="right"),
     )  # fmt: skip
     return figure

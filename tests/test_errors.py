@@ -55,7 +55,7 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
     ),
     "padding selected": (
         lambda m: m.run((torch.tensor([[0, 1, 2]]), torch.tensor([[0, 1, 1]])), edits=[edits.zero(RESID, pos=0)]),
-        "edit of resid_pre.0 at {'pos': 0} selects padding only; count positions from the end, or use a role",
+        "the edit of resid_pre.0 at {'pos': 0} selects padding only; count positions from the end, or use a role",
     ),
     "nothing returned": (
         lambda m: m.run(IDS, edits=[Edit(RESID, lambda x: None)]),

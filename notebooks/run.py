@@ -1,0 +1,65 @@
+"""Run the notebooks: `python notebooks/run.py` refreshes every .ipynb, `--check` says whether each one runs."""
+
+import argparse
+import time
+from pathlib import Path
+
+import jupytext
+import nbformat
+import plotly.graph_objects as go
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+FOLDER = Path(__file__).parent
+SOURCES = sorted(path for path in FOLDER.glob("*.py") if path.name != Path(__file__).name)
+# What is stored has pictures, as GitHub runs no scripts; a check draws none and needs no browser.
+STORE = "import plotly.io as io; io.renderers.default = 'png'; io.renderers['png'].scale = 1.5"
+CHECK = "import plotly.io as io; io.renderers.default = 'plotly_mimetype'"
+QUIET = "import warnings; warnings.filterwarnings('ignore', 'IProgress not found')"  # tqdm, where ipywidgets is not
+THREAD = "import torch; torch.set_num_threads(1)"  # on a busy machine several make so small a model six times slower
+
+
+def read(source: Path) -> NotebookNode:
+    """The notebook of a script in jupytext's percent format, not yet run."""
+    notebook = jupytext.read(source, fmt="py:percent")
+    notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    for i, cell in enumerate(notebook.cells):
+        cell.id, cell.metadata = f"cell-{i}", {}
+    return notebook
+
+
+def execute(source: Path, setup: str = CHECK) -> NotebookNode:
+    """The notebook of a script, run in the repository's root after a line of `setup`.
+
+    Raises:
+        CellExecutionError: A cell raised an exception.
+        RuntimeError: A cell wrote to stderr, where warnings go.
+    """
+    notebook = read(source)
+    lines = [f"--IPKernelApp.exec_lines={line}" for line in (QUIET, THREAD, setup)]
+    place = {"metadata": {"path": str(FOLDER.parent)}}
+    client = NotebookClient(notebook, timeout=300, record_timing=False, extra_arguments=lines, resources=place)
+    client.create_kernel_manager().transport = "ipc"  # over TCP the kernel warns that others could listen
+    client.execute()
+    for cell in notebook.cells:
+        if errors := [out.text for out in cell.get("outputs", []) if out.get("name") == "stderr"]:
+            raise RuntimeError(f"{source.name}: this cell warns:\n{cell.source}\n\n{errors[0]}")
+    return notebook
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="run every notebook and write nothing")
+    check = parser.parse_args().check
+    if not check:
+        go.Figure().to_image("png")  # without a Chromium, kaleido says here what to install
+    for source in SOURCES:
+        start = time.perf_counter()
+        notebook = execute(source, CHECK if check else STORE)
+        if not check:
+            nbformat.write(notebook, source.with_suffix(".ipynb"))
+        print(f"{source.name}: {'runs' if check else 'refreshed'} ({time.perf_counter() - start:.0f} s)")
+
+
+if __name__ == "__main__":
+    main()
