@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from interp.arrays import Check, labelled
@@ -28,7 +28,7 @@ class Probe:
         return x @ self.direction + self.bias
 
 
-def fit(x: Float[Tensor, "example d"], y: Tensor, penalty: float = 1.0) -> Probe:
+def fit(x: Float[Tensor, "example d"], y: Shaped[Tensor, " example"], penalty: float = 1.0) -> Probe:
     """Logistic regression (scikit-learn) on features scaled within this set, given back in the site's own units."""
     from sklearn.linear_model import LogisticRegression
 
@@ -39,7 +39,7 @@ def fit(x: Float[Tensor, "example d"], y: Tensor, penalty: float = 1.0) -> Probe
     return Probe(direction.float(), float(model.intercept_[0] - direction @ mean))
 
 
-def accuracy(probe: Probe, x: Tensor, y: Tensor) -> float:
+def accuracy(probe: Probe, x: Float[Tensor, "example d"], y: Shaped[Tensor, " example"]) -> float:
     """The share of examples on the right side."""
     return float(((probe(x.float().cpu()) > 0) == y.cpu().bool()).float().mean())
 

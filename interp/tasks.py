@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from interp.metrics import Metric, logit_diff, prob_diff
@@ -36,8 +37,8 @@ class Task:
     name: str
     clean: Tokens
     corrupt: Tokens
-    right: Tensor
-    wrong: Tensor
+    right: Int[Tensor, "batch right"]
+    wrong: Int[Tensor, "batch wrong"]
     labels: Mapping[str, Sequence[Any]]
     texts: tuple[Sequence[str], Sequence[str]]
 

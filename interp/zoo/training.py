@@ -10,6 +10,7 @@ import random
 from pathlib import Path
 
 import torch
+from jaxtyping import Int
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -48,7 +49,7 @@ def build_model() -> GPT2LMHeadModel:
     )  # fmt: skip
 
 
-def draw_batch(rng: random.Random, size: int) -> Tensor:
+def draw_batch(rng: random.Random, size: int) -> Int[Tensor, "row pos"]:
     """Token ids, (size, CONTEXT): text after `<bos>`, and one row in ten cut out of the middle of a text."""
     ids = {word: i for i, word in enumerate(language.VOCABULARY)}
     rows = []
