@@ -56,10 +56,10 @@ def from_rows(model: Model, rows: Sequence[Mapping[str, str]], name: str = "task
     Raises:
         ValueError: A missing column, an answer of several tokens, or a pair of different lengths, with its row.
     """
-    if missing := {"clean", "corrupt", "right", "wrong"} - set(rows[0] if rows else ()):
-        raise ValueError(
-            f"{name}: each row needs clean, corrupt, right and wrong; missing: {', '.join(sorted(missing))}"
-        )
+    for i, row in enumerate(rows or [{}]):
+        if missing := {"clean", "corrupt", "right", "wrong"} - set(row):
+            lost = ", ".join(sorted(missing))
+            raise ValueError(f"{name}, row {i}: each row needs clean, corrupt, right and wrong; missing: {lost}")
     clean, corrupt = (model.tokens([row[side] for row in rows]) for side in ("clean", "corrupt"))
     for i, (a, b) in enumerate(zip(clean.mask.sum(-1).tolist(), corrupt.mask.sum(-1).tolist())):
         if a != b:
