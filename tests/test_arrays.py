@@ -33,3 +33,8 @@ def test_no_label_of_an_averaged_sweep_names_a_word_that_one_prompt_lacks(embedd
         present = {embedded.words([i])[0] for i in task.clean.ids[:, int(number)].tolist()}
         assert present == {word} or (len(present) > 1 and word in {*task.clean.roles, "…"})
     assert f"{int(task.clean.roles['S2'][0])} S2" in labels
+
+
+def test_a_token_and_padding_of_the_same_id_are_not_shared(embedded):
+    tokens = Tokens(torch.tensor([[0, 5], [0, 5]]), torch.tensor([[1, 1], [0, 1]]))
+    assert position_labels(embedded, tokens)[0] == "0 …"
