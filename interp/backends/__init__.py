@@ -90,7 +90,7 @@ def _from_pretrained(name: str, dtype: torch.dtype | None) -> tuple[Any, Any]:
     bar = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        module, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             name, dtype="auto" if dtype is None else dtype, output_loading_info=True
         )
     except OSError as error:
@@ -105,6 +105,7 @@ def _from_pretrained(name: str, dtype: torch.dtype | None) -> tuple[Any, Any]:
     finally:
         if bar:
             logging.enable_progress_bar()
+    module, info = loaded
     if absent := sorted(info["missing_keys"]):
         raise ValueError(
             f"{name!r} lacks {len(absent)} weights of its model, such as {absent[0]}; they would be random"
@@ -113,7 +114,15 @@ def _from_pretrained(name: str, dtype: torch.dtype | None) -> tuple[Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError):
         tokenizer = None  # a model without one works on ids
-    return module.eval(), tokenizer
+    return module.eval(), None if _knows_no_words(tokenizer) else tokenizer
+
+
+def _knows_no_words(tokenizer: Any) -> bool:
+    """Whether all tokens are special ones: what transformers makes up for a folder that holds no tokenizer."""
+    return tokenizer is not None and {*range(len(tokenizer))} <= {
+        *tokenizer.all_special_ids,
+        *tokenizer.added_tokens_decoder,
+    }
 
 
 def _adds_bos(tokenizer: Any) -> bool:
