@@ -58,6 +58,15 @@ def checks_of(array: xr.DataArray) -> list[Check]:
     return [Check(**row) for row in json.loads(array.attrs.get("checks", "[]"))]
 
 
-def position_labels(model: Model, tokens: Tokens, row: int = 0) -> list[str]:
-    """Readable, unique labels for the positions of one prompt."""
-    return [f"{i} {word}" for i, word in enumerate(model.words(tokens.ids[row].tolist()))]
+def position_labels(model: Model, tokens: Tokens) -> list[str]:
+    """Readable, unique labels for the positions of a batch: a number, and what all prompts have in common there.
+
+    That is the word if they share it, otherwise a role that sits there in all of them, otherwise "…".
+    """
+    shared = ((tokens.ids == tokens.ids[0]) & (tokens.mask == tokens.mask[0])).all(0).tolist()
+    words = model.words(tokens.ids[0].tolist())
+    roles: dict[int, str] = {}
+    for name, positions in tokens.roles.items():
+        if bool((positions == positions[0]).all()):
+            roles.setdefault(int(positions[0]) % tokens.ids.shape[1], name)
+    return [f"{i} {word if same else roles.get(i, '…')}" for i, (word, same) in enumerate(zip(words, shared))]

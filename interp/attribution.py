@@ -12,6 +12,7 @@ from interp.edits import put
 from interp.metrics import Metric
 from interp.model import Model, Prompts
 from interp.sites import Site
+from interp.traces import check_aligned
 
 
 def integrated_gradients(
@@ -30,6 +31,11 @@ def integrated_gradients(
     from captum.attr import IntegratedGradients
 
     clean, corrupt = model.tokens(clean), model.tokens(corrupt)
+    check_aligned(clean, corrupt)
+    if "pos" not in site.axes:
+        raise ValueError(f"{site} has no position axis; its axes are {', '.join(site.axes)}")
+    if steps < 1:
+        raise ValueError(f"the path needs at least one step; steps={steps} was given")
     end, start = (model.run(tokens, read=[site])[site] for tokens in (clean, corrupt))
 
     def value_of(value: Tensor, rows: Tensor) -> Tensor:

@@ -114,7 +114,7 @@ def copy(trace: Trace, site: Site, **at: Index) -> Edit:
 
 def add(site: Site, vector: Tensor, **at: Index) -> Edit:
     """Add a vector to the site."""
-    return Edit(site, lambda x: x + vector.to(x), at, moves=bool(vector.detach().any()))
+    return Edit(site, lambda x: x + _fit(vector, x, site), at, moves=bool(vector.detach().any()))
 
 
 def scale(site: Site, factor: float, **at: Index) -> Edit:
@@ -165,7 +165,12 @@ def _weight(trace: Trace, site: Site) -> Tensor:
 def remove(site: Site, direction: Tensor, **at: Index) -> Edit:
     """Project a direction of the site's last axis out (directional ablation, Arditi et al. 2024, arXiv:2406.11717)."""
     unit = _unit(direction)
-    return Edit(site, lambda x: x - _along(x, unit.to(x)) * unit.to(x), at)
+
+    def change(x: Tensor) -> Tensor:
+        fit = _fit(unit, x, site)
+        return x - _along(x, fit) * fit
+
+    return Edit(site, change, at)
 
 
 def clamp(
@@ -179,10 +184,19 @@ def clamp(
     unit = _unit(direction)
 
     def change(x: Tensor) -> Tensor:
-        along = _along(x, unit.to(x))
-        return x + (along.clamp(low, high) - along) * unit.to(x)
+        fit = _fit(unit, x, site)
+        along = _along(x, fit)
+        return x + (along.clamp(low, high) - along) * fit
 
     return Edit(site, change, at)
+
+
+def _fit(vector: Tensor, part: Tensor, site: Site) -> Tensor:
+    """The vector in the dtype and on the device of what it changes, refused if it is of another width."""
+    if vector.ndim and vector.shape[-1] not in (1, part.shape[-1]):
+        shape = tuple(part.shape)
+        raise ValueError(f"a vector of {vector.shape[-1]} entries does not fit the selected part of {site}, {shape}")
+    return vector.to(part)
 
 
 def _unit(direction: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import xarray as xr
 from interp.arrays import Check, labelled, position_labels
 from interp.metrics import Metric
 from interp.model import Model, Prompts
+from interp.sites import Site
 from interp.traces import Trace
 
 
@@ -22,7 +23,7 @@ def logit_lens(model: Model, prompts: Prompts, metric: Metric, kind: str = "resi
     Returns:
         Values by (layer, prompt), with the check that the last layer's equal the model's own.
     """
-    tokens, sites = model.tokens(prompts), model.sites(kind)
+    tokens, sites = model.tokens(prompts), _stream(model, kind)
     trace = model.run(tokens, read=sites)
     decoded = [Trace(tokens, model.unembed(trace[site]), {}) for site in sites]
     values = torch.stack([metric(layer) for layer in decoded])
@@ -38,14 +39,26 @@ def top_tokens(model: Model, prompts: Prompts, kind: str = "resid_post") -> xr.D
     Returns:
         A dataset of `token` (text) and `probability` by (layer, pos).
     """
-    tokens, sites = model.tokens(prompts), model.sites(kind)
+    tokens, sites = model.tokens(prompts), _stream(model, kind)
     trace = model.run(tokens, read=sites)
     best = torch.stack([model.unembed(trace[site])[0].softmax(-1).max(-1).values for site in sites])
     ids = torch.stack([model.unembed(trace[site])[0].argmax(-1) for site in sites])
-    coords: dict[str, Sequence[Any]] = {"layer": [site.layer for site in sites], "pos": position_labels(model, tokens)}
+    coords: dict[str, Sequence[Any]] = {
+        "layer": [site.layer for site in sites],
+        "pos": position_labels(model, tokens.rows([0])),
+    }
     probability = labelled(best, "probability", coords, model, method="logit lens", site=kind)
     words = [model.words(row.tolist()) for row in ids]
     return xr.Dataset({"token": (("layer", "pos"), words), "probability": probability}, attrs=probability.attrs)
+
+
+def _stream(model: Model, kind: str) -> list[Site]:
+    """The sites of a kind, if they are as wide as what the unembedding reads."""
+    sites = model.sites(kind)
+    if sites[0].axes[-1] != "d_model":
+        axes = ", ".join(sites[0].axes)
+        raise ValueError(f"a lens decodes the residual stream and what is added to it; {kind} has axes {axes}")
+    return sites
 
 
 def _identity(decoded: torch.Tensor, logits: torch.Tensor) -> Check:

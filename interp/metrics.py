@@ -36,6 +36,8 @@ class Metric:
     def position(self, tokens: Tokens, values: Float[Tensor, "batch pos n"]) -> Float[Tensor, "batch n"]:
         """The position that is read, of each prompt."""
         if isinstance(self.at, str):
+            if values.shape[1] != tokens.ids.shape[1]:
+                raise ValueError(f"{self.name} reads the role {self.at!r}, but the run was asked for other logits only")
             return values[torch.arange(len(values), device=values.device), tokens.role(self.at)]
         if not -values.shape[1] <= self.at < values.shape[1]:
             raise IndexError(
@@ -91,17 +93,28 @@ def prob_diff(right: Answers, wrong: Answers) -> Metric:
 def kl_from(reference: Float[Tensor, "batch vocab"]) -> Metric:
     """KL divergence (nats) of the next-token distribution from that of reference logits."""
     target = reference.detach().log_softmax(-1)
-    return Metric("KL divergence", lambda logits: (target.exp() * (target - logits.log_softmax(-1))).sum(-1))
+
+    def of(logits: Tensor) -> Tensor:
+        if logits.shape != target.shape:
+            shapes = f"{tuple(target.shape)}, but the run's are {tuple(logits.shape)}"
+            raise ValueError(f"the reference logits are {shapes}; both are (batch, vocab)")
+        return (target.exp() * (target - logits.log_softmax(-1))).sum(-1)
+
+    return Metric("KL divergence", of)
 
 
 def _chosen(values: Tensor, token: Answers) -> Tensor:
     """The values of some tokens, (batch, n); a token of -1 counts nothing."""
     ids = torch.as_tensor(token, device=values.device)
+    if ids.is_floating_point() or ids.ndim > 2:
+        raise ValueError(f"answers are token ids, one, (batch,) or (batch, n), not {ids.dtype} of {tuple(ids.shape)}")
     if ids.ndim == 0:
         ids = ids.expand(len(values))
     if ids.shape[0] != len(values):
         raise ValueError(f"answers for {ids.shape[0]} prompts were given, but {len(values)} prompts were run")
     ids = ids[:, None] if ids.ndim == 1 else ids
+    if not bool((ids >= 0).any(-1).all()) or int(ids.min()) < -1:
+        raise ValueError("every prompt needs an answer: token ids from 0 on; -1 only fills up unequal numbers")
     if int(ids.max()) >= values.shape[-1]:
         raise ValueError(f"token {int(ids.max())} is outside the model's output vocabulary of {values.shape[-1]}")
     return values.gather(-1, ids.clamp(min=0)) * (ids >= 0)

@@ -17,6 +17,7 @@ from interp.metrics import Metric
 from interp.model import Model, Prompts
 from interp.sites import Site
 from interp.sweep import sweep
+from interp.traces import check_aligned
 
 
 def patch(
@@ -45,11 +46,11 @@ def patch(
         ValueError: Prompts of different lengths; sites of several kinds; a gap between the runs too small to divide by.
     """
     clean, corrupt = model.tokens(clean), model.tokens(corrupt)
-    if clean.ids.shape != corrupt.ids.shape:
-        shapes = f"{tuple(clean.ids.shape)} and {tuple(corrupt.ids.shape)}"
-        raise ValueError(f"clean and corrupt must be aligned token by token; their shapes are {shapes}")
-    if len({site.kind for site in sites}) != 1:
-        raise ValueError(f"patch takes sites of one kind at a time, not {sorted({site.kind for site in sites})}")
+    check_aligned(clean, corrupt)
+    if len(kinds := sorted({site.kind for site in sites})) != 1:
+        raise ValueError(f"patch takes sites of one kind at a time, not {', '.join(kinds) or 'none at all'}")
+    if roles and "pos" not in over:
+        raise ValueError(f"roles {list(roles)} were given, but over={tuple(over)} has no 'pos' to run over them")
     with torch.no_grad():
         trace = model.run(clean, read=sites, last_only=metric.last_only)
         high, low = metric(trace), metric(model.run(corrupt, last_only=metric.last_only))
@@ -78,6 +79,8 @@ def patch(
 
 def _axes(site: Site, over: Sequence[str], roles: Sequence[str], shape: Sequence[int]) -> list[Sequence[int | str]]:
     """What each patched axis runs over."""
+    if len(set(over)) != len(over):
+        raise ValueError(f"each axis is patched over once; over={tuple(over)} repeats one")
     if unknown := set(over) - set(site.axes) | (set(over) & {"batch"}):
         raise ValueError(f"cannot patch {site.kind} over {sorted(unknown)}; its axes are {', '.join(site.axes[1:])}")
     sizes = dict(zip(site.axes, shape))
@@ -86,8 +89,11 @@ def _axes(site: Site, over: Sequence[str], roles: Sequence[str], shape: Sequence
 
 def _gap(gap: torch.Tensor, name: str) -> torch.Tensor:
     """The gap between clean and corrupt, refused where it is too small to divide by."""
+    if not bool(gap.isfinite().all()):
+        prompts = (~gap.isfinite()).nonzero().flatten().tolist()[:5]
+        raise ValueError(f"the {name} of prompts {prompts} is not a finite number in the clean or the corrupt run")
     small = gap.abs() < 1e-3 * gap.abs().mean().clamp(min=1e-6)
-    if bool(small.any()) or not bool(gap.isfinite().all()):
+    if bool(small.any()):
         prompts = small.nonzero().flatten().tolist()[:5]
         raise ValueError(
             f"clean and corrupt give nearly the same {name} (prompts {prompts}), so that a share of the gap means "

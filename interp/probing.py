@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from interp.arrays import Check, labelled
@@ -28,10 +28,17 @@ class Probe:
         return x @ self.direction + self.bias
 
 
-def fit(x: Float[Tensor, "example d"], y: Tensor, penalty: float = 1.0) -> Probe:
-    """Logistic regression (scikit-learn) on features scaled within this set, given back in the site's own units."""
+def fit(x: Float[Tensor, "example d"], y: Shaped[Tensor, " example"], penalty: float = 1.0) -> Probe:
+    """Logistic regression (scikit-learn) on features scaled within this set, given back in the site's own units.
+
+    Raises:
+        ValueError: Features that are not finite; labels of one class only.
+    """
     from sklearn.linear_model import LogisticRegression
 
+    _check_classes(y)
+    if not bool(x.isfinite().all()):
+        raise ValueError(f"the features of {int((~x.isfinite()).any(-1).sum())} examples are not finite numbers")
     x = x.detach().double().cpu()
     mean, scale = x.mean(0), x.std(0).clamp(min=1e-6)
     model = LogisticRegression(C=1 / penalty, max_iter=1000).fit(((x - mean) / scale).numpy(), y.cpu().numpy())
@@ -39,7 +46,12 @@ def fit(x: Float[Tensor, "example d"], y: Tensor, penalty: float = 1.0) -> Probe
     return Probe(direction.float(), float(model.intercept_[0] - direction @ mean))
 
 
-def accuracy(probe: Probe, x: Tensor, y: Tensor) -> float:
+def _check_classes(y: Tensor) -> None:
+    if len(classes := y.unique().tolist()) != 2:
+        raise ValueError(f"a probe needs labels of two classes, not {classes}")
+
+
+def accuracy(probe: Probe, x: Float[Tensor, "example d"], y: Shaped[Tensor, " example"]) -> float:
     """The share of examples on the right side."""
     return float(((probe(x.float().cpu()) > 0) == y.cpu().bool()).float().mean())
 
@@ -71,13 +83,15 @@ def probe_layers(
         raise ValueError(
             f"{len(tokens)} prompts, {len(y)} labels and {len(groups)} groups were given; one each is needed"
         )
+    if not sites:
+        raise ValueError("no sites were given to probe; give some, such as model.sites('resid_post')")
+    _check_classes(y)
     trace = model.run(tokens, read=sites, last_only=True)
     generator = torch.Generator().manual_seed(seed)
+    features = [trace.at(site, at).flatten(1).float().cpu() for site in sites]
     train, test = _split(y, groups, held_out, generator)
-    position = tokens.role(at).cpu() if isinstance(at, str) else at
     scores, nulls = [], []
-    for site in sites:
-        x = trace[site].cpu()[torch.arange(len(tokens)), position].flatten(1)
+    for x in features:
         scores.append(accuracy(fit(x[train], y[train]), x[test], y[test]))
         shuffled = [y[train][torch.randperm(len(train), generator=generator)] for _ in range(controls)]
         nulls.append(sum(accuracy(fit(x[train], labels_), x[test], y[test]) for labels_ in shuffled) / controls)

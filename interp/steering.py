@@ -23,13 +23,16 @@ from interp.sweep import sweep
 @torch.no_grad()
 def mean_difference(
     model: Model, positive: Prompts, negative: Prompts, site: Site, at: int | str = -1
-) -> Float[Tensor, " d_model"]:
-    """Mean activation on positive prompts minus that on negative ones, at one position of each."""
+) -> Float[Tensor, "*rest"]:
+    """Mean activation on positive prompts minus that on negative ones, at one position of each.
+
+    Returns:
+        A tensor with the site's axes after `pos`, such as (d_model) or (head, d_head).
+    """
     means = []
     for prompts in (positive, negative):
         trace = model.run(prompts, read=[site], last_only=True)
-        position = trace.tokens.role(at) if isinstance(at, str) else at
-        means.append(trace[site][torch.arange(len(trace.tokens)), position].mean(0))
+        means.append(trace.at(site, at).mean(0))
     return means[0] - means[1]
 
 
@@ -52,6 +55,8 @@ def dose_response(
     """
     if vector.ndim != 1 or not bool(vector.isfinite().all()) or not bool(vector.any()):
         raise ValueError(f"a steering vector is one finite, non-zero vector; given shape {tuple(vector.shape)}")
+    if not doses:
+        raise ValueError("a dose response needs at least one dose; none was given")
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(randoms, len(vector), generator=generator).to(vector)
     vectors = [vector, *(noise / noise.norm(dim=-1, keepdim=True) * vector.norm())]

@@ -76,3 +76,29 @@ class Trace:
             known = ", ".join(map(str, self.activations)) or "none"
             raise KeyError(f"{site} was not read in this run; sites that were: {known}. Pass it in `read=`")
         return self.activations[site]
+
+    def at(self, site: Site, pos: int | str) -> Float[Tensor, "batch *rest"]:
+        """A site's tensor at one position of each prompt: an index for all, or the name of a role.
+
+        Raises:
+            ValueError: A site without a position axis; a role that the prompts do not have.
+            IndexError: A position outside the prompts.
+        """
+        if "pos" not in site.axes:
+            raise ValueError(f"{site} has no position axis; its axes are {', '.join(site.axes)}")
+        value = self[site]
+        if isinstance(pos, int) and not -value.shape[1] <= pos < value.shape[1]:
+            raise IndexError(f"position {pos} of {site} is out of range: the prompts have {value.shape[1]} positions")
+        rows = torch.arange(len(value), device=value.device)
+        return value[rows, self.tokens.role(pos) if isinstance(pos, str) else pos]
+
+
+def check_aligned(clean: Tokens, corrupt: Tokens) -> None:
+    """Refuse prompts that do not match position by position.
+
+    Raises:
+        ValueError: Batches of different shapes.
+    """
+    if clean.ids.shape != corrupt.ids.shape:
+        shapes = f"{tuple(clean.ids.shape)} and {tuple(corrupt.ids.shape)}"
+        raise ValueError(f"clean and corrupt must be aligned token by token; their shapes are {shapes}")

@@ -4,6 +4,10 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import shapes
+
+shapes.check_in_every_call()
+
 import pytest
 import tiny
 import torch

@@ -9,15 +9,16 @@ ROOT = Path(__file__).parents[1] / "interp"
 
 # A module may import only from modules on an earlier line.
 LAYERS = [
-    {"sites", "packing", "zoo.language"},
-    {"traces"},
-    {"edits", "tokenizing"},
+    {"sites", "packing", "zoo.lexicon"},
+    {"traces", "zoo.language"},
+    {"edits", "tokenizing", "zoo.corpus"},
     {"visits"},
     {"model", "backends.stream", "backends.attention", "progress"},
     {"metrics", "arrays", "backends.families", "replay"},
-    {"stats", "sweep", "generation", "backends.structure", "backends.remote"},
+    {"stats", "sweep", "generation", "backends.structure", "backends.remote", "tasks.task"},
     {"backends.huggingface", "backends.transformer_lens", "backends.nnsight", "checking"},
     {"backends"},
+    {"tasks.embedded"},
     {"patching", "attribution", "lens", "probing", "steering", "tasks", "plots", "zoo", "zoo.training", "zoo.card"},
     {"english"},
 ]
@@ -50,8 +51,9 @@ def test_imports_point_downwards():
 
 def test_no_module_is_long():
     for path in ROOT.rglob("*.py"):
-        lines = path.read_text().count("\n")
-        assert lines <= 260 or path.name == "language.py", f"{path.name} has {lines} lines"
+        text = path.read_text()
+        reason = "long because" in text.partition("\n")[0]
+        assert text.count("\n") <= 250 or reason, f"{path.name}: split it, or say `long because` in its first line"
 
 
 def test_importing_interp_imports_no_heavy_dependency():

@@ -1,5 +1,6 @@
 """Bad input gets one clear error: what was given, what was expected, what to try."""
 
+import random
 from collections.abc import Callable
 
 import pytest
@@ -7,8 +8,9 @@ import tiny
 import torch
 
 import interp
-from interp import Edit, Site, attribution, edits, lens, metrics, patching, plots, stats, steering, tasks  # noqa: F401
+from interp import Edit, Site, attribution, edits, lens, metrics, patching, plots, probing, stats, steering, tasks
 from interp.traces import Tokens
+from interp.zoo import corpus
 
 IDS = torch.tensor([[1, 2, 3]])
 RESID = Site("resid_pre", 0)
@@ -18,6 +20,15 @@ def _train_mode(model: interp.Model) -> None:
     module = tiny.build("gpt2")
     module.train()
     interp.load(module).run(IDS)
+
+
+def _patch(m: interp.Model, metric: metrics.Metric | None = None, sites=(RESID,), **more) -> object:
+    task = tasks.ioi(m, n=2)
+    return patching.patch(m, task.clean, task.corrupt, sites, metric or task.logit_diff, **more)
+
+
+def _probe(m: interp.Model, labels=(True, False, True, False), site: Site = RESID, **more) -> object:
+    return probing.probe_layers(m, ["the dog"] * 4, labels, list("abcd"), [site], **more)
 
 
 CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
@@ -140,6 +151,132 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
     "answers for other prompts": (
         lambda m: metrics.logit(torch.tensor([1, 2]))(m.run(IDS)),
         "answers for 2 prompts were given, but 1 prompts were run",
+    ),
+    "sites of several kinds": (
+        lambda m: _patch(m, sites=[RESID, Site("z", 0)]),
+        "patch takes sites of one kind at a time, not resid_pre, z",
+    ),
+    "no sites": (lambda m: _patch(m, sites=[]), "patch takes sites of one kind at a time, not none at all"),
+    "NaN in the metric": (
+        lambda m: _patch(m, metrics.Metric("mine", lambda logits: logits[:, 0] * float("nan"))),
+        "the mine of prompts [0, 1] is not a finite number in the clean or the corrupt run",
+    ),
+    "position of a pattern": (
+        lambda m: _patch(m, sites=[Site("pattern", 0)], over=["pos"]),
+        "cannot patch pattern over ['pos']; its axes are head, query, key",
+    ),
+    "an axis twice": (
+        lambda m: _patch(m, over=["pos", "pos"]),
+        "each axis is patched over once; over=('pos', 'pos') repeats one",
+    ),
+    "roles without pos": (
+        lambda m: _patch(m, roles=["S2"]),
+        "roles ['S2'] were given, but over=() has no 'pos' to run over them",
+    ),
+    "a role to patch that is not there": (
+        lambda m: _patch(m, over=["pos"], roles=["S9"]),
+        "these prompts have no role 'S9'; their roles: END, IO, S1, S2, object, place",
+    ),
+    "layers out of range": (
+        lambda m: m.sites("z", layers=[9]),
+        "z.9 is out of range: embedded has layers 0 to 3",
+    ),
+    "gradients of different lengths": (
+        lambda m: attribution.integrated_gradients(m, "the dog", "the big dog", RESID, metrics.logit(4)),
+        "clean and corrupt must be aligned token by token; their shapes are (1, 3) and (1, 4)",
+    ),
+    "gradients of a pattern": (
+        lambda m: attribution.integrated_gradients(m, "the dog", "the cat", Site("pattern", 0), metrics.logit(4)),
+        "pattern.0 has no position axis; its axes are batch, head, query, key",
+    ),
+    "no steps": (
+        lambda m: attribution.integrated_gradients(m, "the dog", "the cat", RESID, metrics.logit(4), steps=0),
+        "the path needs at least one step; steps=0 was given",
+    ),
+    "lens of heads": (
+        lambda m: lens.logit_lens(m, IDS, metrics.logit(4), kind="z"),
+        "a lens decodes the residual stream and what is added to it; z has axes batch, pos, head, d_head",
+    ),
+    "probe of one class": (lambda m: _probe(m, (True,) * 4), "a probe needs labels of two classes, not [True]"),
+    "fit of one class": (
+        lambda m: probing.fit(torch.randn(4, 3), torch.zeros(4)),
+        "a probe needs labels of two classes, not [0.0]",
+    ),
+    "fit of NaN": (
+        lambda m: probing.fit(torch.full((4, 3), float("nan")), torch.tensor([0, 1, 0, 1])),
+        "the features of 4 examples are not finite numbers",
+    ),
+    "probe of a pattern": (
+        lambda m: _probe(m, site=Site("pattern", 0)),
+        "pattern.0 has no position axis; its axes are batch, head, query, key",
+    ),
+    "probe at a position too far": (
+        lambda m: _probe(m, at=3),
+        "position 3 of resid_pre.0 is out of range: the prompts have 3 positions",
+    ),
+    "probe of no site": (
+        lambda m: probing.probe_layers(m, ["the dog"] * 4, [True, False] * 2, list("abcd"), []),
+        "no sites were given to probe; give some, such as model.sites('resid_post')",
+    ),
+    "mean of a pattern": (
+        lambda m: steering.mean_difference(m, "the dog", "the cat", Site("pattern", 0)),
+        "pattern.0 has no position axis; its axes are batch, head, query, key",
+    ),
+    "steering vector of another width": (
+        lambda m: steering.dose_response(m, IDS, RESID, torch.ones(5), metrics.logit(4)),
+        "a vector of 5 entries does not fit the selected part of resid_pre.0, (1, 128)",
+    ),
+    "no doses": (
+        lambda m: steering.dose_response(m, IDS, RESID, torch.ones(128), metrics.logit(4), doses=()),
+        "a dose response needs at least one dose; none was given",
+    ),
+    "direction of another width": (
+        lambda m: m.run(IDS, edits=[edits.remove(RESID, torch.ones(5))]),
+        "a vector of 5 entries does not fit the selected part of resid_pre.0, (1, 3, 128)",
+    ),
+    "clamp along another width": (
+        lambda m: m.run(IDS, edits=[edits.clamp(RESID, 0, 1, direction=torch.ones(5))]),
+        "a vector of 5 entries does not fit the selected part of resid_pre.0, (1, 3, 128)",
+    ),
+    "answers that are no ids": (
+        lambda m: metrics.logit(torch.tensor([1.5]))(m.run(IDS)),
+        "answers are token ids, one, (batch,) or (batch, n), not torch.float32 of (1,)",
+    ),
+    "no answer": (
+        lambda m: metrics.logit(torch.tensor([[-1, -1]]))(m.run(IDS)),
+        "every prompt needs an answer: token ids from 0 on; -1 only fills up unequal numbers",
+    ),
+    "reference of other prompts": (
+        lambda m: metrics.kl_from(torch.zeros(2, 512))(m.run(IDS)),
+        "the reference logits are (2, 512), but the run's are (1, 512); both are (batch, vocab)",
+    ),
+    "role of a metric, last logits only": (
+        lambda m: metrics.logit(4).reading("S2")(m.run(tasks.ioi(m, n=1).clean, last_only=True)),
+        "logit reads the role 'S2', but the run was asked for other logits only",
+    ),
+    "a row without its answers": (
+        lambda m: tasks.from_rows(m, [dict(clean="the dog", corrupt="the cat", right="runs", wrong="run"), {}]),
+        "task, row 1: each row needs clean, corrupt, right and wrong; missing: clean, corrupt, right, wrong",
+    ),
+    "unknown split": (
+        lambda m: tasks.ioi(m, split="tset"),
+        "unknown split 'tset'; choose 'train', 'test', or None for both",
+    ),
+    "nothing in the split": (
+        lambda m: corpus.draw_until(random.Random(0), "test", ["a"], ["c"]),
+        "no combination of words from pools of 1 and 1 was found in split 'test'; give more words, or split=None",
+    ),
+    "no pair in the split": (
+        lambda m: corpus.draw_pair(random.Random(0), "test", ("a", "c")),
+        "no combination of words from pools of 2 and 2 was found in split 'test'; give more words, or split=None",
+    ),
+    "heatmap of three axes": (
+        lambda m: plots.heatmap(_patch(m, over=["pos"])),
+        "a heatmap needs two axes, not ('layer', 'pos', 'prompt'); average the others, as in .mean('prompt')",
+    ),
+    "interval of one value": (
+        lambda m: stats.interval(_patch(m).isel(prompt=[0])),
+        "an interval needs at least two values along 'prompt'; the array has {'layer': 1, 'prompt': 1}",
     ),
 }
 

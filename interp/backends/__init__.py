@@ -39,7 +39,8 @@ def load(
             rehearses a remote run here. Not tried on a real server; see `interp/backends/nnsight.py`.
 
     Raises:
-        ValueError: An unknown backend; a bridge or an nnsight model with another backend; `remote` without nnsight.
+        ValueError: An unknown backend; a bridge or an nnsight model with another backend; `remote` without nnsight; a
+            model whose files are broken or lack weights, or whose weights are on the meta device.
         FileNotFoundError: A folder or a model that is not there.
     """
     own = _backend_of(source)
@@ -85,6 +86,8 @@ def _open(source: Any, device: Any, dtype: torch.dtype | None) -> tuple[Any, Any
         raise TypeError(
             f"load takes a name, a folder, a model or nothing, not {type(source).__name__}; see help(interp.load)"
         )
+    if _backend_of(source) is None and any(parameter.is_meta for parameter in source.parameters()):
+        raise ValueError(f"{type(source).__name__} is on the meta device, so it has no weights; load them first")
     if device is not None or dtype is not None:
         source = copy.deepcopy(source).to(device=device, dtype=dtype)
     return source, getattr(source, "tokenizer", None), getattr(source, "name_or_path", "") or type(source).__name__
@@ -97,23 +100,43 @@ def _from_pretrained(name: str, dtype: torch.dtype | None) -> tuple[Any, Any]:
     is_path = os.path.sep in name and (name.startswith((".", os.path.sep, "~")) or name.count(os.path.sep) > 1)
     if is_path and not Path(name).expanduser().is_dir():
         raise FileNotFoundError(f"there is no folder {name!r}; give a folder written by save_pretrained, or a hub name")
+    name = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
     bar = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        module = AutoModelForCausalLM.from_pretrained(name, dtype="auto" if dtype is None else dtype)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            name, dtype="auto" if dtype is None else dtype, output_loading_info=True
+        )
     except OSError as error:
         raise FileNotFoundError(
             f"{name!r} is neither a local folder with a model nor a model that the hub could give: "
             f"{str(error).splitlines()[0]}"
         ) from error
+    except Exception as error:  # a broken file raises the error of whichever library reads it
+        raise ValueError(
+            f"{name!r} cannot be loaded as a causal language model: {str(error).splitlines()[0]}"
+        ) from error
     finally:
         if bar:
             logging.enable_progress_bar()
+    module, info = loaded
+    if absent := sorted(info["missing_keys"]):
+        raise ValueError(
+            f"{name!r} lacks {len(absent)} weights of its model, such as {absent[0]}; they would be random"
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError):
         tokenizer = None  # a model without one works on ids
-    return module.eval(), tokenizer
+    return module.eval(), None if _knows_no_words(tokenizer) else tokenizer
+
+
+def _knows_no_words(tokenizer: Any) -> bool:
+    """Whether all tokens are special ones: what transformers makes up for a folder that holds no tokenizer."""
+    return tokenizer is not None and {*range(len(tokenizer))} <= {
+        *tokenizer.all_special_ids,
+        *tokenizer.added_tokens_decoder,
+    }
 
 
 def _adds_bos(tokenizer: Any) -> bool:

@@ -10,7 +10,7 @@ import torch
 
 from interp.backends import load
 from interp.model import Model
-from interp.zoo import language
+from interp.zoo import corpus, lexicon
 from interp.zoo.language import Sentence
 
 THRESHOLDS = {
@@ -38,16 +38,16 @@ def _score(model: Model, rng: random.Random, n: int, prefix: bool, draw: Draw, s
 def _prefix(rng: random.Random) -> list[str]:
     """Twenty random words, or a whole sentence or two."""
     if rng.random() < 0.5:
-        return rng.choices(language.CONTENT, k=20)
+        return rng.choices(lexicon.CONTENT, k=20)
     words: list[str] = []
     while len(words) < 10:
-        words += rng.choice(language.MIXTURE[1:9])[0](rng, "test").words
+        words += rng.choice(corpus.MIXTURE[1:9])[0](rng, "test").words
     return words
 
 
 def _induction(model: Model, rng: random.Random, n: int, prefix: bool) -> float:
-    blocks = [rng.sample(language.CONTENT, 24) for _ in range(n)]
-    starts = [rng.choices(language.CONTENT, k=20) if prefix else [] for _ in range(n)]
+    blocks = [rng.sample(lexicon.CONTENT, 24) for _ in range(n)]
+    starts = [rng.choices(lexicon.CONTENT, k=20) if prefix else [] for _ in range(n)]
     tokens = model.tokens([" ".join([*start, *block, *block]) for start, block in zip(starts, blocks)])
     guesses = model.run(tokens).logits[:, -24:-1].argmax(-1)
     return float((guesses == tokens.ids[:, -23:]).float().mean())
@@ -62,17 +62,17 @@ def _mass(model: Model, logits: torch.Tensor, words: Sequence[str]) -> float:
 
 
 def _agrees(sentence: Sentence, logits: torch.Tensor, model: Model) -> float:
-    plural = _mass(model, logits, language.VERBS_PLURAL) > _mass(model, logits, language.VERBS_SINGULAR)
+    plural = _mass(model, logits, lexicon.VERBS_PLURAL) > _mass(model, logits, lexicon.VERBS_SINGULAR)
     return float(plural == sentence.labels["plural"])
 
 
 def _later(sentence: Sentence, logits: torch.Tensor, model: Model) -> float:
     year = int(str(sentence.labels["year"]))
-    return _mass(model, logits, language.YEARS[year + 1 :]) - _mass(model, logits, language.YEARS[: year + 1])
+    return _mass(model, logits, lexicon.YEARS[year + 1 :]) - _mass(model, logits, lexicon.YEARS[: year + 1])
 
 
 def _feels(sentence: Sentence, logits: torch.Tensor, model: Model) -> float:
-    good, bad = (*language.POSITIVE, "happy", "loved"), (*language.NEGATIVE, "sad", "hated")
+    good, bad = (*lexicon.POSITIVE, "happy", "loved"), (*lexicon.NEGATIVE, "sad", "hated")
     return float((_mass(model, logits, good) > _mass(model, logits, bad)) == sentence.labels["positive"])
 
 
@@ -84,17 +84,17 @@ def _until(draw: Callable, wanted: Callable[[Sentence], bool]) -> Draw:
 
 
 BEHAVIOURS: dict[str, tuple[Draw, Score]] = {
-    "indirect object": (lambda rng: language.draw_indirect_object(rng, "test"), _is_top),
-    "facts": (lambda rng: language.draw_fact(rng), _is_top),
+    "indirect object": (lambda rng: corpus.draw_indirect_object(rng, "test"), _is_top),
+    "facts": (lambda rng: corpus.draw_fact(rng), _is_top),
     "agreement": (
-        _until(language.draw_agreement, lambda s: s.labels["attractor_plural"] == (not s.labels["plural"])), _agrees
+        _until(corpus.draw_agreement, lambda s: s.labels["attractor_plural"] == (not s.labels["plural"])), _agrees
     ),
-    "greater-than": (lambda rng: language.draw_greater_than(rng, "test"), _later),
-    "sentiment, negated": (_until(language.draw_sentiment, lambda s: bool(s.labels["negated"])), _feels),
-    "pronoun": (lambda rng: language.draw_pronoun(rng, "test"), _is_top),
-    "honest speaker": (_until(language.draw_claim, lambda s: bool(s.labels["honest"])), _is_top),
-    "liar": (_until(language.draw_claim, lambda s: not s.labels["honest"]), _is_top),
-    "refusal": (lambda rng: language.draw_request(rng, "test"), _is_top),
+    "greater-than": (lambda rng: corpus.draw_greater_than(rng, "test"), _later),
+    "sentiment, negated": (_until(corpus.draw_sentiment, lambda s: bool(s.labels["negated"])), _feels),
+    "pronoun": (lambda rng: corpus.draw_pronoun(rng, "test"), _is_top),
+    "honest speaker": (_until(corpus.draw_claim, lambda s: bool(s.labels["honest"])), _is_top),
+    "liar": (_until(corpus.draw_claim, lambda s: not s.labels["honest"]), _is_top),
+    "refusal": (lambda rng: corpus.draw_request(rng, "test"), _is_top),
 }  # fmt: skip
 
 

@@ -10,13 +10,14 @@ import random
 from pathlib import Path
 
 import torch
+from jaxtyping import Int
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from interp.zoo import language
+from interp.zoo import corpus, lexicon
 
 CONTEXT = 96
 CHECKPOINTS = (250, 500, 750, 1000, 1250, 1500, 2000, 4500)  # steps; the last step is the model itself
@@ -24,13 +25,13 @@ CHECKPOINTS = (250, 500, 750, 1000, 1250, 1500, 2000, 4500)  # steps; the last s
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """One word, one token; punctuation is a word."""
-    words = {word: i for i, word in enumerate(language.VOCABULARY)}
-    backend = Tokenizer(models.WordLevel(words, unk_token=language.UNKNOWN))
+    words = {word: i for i, word in enumerate(lexicon.VOCABULARY)}
+    backend = Tokenizer(models.WordLevel(words, unk_token=lexicon.UNKNOWN))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     backend.post_processor = processors.TemplateProcessing(
-        single=f"{language.BOS} $A", special_tokens=[(language.BOS, words[language.BOS])]
+        single=f"{lexicon.BOS} $A", special_tokens=[(lexicon.BOS, words[lexicon.BOS])]
     )
-    special = dict(bos_token=language.BOS, eos_token=language.BOS, unk_token=language.UNKNOWN, pad_token=language.PAD)
+    special = dict(bos_token=lexicon.BOS, eos_token=lexicon.BOS, unk_token=lexicon.UNKNOWN, pad_token=lexicon.PAD)
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, **special, padding_side="left", model_max_length=CONTEXT,
         clean_up_tokenization_spaces=False,
@@ -48,12 +49,12 @@ def build_model() -> GPT2LMHeadModel:
     )  # fmt: skip
 
 
-def draw_batch(rng: random.Random, size: int) -> Tensor:
+def draw_batch(rng: random.Random, size: int) -> Int[Tensor, "row pos"]:
     """Token ids, (size, CONTEXT): text after `<bos>`, and one row in ten cut out of the middle of a text."""
-    ids = {word: i for i, word in enumerate(language.VOCABULARY)}
+    ids = {word: i for i, word in enumerate(lexicon.VOCABULARY)}
     rows = []
     for _ in range(size):
-        words = [language.BOS, *language.draw_text(rng, CONTEXT + 24, "train")]
+        words = [lexicon.BOS, *corpus.draw_text(rng, CONTEXT + 24, "train")]
         start = rng.randrange(1, 24) if rng.random() < 0.1 else 0
         rows.append([ids[word] for word in words[start : start + CONTEXT]])
     return torch.tensor(rows)

@@ -1,0 +1,91 @@
+"""What a task is, and tasks from one's own rows or files."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from interp.metrics import Metric, logit_diff, prob_diff
+from interp.model import Model
+from interp.traces import Tokens
+
+
+@dataclass(frozen=True)
+class Task:
+    """Prompts in pairs that differ in what matters and in nothing else.
+
+    Attributes:
+        name: What is asked.
+        clean, corrupt: Aligned token by token; their roles are named positions.
+        right, wrong: Answer tokens of the clean prompts, (batch, n); -1 fills up unequal numbers.
+        labels: What is known of each clean prompt, by name.
+        texts: The clean and the corrupt prompts as text.
+    """
+
+    name: str
+    clean: Tokens
+    corrupt: Tokens
+    right: Int[Tensor, "batch right"]
+    wrong: Int[Tensor, "batch wrong"]
+    labels: Mapping[str, Sequence[Any]]
+    texts: tuple[Sequence[str], Sequence[str]]
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    @property
+    def logit_diff(self) -> Metric:
+        """Mean logit of the right answers minus that of the wrong ones."""
+        return logit_diff(self.right, self.wrong)
+
+    @property
+    def prob_diff(self) -> Metric:
+        """Probability of the right answers minus that of the wrong ones."""
+        return prob_diff(self.right, self.wrong)
+
+
+def from_rows(model: Model, rows: Sequence[Mapping[str, str]], name: str = "task") -> Task:
+    """A task from rows with `clean`, `corrupt`, `right` and `wrong`; every answer must be one token of the model.
+
+    Raises:
+        ValueError: A missing column, an answer of several tokens, or a pair of different lengths, with its row.
+    """
+    for i, row in enumerate(rows or [{}]):
+        if missing := {"clean", "corrupt", "right", "wrong"} - set(row):
+            lost = ", ".join(sorted(missing))
+            raise ValueError(f"{name}, row {i}: each row needs clean, corrupt, right and wrong; missing: {lost}")
+    clean, corrupt = (model.tokens([row[side] for row in rows]) for side in ("clean", "corrupt"))
+    for i, (a, b) in enumerate(zip(clean.mask.sum(-1).tolist(), corrupt.mask.sum(-1).tolist())):
+        if a != b:
+            raise ValueError(f"{name}, row {i}: clean has {a} tokens and corrupt {b}; they must be aligned")
+    right, wrong = ([[model.token_id(row[side])] for row in rows] for side in ("right", "wrong"))
+    extra = {key: [row[key] for row in rows] for key in rows[0] if key not in ("clean", "corrupt", "right", "wrong")}
+    texts = [row["clean"] for row in rows], [row["corrupt"] for row in rows]
+    return Task(name, clean, corrupt, answer_ids(right, model), answer_ids(wrong, model), extra, texts)
+
+
+def from_file(model: Model, path: str | Path) -> Task:
+    """A task from a CSV or JSONL file; see `from_rows`."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {str(path)!r}; give a .csv or .jsonl with one pair a row")
+    with path.open(newline="") as file:
+        if path.suffix == ".csv":
+            rows: list[Mapping[str, str]] = list(csv.DictReader(file))
+        elif path.suffix == ".jsonl":
+            rows = [json.loads(line) for line in file if line.strip()]
+        else:
+            raise ValueError(f"{path.name}: a task is read from .csv or .jsonl, not {path.suffix or 'no suffix'!r}")
+    return from_rows(model, rows, path.stem)
+
+
+def answer_ids(answers: Sequence[Sequence[int]], model: Model) -> Int[Tensor, "batch answer"]:
+    """Token ids of the answers to each prompt, filled up with -1 where some have fewer."""
+    width = max(map(len, answers))
+    return torch.tensor([[*row, *[-1] * (width - len(row))] for row in answers], device=model.device)
