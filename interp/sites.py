@@ -1,7 +1,6 @@
 """Names for the places in a transformer where a tensor can be read or edited."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 _STREAM = ("batch", "pos", "d_model")
 _HEADS = ("batch", "pos", "head", "d_head")
@@ -53,7 +52,7 @@ class Site:
                 f"{self.kind!r} needs a layer, an int from 0 on, not {self.layer!r}; write Site({self.kind!r}, 0)"
             )
 
-    @cached_property
+    @property
     def axes(self) -> tuple[str, ...]:
         """The names of the axes of this site's tensor."""
         return AXES[self.kind]

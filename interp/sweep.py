@@ -13,7 +13,8 @@ from interp.edits import Edit
 from interp.metrics import Metric
 from interp.model import Model, Prompts
 from interp.progress import Progress, bar
-from interp.replay import Recording, record, replay, way_of
+from interp.recording import Recording, record
+from interp.replay import replay, way_of
 from interp.traces import Tokens
 from interp.visits import Visits
 
@@ -135,9 +136,9 @@ class _Packed:
 
 def _birth(cell: Cell, n_layers: int) -> int:
     """The block at which a cell's rows are born: that of its first edit; -1 if they must be run from the tokens."""
-    if not cell or any(edit.site.kind == "embed" for edit in cell):
+    if any(edit.site.kind == "embed" for edit in cell):
         return -1
-    return min(_step(edit, n_layers) for edit in cell)
+    return min((_step(edit, n_layers) for edit in cell), default=n_layers)
 
 
 def _step(edit: Edit, n_layers: int) -> int:

@@ -1,0 +1,128 @@
+"""Keep a run so that it can be taken up again at any block, for rows of which each is a variant of one prompt."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from interp.model import Model
+from interp.packing import Packing
+from interp.sites import Site
+from interp.traces import Tokens
+
+LookUp = Callable[[str, Any], Any]
+
+
+@dataclass(frozen=True)
+class Call:
+    """How one block was called, apart from the residual stream.
+
+    Attributes:
+        name: The argument by which the block takes the stream; None if it is the first by position.
+    """
+
+    name: str | None
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    def again(self, block: nn.Module, resid: Tensor, look_up: LookUp) -> Tensor:
+        """The block on another residual stream, with every argument looked up for it."""
+        args = tuple(look_up("", value) for value in self.args)
+        kwargs = {name: look_up(name, value) for name, value in self.kwargs.items()}
+        if self.name is None:
+            args = (resid, *args)
+        else:
+            kwargs[self.name] = resid
+        return _first(block(*args, **kwargs))
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One run, kept so that it can be taken up at any block.
+
+    Attributes:
+        tokens: What was run.
+        stream: The residual stream entering each block, and what leaves the last.
+        calls: How each block was called.
+        packing: The keys and values of each block's attention, if tokens can be packed.
+    """
+
+    tokens: Tokens
+    stream: Sequence[Float[Tensor, "batch pos d_model"]]
+    calls: Sequence[Call]
+    packing: Packing | None
+
+
+@torch.no_grad()
+def record(model: Model, tokens: Tokens, sites: Iterable[Site], packed: bool) -> Recording:
+    """Run the prompts once and keep what every block was called with.
+
+    Args:
+        sites: What will be visited when it is taken up; unpacked, a mask has another form where scores are visited.
+        packed: Whether to keep keys and values too.
+    """
+    packing = Packing() if packed else None
+    masked = [] if packed else [site for site in sites if site.kind in ("scores", "pattern")][:1]
+    stream: list[Tensor] = []
+    calls: list[Call] = []
+
+    def enter(block: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        name = None if args else next(iter(kwargs))
+        resid = args[0] if args else kwargs[name]  # type: ignore[index]
+        stream.append(resid.clone())  # some families write into it
+        others = {key: _uncached(value) for key, value in kwargs.items() if key != name}
+        calls.append(Call(name, tuple(map(_uncached, args[1:])), others))
+
+    def leave(block: nn.Module, args: tuple, output: Any) -> None:
+        stream.append(_first(output).clone())
+
+    handles = [block.register_forward_pre_hook(enter, with_kwargs=True) for block in model.blocks]
+    handles.append(model.blocks[-1].register_forward_hook(leave))
+    try:
+        with model.hooked({}, tokens.ids.shape[1], packing):
+            model.run(tokens, read=masked, last_only=True)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return Recording(tokens, stream, calls, packing)
+
+
+def of_rows(name: str, value: Any, prompts: Tensor, n: int) -> Any:
+    """An argument of a block for rows instead of prompts.
+
+    What has one value for each prompt has them along the first of several axes; with a single prompt it broadcasts.
+    """
+    if isinstance(value, tuple | list):
+        return type(value)(of_rows(name, member, prompts, n) for member in value)
+    if name == "alibi" and isinstance(value, Tensor) and value.shape[0] != n:  # (batch x head) is its first axis
+        return value.unflatten(0, (n, -1))[prompts].flatten(0, 1)
+    if not isinstance(value, Tensor) or value.ndim < 2 or n == 1:
+        return value
+    return value[prompts] if value.shape[0] == n else value
+
+
+def of_tokens(name: str, value: Any, packing: Packing) -> Any:
+    """An argument of a block for packed tokens: what belongs to positions is looked up; attention has its own mask."""
+    if isinstance(value, tuple | list):
+        return type(value)(of_tokens(name, member, packing) for member in value)
+    if not isinstance(value, Tensor) or value.ndim < 2:
+        return value
+    if "mask" in name:
+        return None
+    assert packing.prompts is not None  # the block at hand was turned to
+    if value.shape[1] != packing.shape[1]:
+        return value
+    prompts = packing.prompts[packing.row] if len(value) > 1 else torch.zeros_like(packing.row)
+    return value[prompts, packing.pos][None]
+
+
+def _uncached(value: Any) -> Any:
+    """An argument of a block, unless it is a cache, which another run of the block would add to."""
+    return None if hasattr(value, "get_seq_length") else value
+
+
+def _first(output: Any) -> Tensor:
+    return output[0] if isinstance(output, tuple) else output
