@@ -74,14 +74,17 @@ def attribute(model: Model, cfg: Config) -> tuple[Section, Arrays]:
     scores = attribution.integrated_gradients(model, task.clean, task.corrupt, Site("resid_pre", 0), task.logit_diff)
     band = stats.interval(scores, seed=cfg.seed)
     subject = int(task.clean.roles["subject"][0])
-    share = float(band["mean"][subject - 1 : subject + 1].sum() / band["mean"].sum())
+    first, second = (float(band["mean"][i] / band["mean"].sum()) for i in (subject - 1, subject))
     figures = {"attribution": plots.bars(band, "pos", "Integrated gradients at the first block's input", "logits")}
-    answer = f"{share:.0%} of the attribution falls on the two words of the country; the baseline is another country."
+    answer = (
+        f"A country's name is two words: the second has {second:.0%} of the attribution, the first {first:.0%}. The baseline "
+        f"is another country, so that no other word can have any; the sum is the change in the logit difference."
+    )
     return Section("Which words recall the capital?", answer, figures, checks_of(scores)), {"attribution": scores}
 
 
 def probe(model: Model, cfg: Config) -> tuple[Section, Arrays]:
-    task = tasks.sentiment(model, 4 * cfg.n, cfg.seed)
+    task = tasks.sentiment(model, 4 * cfg.n, cfg.seed, split="train")  # more adjectives; those of the test are held out
     words = task.clean.ids[torch.arange(len(task)), task.clean.roles["adjective"]]
     groups = model.words(words.tolist())
     result = probing.probe_layers(
@@ -99,7 +102,7 @@ def probe(model: Model, cfg: Config) -> tuple[Section, Arrays]:
 
 def steer(model: Model, cfg: Config) -> tuple[Section, Arrays]:
     site = Site("resid_post", 2)
-    learn, test = tasks.sentiment(model, 4 * cfg.n, cfg.seed + 1), tasks.sentiment(model, 4 * cfg.n, cfg.seed + 2)
+    learn, test = (tasks.sentiment(model, 4 * cfg.n, cfg.seed + 1, split) for split in ("train", "test"))
     sides = [
         [text for text, positive in zip(learn.texts[0], learn.labels["positive"]) if positive is side]
         for side in (True, False)

@@ -17,6 +17,8 @@ def generate(model: Model, prompts: Prompts, n_tokens: int = 20, edits: Sequence
     Raises:
         ValueError: A model whose output vocabulary is not that of its input.
     """
+    if n_tokens < 1:
+        raise ValueError(f"generate adds at least one token; n_tokens={n_tokens} was asked for")
     tokens = model.tokens(prompts)
     width = tokens.ids.shape[1]
     for _ in range(n_tokens):

@@ -88,7 +88,7 @@ class Model(ABC):
     def run(
         self,
         prompts: Prompts,
-        read: Iterable[Site] = (),
+        read: Site | Iterable[Site] = (),
         edits: Sequence[Edit] = (),
         grad: bool = False,
         last_only: bool = False,
@@ -97,7 +97,7 @@ class Model(ABC):
 
         Args:
             prompts: Texts, token ids (with a mask, as a pair, if they are padded), or `Tokens`.
-            read: Sites whose tensors to keep, as the rest of the model saw them.
+            read: Site, or sites, whose tensors to keep, as the rest of the model saw them.
             edits: Changes to make on the way.
             grad: Keep the graph, so that `torch.autograd.grad` reaches every site that was read.
             last_only: Compute logits at the last position alone.
@@ -107,7 +107,7 @@ class Model(ABC):
             RuntimeError: A model in train mode; a site that was never reached.
         """
         tokens = self.tokens(prompts)
-        read = list(read)
+        read = [read] if isinstance(read, Site) else list(read)
         self.check(read, edits)
         visits = Visits(tokens, read, edits, grad)
         with torch.enable_grad() if grad else nullcontext() if torch.is_inference_mode_enabled() else torch.no_grad():
@@ -171,6 +171,8 @@ class Model(ABC):
     def check(self, read: Iterable[Site] = (), edits: Iterable[Edit] = ()) -> None:
         """Raise what `run` would raise for sites and edits that this model cannot serve."""
         edits = list(edits)
+        if wrong := [x for x in read if not isinstance(x, Site)]:
+            raise TypeError(f"what is read or edited is an interp.Site, not {wrong[0]!r}; write Site('resid_pre', 0)")
         for site in [*read, *(edit.site for edit in edits)]:
             if site.kind not in self.editable:
                 why = self.missing.get(site.kind, "it was not found in this model")

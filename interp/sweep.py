@@ -66,6 +66,10 @@ def sweep(
     edits = [edit for cell in cells for edit in cell]
     model.check(edits=edits)
     births = [_birth(cell, model.shape.n_layers) for cell in cells]
+    if wrong := [metric for metric in metrics if not isinstance(metric, Metric)]:
+        raise TypeError(
+            f"{wrong[0]!r} is no metric; wrap a function of logits as interp.metrics.Metric('name', function)"
+        )
     if refused := [edit for edit in edits if "batch" in edit.at]:
         raise ValueError(f"an edit in a sweep is for all prompts; {refused[0].site} has 'batch' among its indices")
     size = max(1, (_free(model.device) if budget is None else budget) // _bytes_per_row(model, tokens, grad))

@@ -37,6 +37,14 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
         "unknown site kind 'resid_pots'; choose from embed, resid_pre, q, k, v, scores, pattern, z, attn_out, resid_mid, "
         "mlp_pre, mlp_post, mlp_out, resid_post, resid_final",
     ),
+    "a kind to read": (
+        lambda m: m.run("the dog", read=["resid_pre"]),
+        "what is read or edited is an interp.Site, not 'resid_pre'; write Site('resid_pre', 0)",
+    ),
+    "nothing to generate": (
+        lambda m: interp.generate(m, "the dog", n_tokens=0),
+        "generate adds at least one token; n_tokens=0 was asked for",
+    ),
     "no layer": (lambda m: Site("z"), "'z' needs a layer, an int from 0 on, not None; write Site('z', 0)"),
     "negative layer": (lambda m: Site("z", -1), "'z' needs a layer, an int from 0 on, not -1; write Site('z', 0)"),
     "a layer too many": (lambda m: Site("embed", 0), "'embed' has no layer, but 0 was given; write Site('embed')"),
