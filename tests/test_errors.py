@@ -37,10 +37,6 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
         "unknown site kind 'resid_pots'; choose from embed, resid_pre, q, k, v, scores, pattern, z, attn_out, resid_mid, "
         "mlp_pre, mlp_post, mlp_out, resid_post, resid_final",
     ),
-    "a kind to read": (
-        lambda m: m.run("the dog", read=["resid_pre"]),
-        "what is read or edited is an interp.Site, not 'resid_pre'; write Site('resid_pre', 0)",
-    ),
     "nothing to generate": (
         lambda m: interp.generate(m, "the dog", n_tokens=0),
         "generate adds at least one token; n_tokens=0 was asked for",
