@@ -74,7 +74,7 @@ def patch(
         "metric": metric.name,
     }
     unit = "share restored" if normalize else f"change in {metric.name}"
-    return labelled(values.reshape(shape), unit, labels, model, **how, engine=swept.engine, passes=swept.passes)
+    return labelled(values.reshape(shape), unit, labels, model, **how, **swept.how)
 
 
 def _axes(site: Site, over: Sequence[str], roles: Sequence[str], shape: Sequence[int]) -> list[Sequence[int | str]]:

@@ -26,8 +26,10 @@ def replay(
     births: Sequence[Tensor],
     visits: Visits,
     starts: Int[Tensor, "step row"],
-) -> Float[Tensor, "row pos d_model"]:
+) -> tuple[Float[Tensor, "row pos d_model"], int]:
     """The residual stream that enters the final norm, for rows in the order of their birth.
+
+    With it comes the work done: how many tokens were run through how many blocks, their sum over the blocks.
 
     Args:
         births: For each block, and for the end, the prompts of which rows are born there.
@@ -39,7 +41,7 @@ def replay(
         for i, born in enumerate(births):
             rows.bear(i, born)
             rows.step(i)
-    return rows.resid
+    return rows.resid, rows.work
 
 
 class _Rows:
@@ -51,6 +53,7 @@ class _Rows:
         self.inside = {site: visit for site, visit in self.visits.items() if site.kind not in STREAM}
         self.resid = recording.stream[0][:0]
         self.prompts = starts.new_empty(0)
+        self.work = 0
         # The first position at which a row differs from its prompt so far. A gradient wants rows that do not, too.
         unchanged = torch.full_like(starts[0], recording.tokens.ids.shape[1])
         self.changed = starts[0].clone() if torch.is_grad_enabled() else unchanged
@@ -80,9 +83,11 @@ class _Rows:
         block, call, packing = self.blocks[i], self.recording.calls[i], self.recording.packing
         n = len(self.recording.tokens)
         if packing is None:
+            self.work += self.resid.shape[0] * self.resid.shape[1]
             self.resid = call.again(block, self.resid, lambda name, value: of_rows(name, value, self.prompts, n))
             return
         packing.turn_to(self.prompts, self._live(i))
+        self.work += len(packing.row)
         above = self.recording.stream[i + 1][self.prompts]
         if len(packing.row):
             out = call.again(block, packing.take(self.resid), lambda name, value: of_tokens(name, value, packing))
@@ -126,7 +131,8 @@ def _holds(model: Model, way: str, n: int) -> bool:
     wanted = model.run(variants, edits=edits, last_only=True).logits[:, -1]
     try:
         recording = record(model, tokens, (), packed=way == "packed")
-        logits = model.unembed(replay(model, recording, births, Visits(variants, (), edits), starts)[:, -1])
+        resid, _ = replay(model, recording, births, Visits(variants, (), edits), starts)
+        logits = model.unembed(resid[:, -1])
     except Exception:  # whatever a block raises when it is called so, it cannot be called so
         return False
     tolerance = 1e-4 if logits.dtype.itemsize >= 4 else 5e-2

@@ -35,11 +35,18 @@ class Swept:
         values: The metrics under each cell alone.
         engine: How the rows were run: from the block of their first edit on, or from the tokens.
         passes: Into how many runs the cells were packed.
+        work: How many tokens were run through how many blocks, their sum over the blocks: what a sweep costs.
     """
 
     values: Float[Tensor, "metric cell prompt"]
     engine: str
     passes: int
+    work: int
+
+    @property
+    def how(self) -> dict[str, str | int]:
+        """What belongs into a result's provenance."""
+        return {"engine": self.engine, "passes": self.passes, "work": self.work}
 
 
 def sweep(
@@ -76,20 +83,21 @@ def sweep(
     way = way_of(model) if max(births, default=-1) >= 0 else "full"
     recording = None if way == "full" else record(model, tokens, [edit.site for edit in edits], way == "packed")
     results: list[Tensor] = [torch.empty(0)] * len(cells)
-    passes = 0
+    passes = work = 0
     with bar(len(cells), "cells", progress) as advance, torch.set_grad_enabled(grad):
         for chunk in _chunks(births, max(1, size // len(tokens)), recording is not None):
             packed = _Packed(tokens, [cells[i] for i in chunk])
             if recording is None or births[chunk[0]] < 0:
                 values = packed.full(model, metrics, grad)
+                done = len(packed.tokens) * tokens.ids.shape[1] * model.shape.n_layers
             else:
-                values = packed.born(model, recording, [births[i] for i in chunk], metrics)
+                values, done = packed.born(model, recording, [births[i] for i in chunk], metrics)
             for i, value in zip(chunk, values.unbind(1)):
                 results[i] = value
-            passes += 1
+            passes, work = passes + 1, work + done
             advance(len(chunk))
     values = torch.stack(results, dim=1) if cells else torch.empty(len(metrics), 0, len(tokens))
-    return Swept(values, ENGINES[way], passes)
+    return Swept(values, ENGINES[way], passes, work)
 
 
 class _Packed:
@@ -108,15 +116,16 @@ class _Packed:
             rows = torch.arange(first, first + self.n, device=self.prompts.device)
         return replace(edit, at={"batch": rows, **edit.at})
 
-    def born(self, model: Model, recording: Recording, births: Sequence[int], metrics: Sequence[Metric]) -> Tensor:
-        """Metrics (metric, cell, prompt) of rows that are born at their block; births ascend."""
+    def born(
+        self, model: Model, recording: Recording, births: Sequence[int], metrics: Sequence[Metric]
+    ) -> tuple[Tensor, int]:
+        """Metrics (metric, cell, prompt) of rows that are born at their block, and the work; births ascend."""
         born = [self.prompts[: self.n * births.count(i)] for i in range(model.shape.n_layers + 1)]
         visits = Visits(self.tokens, (), self.edits)
-        resid = replay(model, recording, born, visits, self._starts(model.shape.n_layers))
+        resid, work = replay(model, recording, born, visits, self._starts(model.shape.n_layers))
         visits.finish()
-        return torch.stack(
-            [self._measure(metric, model.unembed(metric.position(self.tokens, resid))) for metric in metrics]
-        )
+        read = [model.unembed(metric.position(self.tokens, resid)) for metric in metrics]
+        return torch.stack([self._measure(metric, logits) for metric, logits in zip(metrics, read)]), work
 
     def _starts(self, n_layers: int) -> Int[Tensor, "step row"]:
         """For each block, and for the end, the first position that a row's edits from there on can change."""
