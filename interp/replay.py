@@ -25,7 +25,7 @@ def replay(
     recording: Recording,
     births: Sequence[Tensor],
     visits: Visits,
-    starts: Int[Tensor, "step row"],
+    reach: Int[Tensor, "step row"],
 ) -> tuple[Float[Tensor, "row pos d_model"], int]:
     """The residual stream that enters the final norm, for rows in the order of their birth.
 
@@ -34,9 +34,9 @@ def replay(
     Args:
         births: For each block, and for the end, the prompts of which rows are born there.
         visits: Edits of sites in the block of a row's birth or above.
-        starts: For each block, and for the end, the first position that an edit from there on can change in each row.
+        reach: The first position that a row's edits inside each block can change and, at last, that any of its edits can.
     """
-    rows = _Rows(model, recording, visits, starts)
+    rows = _Rows(model, recording, visits, reach)
     with model.hooked(rows.inside, recording.tokens.ids.shape[1], recording.packing):
         for i, born in enumerate(births):
             rows.bear(i, born)
@@ -47,16 +47,16 @@ def replay(
 class _Rows:
     """The rows of one replay, on their way up."""
 
-    def __init__(self, model: Model, recording: Recording, visits: Visits, starts: Tensor) -> None:
-        self.blocks, self.recording, self.starts = model.blocks, recording, starts
+    def __init__(self, model: Model, recording: Recording, visits: Visits, reach: Tensor) -> None:
+        self.blocks, self.recording, self.reach = model.blocks, recording, reach
         self.visits = {site: self._noting(site, visits[site]) for site in visits}
         self.inside = {site: visit for site, visit in self.visits.items() if site.kind not in STREAM}
         self.resid = recording.stream[0][:0]
-        self.prompts = starts.new_empty(0)
+        self.prompts = reach.new_empty(0)
         self.work = 0
         # The first position at which a row differs from its prompt so far. A gradient wants rows that do not, too.
-        unchanged = torch.full_like(starts[0], recording.tokens.ids.shape[1])
-        self.changed = starts[0].clone() if torch.is_grad_enabled() else unchanged
+        unchanged = torch.full_like(reach[-1], recording.tokens.ids.shape[1])
+        self.changed = reach[-1].clone() if torch.is_grad_enabled() else unchanged
 
     def _noting(self, site: Site, visit: Visit) -> Visit:
         def note(value: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ class _Rows:
 
     def _live(self, i: int) -> Tensor:
         """The tokens that block i may see changed: from the first changed position on, padding left out."""
-        first = torch.minimum(self.changed, self.starts[i])[: len(self.prompts)]
+        first = torch.minimum(self.changed, self.reach[i])[: len(self.prompts)]
         mask = self.recording.tokens.mask
         return (torch.arange(mask.shape[1], device=mask.device) >= first[:, None]) & mask[self.prompts].bool()
 
@@ -126,12 +126,12 @@ def _holds(model: Model, way: str, n: int) -> bool:
     variants = tokens.rows(prompts)
     top = model.shape.n_layers - 1
     edits = [Edit(Site("resid_pre", i), lambda x: 2 * x + 1, {"pos": pos}) for i, pos in ((0, 2), (top, 3))]
-    starts = torch.tensor([2, *[3] * top, 4], device=model.device)[:, None].expand(-1, len(prompts))
+    reach = torch.tensor([*[4] * (top + 1), 2], device=model.device)[:, None].expand(-1, len(prompts))
     births = [prompts, *[prompts[:0]] * len(model.blocks)]
     wanted = model.run(variants, edits=edits, last_only=True).logits[:, -1]
     try:
         recording = record(model, tokens, (), packed=way == "packed")
-        resid, _ = replay(model, recording, births, Visits(variants, (), edits), starts)
+        resid, _ = replay(model, recording, births, Visits(variants, (), edits), reach)
         logits = model.unembed(resid[:, -1])
     except Exception:  # whatever a block raises when it is called so, it cannot be called so
         return False

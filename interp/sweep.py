@@ -15,6 +15,7 @@ from interp.model import Model, Prompts
 from interp.progress import Progress, bar
 from interp.recording import Recording, record
 from interp.replay import replay, way_of
+from interp.sites import STREAM
 from interp.traces import Tokens
 from interp.visits import Visits
 
@@ -122,20 +123,22 @@ class _Packed:
         """Metrics (metric, cell, prompt) of rows that are born at their block, and the work; births ascend."""
         born = [self.prompts[: self.n * births.count(i)] for i in range(model.shape.n_layers + 1)]
         visits = Visits(self.tokens, (), self.edits)
-        resid, work = replay(model, recording, born, visits, self._starts(model.shape.n_layers))
+        resid, work = replay(model, recording, born, visits, self._reach(model.shape.n_layers))
         visits.finish()
         read = [model.unembed(metric.position(self.tokens, resid)) for metric in metrics]
         return torch.stack([self._measure(metric, logits) for metric, logits in zip(metrics, read)]), work
 
-    def _starts(self, n_layers: int) -> Int[Tensor, "step row"]:
-        """For each block, and for the end, the first position that a row's edits from there on can change."""
-        starts = np.full((n_layers + 1, len(self.cells), self.n), self.tokens.ids.shape[1])
+    def _reach(self, n_layers: int) -> Int[Tensor, "step row"]:
+        """The first position that a row's edits inside each block can change and, at last, that any of its edits can."""
+        reach = np.full((n_layers + 1, len(self.cells), self.n), self.tokens.ids.shape[1])
         for i, cell in enumerate(self.cells):
             for edit in cell:
                 first = edit.first(self.base)
-                upto = starts[: _step(edit, n_layers) + 1, i]
-                np.minimum(upto, first if isinstance(first, int) else first.cpu().numpy(), out=upto)
-        return torch.from_numpy(starts).flatten(1).to(self.prompts.device)
+                first = first if isinstance(first, int) else first.cpu().numpy()
+                reach[-1, i] = np.minimum(reach[-1, i], first)
+                if edit.site.layer is not None and edit.site.kind not in STREAM:
+                    reach[edit.site.layer, i] = np.minimum(reach[edit.site.layer, i], first)
+        return torch.from_numpy(reach).flatten(1).to(self.prompts.device)
 
     def full(self, model: Model, metrics: Sequence[Metric], grad: bool) -> Tensor:
         """Metrics (metric, cell, prompt) of rows that are run from their tokens on."""
