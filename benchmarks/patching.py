@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 import interp
-from interp import Model, Site, Tokens, edits, metrics, patching
+from interp import Model, Tokens, edits, metrics, patching
 from interp.metrics import Metric
 
 RESULTS = Path(__file__).parent / "results"

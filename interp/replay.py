@@ -34,7 +34,7 @@ def replay(
     Args:
         births: For each block, and for the end, the prompts of which rows are born there.
         visits: Edits of sites in the block of a row's birth or above.
-        reach: The first position that a row's edits inside each block can change and, at last, that any of its edits can.
+        reach: First positions that a row's edits inside each block can change and, at last, that any of its edits can.
     """
     rows = _Rows(model, recording, visits, reach)
     with model.hooked(rows.inside, recording.tokens.ids.shape[1], recording.packing):

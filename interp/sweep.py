@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ class Swept:
     work: int
 
     @property
-    def how(self) -> dict[str, str | int]:
+    def how(self) -> dict[str, Any]:
         """What belongs into a result's provenance."""
         return {"engine": self.engine, "passes": self.passes, "work": self.work}
 
@@ -129,12 +130,11 @@ class _Packed:
         return torch.stack([self._measure(metric, logits) for metric, logits in zip(metrics, read)]), work
 
     def _reach(self, n_layers: int) -> Int[Tensor, "step row"]:
-        """The first position that a row's edits inside each block can change and, at last, that any of its edits can."""
+        """First positions that a row's edits inside each block can change and, at last, that any of its edits can."""
         reach = np.full((n_layers + 1, len(self.cells), self.n), self.tokens.ids.shape[1])
         for i, cell in enumerate(self.cells):
             for edit in cell:
-                first = edit.first(self.base)
-                first = first if isinstance(first, int) else first.cpu().numpy()
+                first = np.asarray(torch.as_tensor(edit.first(self.base)).cpu())
                 reach[-1, i] = np.minimum(reach[-1, i], first)
                 if edit.site.layer is not None and edit.site.kind not in STREAM:
                     reach[edit.site.layer, i] = np.minimum(reach[edit.site.layer, i], first)
