@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
+import plotly.io
 import xarray as xr
 
 from interp import Model
@@ -67,8 +68,8 @@ def publish(
 def pictures(folder: Path, figures: Mapping[str, go.Figure]) -> str:
     """Write PNGs where a Chromium is found; one line that says what happened."""
     try:
-        for name, figure in figures.items():
-            figure.write_image(folder / f"{name}.png", width=900, scale=2)
+        files = [str(folder / f"{name}.png") for name in figures]
+        plotly.io.write_images(list(figures.values()), files, width=900, scale=2)  # one browser for all of them
     except Exception as error:  # kaleido raises its own, and what a browser raises
         return f"no PNG was written: {str(error).strip().splitlines()[0]}"
     return f"{len(figures)} PNG written"

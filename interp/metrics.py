@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.traces import Tokens, Trace
@@ -23,11 +23,14 @@ class Metric:
         name: What is measured.
         of: From logits (batch, vocab) to values (batch,).
         at: The position read: an index for all prompts, or the name of a role.
+        weights: Of a metric that is a weighted sum of a few logits: for n prompts on a device, the tokens and their
+            weights, (batch, n) each. A sweep then computes no other logits.
     """
 
     name: str
     of: Callable[[Float[Tensor, "batch vocab"]], Float[Tensor, " batch"]]
     at: int | str = -1
+    weights: Callable[[int, torch.device], tuple[Tensor, Tensor]] | None = None
 
     def __call__(self, trace: Trace) -> Float[Tensor, " batch"]:
         """One number for each prompt of a run."""
@@ -64,29 +67,34 @@ class Metric:
 
 def logit(token: Answers) -> Metric:
     """Logit of a next token, the mean if there are several."""
-    return Metric("logit", lambda logits: _mean_of(logits, token))
+    return _linear("logit", (token, 1.0))
 
 
 def logit_diff(right: Answers, wrong: Answers) -> Metric:
     """Logit of the right next token minus that of the wrong one; of several, the mean."""
-    return Metric("logit difference", lambda logits: _mean_of(logits, right) - _mean_of(logits, wrong))
+    return _linear("logit difference", (right, 1.0), (wrong, -1.0))
 
 
 def log_prob(token: Answers) -> Metric:
     """Log probability (nats) of a next token; of several, of any of them."""
-    return Metric("log probability", lambda logits: _chosen(logits.log_softmax(-1), token).logsumexp(-1))
+
+    def of(logits: Tensor) -> Tensor:
+        chosen, counts = _chosen(logits.log_softmax(-1), token)
+        return chosen.masked_fill(~counts, -torch.inf).logsumexp(-1)
+
+    return Metric("log probability", of)
 
 
 def prob(token: Answers) -> Metric:
     """Probability of a next token; of several, their sum."""
-    return Metric("probability", lambda logits: _chosen(logits.softmax(-1), token).sum(-1))
+    return Metric("probability", lambda logits: _sum_of(logits.softmax(-1), token))
 
 
 def prob_diff(right: Answers, wrong: Answers) -> Metric:
     """Probability of the right next tokens minus that of the wrong ones; -1 among the ids fills up unequal sets."""
     return Metric(
         "probability difference",
-        lambda logits: _chosen(p := logits.softmax(-1), right).sum(-1) - _chosen(p, wrong).sum(-1),
+        lambda logits: _sum_of(p := logits.softmax(-1), right) - _sum_of(p, wrong),
     )
 
 
@@ -103,23 +111,44 @@ def kl_from(reference: Float[Tensor, "batch vocab"]) -> Metric:
     return Metric("KL divergence", of)
 
 
-def _chosen(values: Tensor, token: Answers) -> Tensor:
-    """The values of some tokens, (batch, n); a token of -1 counts nothing."""
-    ids = torch.as_tensor(token, device=values.device)
+def _ids(token: Answers, n: int, device: torch.device) -> Int[Tensor, "batch answer"]:
+    """Answer tokens of n prompts; -1 fills up unequal numbers."""
+    ids = torch.as_tensor(token, device=device)
     if ids.is_floating_point() or ids.ndim > 2:
         raise ValueError(f"answers are token ids, one, (batch,) or (batch, n), not {ids.dtype} of {tuple(ids.shape)}")
     if ids.ndim == 0:
-        ids = ids.expand(len(values))
-    if ids.shape[0] != len(values):
-        raise ValueError(f"answers for {ids.shape[0]} prompts were given, but {len(values)} prompts were run")
+        ids = ids.expand(n)
+    if ids.shape[0] != n:
+        raise ValueError(f"answers for {ids.shape[0]} prompts were given, but {n} prompts were run")
     ids = ids[:, None] if ids.ndim == 1 else ids
     if not bool((ids >= 0).any(-1).all()) or int(ids.min()) < -1:
         raise ValueError("every prompt needs an answer: token ids from 0 on; -1 only fills up unequal numbers")
+    return ids
+
+
+def _chosen(values: Tensor, token: Answers) -> tuple[Tensor, Tensor]:
+    """The values of some tokens, (batch, answer), and which of them count."""
+    ids = _ids(token, len(values), values.device)
     if int(ids.max()) >= values.shape[-1]:
         raise ValueError(f"token {int(ids.max())} is outside the model's output vocabulary of {values.shape[-1]}")
-    return values.gather(-1, ids.clamp(min=0)) * (ids >= 0)
+    return values.gather(-1, ids.clamp(min=0)), ids >= 0
 
 
-def _mean_of(logits: Tensor, token: Answers) -> Tensor:
-    ids = torch.as_tensor(token, device=logits.device)
-    return _chosen(logits, token).sum(-1) / ((ids >= 0).sum(-1) if ids.ndim == 2 else 1)
+def _sum_of(values: Tensor, token: Answers) -> Tensor:
+    chosen, counts = _chosen(values, token)
+    return (chosen * counts).sum(-1)
+
+
+def _linear(name: str, *signed: tuple[Answers, float]) -> Metric:
+    """The sum of mean logits of answers, each times a factor."""
+
+    def weights(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        ids = [_ids(token, n, device) for token, _ in signed]
+        counts = [(some >= 0) / (some >= 0).sum(-1, keepdim=True) * factor for some, (_, factor) in zip(ids, signed)]
+        return torch.cat(ids, 1).clamp(min=0), torch.cat(counts, 1)
+
+    def of(logits: Tensor) -> Tensor:
+        ids, factors = weights(len(logits), logits.device)
+        return (_chosen(logits, ids)[0] * factors.to(logits)).sum(-1)
+
+    return Metric(name, of, weights=weights)

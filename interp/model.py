@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interp.edits import Edit
@@ -67,6 +67,10 @@ class Model(ABC):
     @abstractmethod
     def unembed(self, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch vocab"]:
         """Final norm and unembedding, as the model itself does it."""
+
+    def unembed_some(self, resid: Float[Tensor, "row d_model"], ids: Int[Tensor, "row n"]) -> Float[Tensor, "row n"]:
+        """Some of the logits, other ones in each row; a backend overrides it where the others need not be computed."""
+        return self.unembed(resid).gather(-1, ids)
 
     @property
     def blocks(self) -> Sequence[nn.Module]:

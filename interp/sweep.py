@@ -126,8 +126,16 @@ class _Packed:
         visits = Visits(self.tokens, (), self.edits)
         resid, work = replay(model, recording, born, visits, self._reach(model.shape.n_layers))
         visits.finish()
-        read = [model.unembed(metric.position(self.tokens, resid)) for metric in metrics]
-        return torch.stack([self._measure(metric, logits) for metric, logits in zip(metrics, read)]), work
+        return torch.stack(
+            [self._decode(metric, model, metric.position(self.tokens, resid)) for metric in metrics]
+        ), work
+
+    def _decode(self, metric: Metric, model: Model, resid: Float[Tensor, "row d_model"]) -> Tensor:
+        """A metric of the final residual stream; of logits, only those that it needs."""
+        if metric.weights is None:
+            return self._measure(metric, model.unembed(resid))
+        ids, weights = (x.repeat(len(self.cells), 1) for x in metric.weights(self.n, resid.device))
+        return (model.unembed_some(resid, ids) * weights.to(resid)).sum(-1).unflatten(0, (len(self.cells), self.n))
 
     def _reach(self, n_layers: int) -> Int[Tensor, "step row"]:
         """First positions that a row's edits inside each block can change and, at last, that any of its edits can."""

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 ATTENTION_KINDS = ("q", "k", "v", "scores", "pattern", "z")  # seen through the attention interface, in any family
@@ -151,14 +152,20 @@ def merge(value: Tensor, like: Tensor) -> Tensor:
     return value.reshape(like.shape)
 
 
-def unembed(module: nn.Module, family: Family, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch vocab"]:
-    """Final norm, unembedding, and what a family does to its logits after that."""
+def unembed(
+    module: nn.Module,
+    family: Family,
+    resid: Float[Tensor, "*batch d_model"],
+    ids: Int[Tensor, "*batch n"] | None = None,
+) -> Float[Tensor, "*batch vocab"]:
+    """Final norm, unembedding, and what a family does to its logits after that; of some tokens, if they are given."""
     config: Any = module.config
     norm = _submodule(module, family.final_norm)
     normed = resid if norm is None else norm(resid)
     project_out = _submodule(module, family.blocks.rpartition(".")[0] + ".project_out")
     head: Any = module.get_output_embeddings()  # type: ignore[operator]
-    logits = head(normed if project_out is None else project_out(normed))
+    normed = normed if project_out is None else project_out(normed)
+    logits = head(normed) if ids is None else _some(head, normed, ids)
     if scale := getattr(config, "logit_scale", None):
         logits = logits * scale
     if scaling := getattr(config, "logits_scaling", None):
@@ -166,6 +173,16 @@ def unembed(module: nn.Module, family: Family, resid: Float[Tensor, "*batch d_mo
     if cap := getattr(config, "final_logit_softcapping", None):
         logits = cap * (logits / cap).tanh()
     return logits
+
+
+def _some(head: Any, normed: Tensor, ids: Tensor) -> Tensor:
+    """A few outputs of the last matrix, other ones in each row."""
+    if type(head) is not nn.Linear:
+        return head(normed).gather(-1, ids)
+    if int(ids.max()) >= len(head.weight):
+        raise ValueError(f"token {int(ids.max())} is outside the model's output vocabulary of {len(head.weight)}")
+    logits = torch.einsum("...d, ...nd -> ...n", normed, head.weight[ids])
+    return logits if head.bias is None else logits + head.bias[ids]
 
 
 def _submodule(module: nn.Module, path: str) -> nn.Module | None:

@@ -56,6 +56,9 @@ class HuggingFaceModel(Model):
     def unembed(self, resid: Tensor) -> Tensor:
         return unembed(self.module, self._layout.family, resid)
 
+    def unembed_some(self, resid: Tensor, ids: Tensor) -> Tensor:
+        return unembed(self.module, self._layout.family, resid, ids)
+
 
 @dataclass(frozen=True)
 class _Hooks:
