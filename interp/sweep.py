@@ -63,8 +63,8 @@ def sweep(
     """Metrics under each cell, a set of edits, alone; every cell is a row for each prompt.
 
     Args:
-        budget: Bytes that the activations of one pass may take; by default a quarter of the free memory, and at most
-            256 MiB, for larger passes are no faster.
+        budget: Bytes that the activations of one pass may take, though a cell is never split; by default a quarter of
+            the free memory, at most 256 MiB on a CPU and 8 GiB on a GPU, for larger passes are no faster.
         grad: Keep the graph, so that gradients reach the tensors that the edits were made of.
         progress: Called with the number of cells done and of all; by default a bar where someone is watching.
 
@@ -191,7 +191,9 @@ def _bytes_per_row(model: Model, tokens: Tokens, grad: bool) -> int:
 
 def _free(device: torch.device) -> int:
     if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
+        return min(torch.cuda.mem_get_info(device)[0] // 4, 2**33)
+    try:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):  # not every system tells
+        return 2**28
     return min(free // 4, 2**28)
