@@ -5,6 +5,7 @@ from interp import components as components
 from interp import edits as edits
 from interp import effects as effects
 from interp import english as english
+from interp import interactions as interactions
 from interp import lens as lens
 from interp import metrics as metrics
 from interp import patching as patching
