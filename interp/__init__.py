@@ -1,8 +1,11 @@
 """Mechanistic interpretability of small language models: run, read, edit, measure."""
 
 from interp import attribution as attribution
+from interp import components as components
 from interp import edits as edits
+from interp import effects as effects
 from interp import english as english
+from interp import interactions as interactions
 from interp import lens as lens
 from interp import metrics as metrics
 from interp import patching as patching

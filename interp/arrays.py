@@ -45,15 +45,20 @@ def labelled(
         "dtype": str(model.dtype),
         "device": str(model.device),
     }
-    attrs |= {key: value if isinstance(value, str | int | float) else json.dumps(value) for key, value in how.items()}
-    attrs["checks"] = json.dumps([asdict(check) for check in checks])
+    attrs |= attach(checks, how)
     return xr.DataArray(
         wide.numpy(), dims=tuple(coords), coords={axis: list(labels) for axis, labels in coords.items()}, name=name,
         attrs=attrs,
     )  # fmt: skip
 
 
-def checks_of(array: xr.DataArray) -> list[Check]:
+def attach(checks: Sequence[Check], how: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes that say how something was made and whether to believe it, as plain values."""
+    plain = {key: value if isinstance(value, str | int | float) else json.dumps(value) for key, value in how.items()}
+    return plain | {"checks": json.dumps([asdict(check) for check in checks])}
+
+
+def checks_of(array: xr.DataArray | xr.Dataset) -> list[Check]:
     """The checks that an array carries."""
     return [Check(**row) for row in json.loads(array.attrs.get("checks", "[]"))]
 

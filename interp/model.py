@@ -73,6 +73,11 @@ class Model(ABC):
         return self.unembed(resid).gather(-1, ids)
 
     @property
+    def logit_cap(self) -> float | None:
+        """The bound of soft-capped logits, which are cap * tanh(logits / cap); None where there is no cap."""
+        return None
+
+    @property
     def blocks(self) -> Sequence[nn.Module]:
         """The blocks, if they can be called one by one under `hooked`; none if this backend cannot do so."""
         return ()

@@ -53,6 +53,10 @@ class HuggingFaceModel(Model):
     def packs(self) -> bool:
         return self._layout.family.interface
 
+    @property
+    def logit_cap(self) -> float | None:
+        return getattr(self.module.config, "final_logit_softcapping", None)
+
     def unembed(self, resid: Tensor) -> Tensor:
         return unembed(self.module, self._layout.family, resid)
 

@@ -112,6 +112,10 @@ class NnsightModel(Model):
             visits.seen[site] = seen[str(site)][-1].to(self.device)
         return seen["logits"].to(self.device)
 
+    @property
+    def logit_cap(self) -> float | None:
+        return getattr(self.module.config, "final_logit_softcapping", None)
+
     def unembed(self, resid: Tensor) -> Tensor:
         if any(parameter.is_meta for parameter in self.module.parameters()):
             raise ValueError(f"the weights of {self.name} are on the server only, so nothing can be unembedded here")

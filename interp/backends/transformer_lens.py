@@ -98,8 +98,13 @@ class TransformerLensModel(Model):
         norm: Any = getattr(self.module, "ln_final", None)
         bridge: Any = self.module
         logits = bridge.unembed(resid if norm is None else norm(resid))
+        cap = self.logit_cap
+        return logits if cap is None else cap * (logits / cap).tanh()
+
+    @property
+    def logit_cap(self) -> float | None:
         cap = getattr(self.module.cfg, "output_logits_soft_cap", None) or -1.0
-        return cap * (logits / cap).tanh() if cap > 0 else logits
+        return cap if cap > 0 else None
 
     def _logits(self, ids: Tensor, mask: Tensor, hooks: list) -> Tensor:
         bridge: Any = self.module
