@@ -94,6 +94,22 @@ def test_all_edges_out_of_a_node_are_its_activation_patch(family):
         assert_close(torch.tensor(found.sel(set=name).values), patched, atol=1e-9, rtol=0)
 
 
+def test_all_edges_into_a_reader_are_the_patch_of_what_it_makes(family):
+    model = model_of(family)
+    clean, corrupt = pair(model)
+    names = circuits.graph(model)
+    group = "H" if model.shape.n_kv_heads == model.shape.n_heads else "KV"
+    nodes = {"mlp1": (Site("mlp_out", 1), {}), f"L1{group}1.v": (Site("v", 1), {"head": 1})}
+    if family != "olmo2":  # its queries and keys pass a norm over all heads
+        nodes |= {"L1H2.q": (Site("q", 1), {"head": 2}), f"L1{group}0.k": (Site("k", 1), {"head": 0})}
+    sets = {name: names.mask([("*", name)]) for name in nodes}
+    found = circuits.patch_edges(model, clean, corrupt, sets, METRIC)
+    trace, low = model.run(clean, read=[site for site, _ in nodes.values()]), METRIC(model.run(corrupt))
+    for name, (site, at) in nodes.items():
+        patched = METRIC(model.run(corrupt, edits=[edits.copy(trace, site, **at)])) - low
+        assert_close(torch.tensor(found.sel(set=name).values), patched, atol=1e-9, rtol=0)
+
+
 @pytest.mark.parametrize("dtype", EXACT)
 def test_eap_is_the_gradient_of_the_mask_at_zero(family, dtype):
     model = model_of(family, dtype)
