@@ -1,6 +1,7 @@
 """Mechanistic interpretability of small language models: run, read, edit, measure."""
 
 from interp import attribution as attribution
+from interp import circuits as circuits
 from interp import components as components
 from interp import edits as edits
 from interp import effects as effects

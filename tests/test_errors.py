@@ -8,7 +8,21 @@ import tiny
 import torch
 
 import interp
-from interp import Edit, Site, attribution, edits, lens, metrics, patching, plots, probing, stats, steering, tasks
+from interp import (
+    Edit,
+    Site,
+    attribution,
+    circuits,
+    edits,
+    lens,
+    metrics,
+    patching,
+    plots,
+    probing,
+    stats,
+    steering,
+    tasks,
+)
 from interp.traces import Tokens
 from interp.zoo import corpus
 
@@ -25,6 +39,18 @@ def _train_mode(model: interp.Model) -> None:
 def _patch(m: interp.Model, metric: metrics.Metric | None = None, sites=(RESID,), **more) -> object:
     task = tasks.ioi(m, n=2)
     return patching.patch(m, task.clean, task.corrupt, sites, metric or task.logit_diff, **more)
+
+
+def _adapted() -> torch.nn.Module:
+    module = tiny.build("gpt2")
+    attention = module.transformer.h[0].attn
+    attention.c_proj = torch.nn.Sequential(attention.c_proj).eval()
+    return module
+
+
+def _edges(m: interp.Model, mask: torch.Tensor | None = None, **more) -> object:
+    sets = {"mine": circuits.graph(m).mask() if mask is None else mask}
+    return circuits.patch_edges(m, "the dog", "the cat", sets, metrics.logit(4), **more)
 
 
 def _probe(m: interp.Model, labels=(True, False, True, False), site: Site = RESID, **more) -> object:
@@ -273,6 +299,83 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
     "no pair in the split": (
         lambda m: corpus.draw_pair(random.Random(0), "test", ("a", "c")),
         "no combination of words from pools of 2 and 2 was found in split 'test'; give more words, or split=None",
+    ),
+    "no such edge": (
+        lambda m: circuits.graph(m).mask([("L3H0", "L1H0.q")]),
+        "no edge goes from 'L3H0' to 'L1H0.q'; writers are embed, L0H0, … mlp3, readers L0H0.q, … mlp3, logits, and a writer "
+        "comes before its reader",
+    ),
+    "mask of another graph": (
+        lambda m: _edges(m, torch.ones(3, 4)),
+        "a mask of edges is (writer, reader) (21, 53) or (pos, writer, reader) (3, 21, 53); 'mine' is (3, 4)",
+    ),
+    "mask on no edge": (
+        lambda m: _edges(m, torch.ones(21, 53)),
+        "the mask 'mine' is not 0 from 'L0H0' to 'L0H0.q', where there is no edge; multiply it by graph.precedes",
+    ),
+    "mask of NaN": (
+        lambda m: _edges(m, torch.full((21, 53), float("nan"))),
+        "the mask 'mine' holds numbers that are not finite; 0 leaves an edge as it is",
+    ),
+    "no sets of edges": (
+        lambda m: circuits.patch_edges(m, "the dog", "the cat", {}, metrics.logit(4)),
+        "no set of edges was given; give some by name, such as {'all': graph(model).mask()}",
+    ),
+    "sets of edges of two kinds": (
+        lambda m: circuits.patch_edges(
+            m, "the dog", "the cat", {"a": torch.zeros(21, 53), "b": torch.zeros(3, 21, 53)}, metrics.logit(4)
+        ),
+        "some sets of edges have positions and others have none; try them in two calls",
+    ),
+    "no edges to try": (
+        lambda m: circuits.patch_each_edge(m, "the dog", "the cat", metrics.logit(4), torch.zeros(21, 53)),
+        "no edge was chosen to be tried; give a mask with 1 on some, such as graph(model).mask([('*', 'logits')])",
+    ),
+    "unknown direction": (
+        lambda m: _edges(m, direction="backwards"),
+        "unknown direction 'backwards'; choose from denoising, noising",
+    ),
+    "edges of different lengths": (
+        lambda m: circuits.eap(m, "the dog", "the big dog", metrics.logit(4)),
+        "clean and corrupt must be aligned token by token; their shapes are (1, 3) and (1, 4)",
+    ),
+    "edges of different padding": (
+        lambda m: circuits.eap(m, (IDS, torch.ones_like(IDS)), (IDS, torch.tensor([[0, 1, 1]])), metrics.logit(4)),
+        "clean and corrupt must be aligned token by token; their padding differs",
+    ),
+    "edges over heads": (
+        lambda m: circuits.eap(m, "the dog", "the cat", metrics.logit(4), over=["head"]),
+        "edges are scored by writer and reader and, with over=['pos'], by position; not over ['head']",
+    ),
+    "edges without a gradient": (
+        lambda m: circuits.eap(
+            m, "the dog", "the cat", metrics.Metric("rank", lambda logits: logits.argmax(-1).float())
+        ),
+        "rank has no gradient; make it of differentiable operations on the logits",
+    ),
+    "a path of edges without steps": (
+        lambda m: circuits.eap_ig(m, "the dog", "the cat", metrics.logit(4), steps=0),
+        "the path needs at least one step; steps=0 was given",
+    ),
+    "edges of a family without a row": (
+        lambda m: circuits.graph(interp.load(tiny.build("cohere"))),
+        "it is not known how 'cohere' reads its residual stream; add `reads=` to a row FAMILIES['cohere'] in "
+        "interp/backends/families.py",
+    ),
+    "edges of post-norm blocks": (
+        lambda m: circuits.graph(interp.load(tiny.build("opt", do_layer_norm_before=False))),
+        "in OPTForCausalLM a norm follows each sum, so that its stream is not the sum of what is written to it, and there "
+        "are no edges to tell apart",
+    ),
+    "edges of an adapter": (
+        lambda m: circuits.graph(interp.load(_adapted())),
+        "attn.c_proj is a Sequential, not a plain matrix, so that its heads cannot be told apart; merge adapters and undo "
+        "quantisation first",
+    ),
+    "edges of a bridge": (
+        lambda m: circuits.graph(interp.load(tiny.build("gpt2"), backend="transformer_lens")),
+        "edges are had on the huggingface backend alone, and GPT2LMHeadModel runs on transformer_lens; load the Hugging Face "
+        "model itself with interp.load(module)",
     ),
     "heatmap of three axes": (
         lambda m: plots.heatmap(_patch(m, over=["pos"])),

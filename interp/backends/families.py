@@ -1,7 +1,7 @@
 """Where each model family keeps its sites, in Hugging Face's modules: one row a family."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -27,6 +27,26 @@ class Tap:
     heads: bool = False
 
 
+@dataclass(frozen=True)
+class Reads:
+    """How a block's attention and MLP read the residual stream, and where heads write to it; paths from the block.
+
+    Attributes:
+        projections: What makes queries, keys and values: a matrix each, or one for all three.
+        mlp: The module whose input is what the MLP reads.
+        out: The last matrix of attention, whose input is `z`; empty where a norm stands between it and the stream.
+        attn_norm, mlp_norm: The norm through which each reads the stream; empty if it reads the stream itself.
+        layout: The order of part (q, k, v), head and feature in what one matrix for all three returns.
+    """
+
+    projections: tuple[str, ...]
+    mlp: str = "mlp"
+    out: str = ""
+    attn_norm: str = "input_layernorm"
+    mlp_norm: str = "post_attention_layernorm"
+    layout: str = "part head d"
+
+
 Stream = Callable[[Any], str]  # of a config: "sequential", "parallel" or "post-norm"
 
 
@@ -42,6 +62,7 @@ class Family:
         taps: Where the other sites of a block are, paths from the block.
         stream: How attention and MLP share the residual stream: one after the other, side by side, or with a norm after
             each sum (then there is neither a `resid_mid` nor a sum to check).
+        reads: How the residual stream is read, if it is known.
         interface: Whether attention goes through transformers' attention interface.
         adds_in_place: Whether a block may write into what its parts return.
     """
@@ -52,6 +73,7 @@ class Family:
     attention: str
     taps: Mapping[str, Tap]
     stream: Stream = field(default=lambda config: "sequential")
+    reads: Reads | None = None
     interface: bool = True
     adds_in_place: bool = False
 
@@ -61,37 +83,49 @@ def _mlp(attn_out: str, pre: str, post: str, mlp_out: str | None = None, **more:
     return taps | {"mlp_out": Tap(mlp_out or post)} | more
 
 
+_QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+
 GPT2 = Family(
-    "transformer.wte", "transformer.h", "transformer.ln_f", "attn", _mlp("attn.c_proj", "mlp.c_fc", "mlp.c_proj")
-)
+    "transformer.wte", "transformer.h", "transformer.ln_f", "attn",
+    _mlp("attn.c_proj", "mlp.c_fc", "mlp.c_proj"),
+    reads=Reads(("attn.c_attn",), out="attn.c_proj", attn_norm="ln_1", mlp_norm="ln_2"),
+)  # fmt: skip
 LLAMA = Family(
     "model.embed_tokens", "model.layers", "model.norm", "self_attn",
     _mlp("self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj"),
+    reads=Reads(_QKV, out="self_attn.o_proj"),
 )  # fmt: skip
 GEMMA2 = Family(  # a norm stands between each part's last matrix and the stream
     "model.embed_tokens", "model.layers", "model.norm", "self_attn",
     _mlp("post_attention_layernorm", "mlp.gate_proj", "mlp.down_proj", "post_feedforward_layernorm"),
+    reads=Reads(_QKV, mlp_norm="pre_feedforward_layernorm"),
 )  # fmt: skip
+OLMO2 = replace(GEMMA2, reads=Reads(_QKV, attn_norm="", mlp_norm=""))
 GPT_NEOX = Family(
     "gpt_neox.embed_in", "gpt_neox.layers", "gpt_neox.final_layer_norm", "attention",
     _mlp("attention.dense", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),
     stream=lambda config: "parallel" if config.use_parallel_residual else "sequential",
+    reads=Reads(("attention.query_key_value",), out="attention.dense", layout="head part d"),
 )  # fmt: skip
 PHI = Family(
     "model.embed_tokens", "model.layers", "model.final_layernorm", "self_attn",
     _mlp("self_attn.dense", "mlp.fc1", "mlp.fc2"),
     stream=lambda config: "parallel",
+    reads=Reads(_QKV, out="self_attn.dense", mlp_norm="input_layernorm"),
 )  # fmt: skip
 OPT = Family(  # scales its queries before attention sees them, so `q` is taken at the projection
     "model.decoder.embed_tokens", "model.decoder.layers", "model.decoder.final_layer_norm", "self_attn",
     _mlp("self_attn.out_proj", "fc1", "fc2", q=Tap("self_attn.q_proj", heads=True)),
     stream=lambda config: "sequential" if config.do_layer_norm_before else "post-norm",
+    reads=Reads(
+        _QKV, "fc1", out="self_attn.out_proj", attn_norm="self_attn_layer_norm", mlp_norm="final_layer_norm"
+    ),
 )  # fmt: skip
 
 # Keyed by Hugging Face's `config.model_type`. A family that is not here is looked for by structure (structure.py).
 FAMILIES: dict[str, Family] = {
     "gpt2": GPT2, "gpt_neox": GPT_NEOX, "llama": LLAMA, "mistral": LLAMA, "qwen2": LLAMA, "qwen3": LLAMA,
-    "gemma": LLAMA, "gemma2": GEMMA2, "olmo": LLAMA, "olmo2": GEMMA2, "opt": OPT, "phi": PHI,
+    "gemma": LLAMA, "gemma2": GEMMA2, "olmo": LLAMA, "olmo2": OLMO2, "opt": OPT, "phi": PHI,
 }  # fmt: skip
 
 
@@ -160,9 +194,9 @@ def unembed(
 ) -> Float[Tensor, "*batch vocab"]:
     """Final norm, unembedding, and what a family does to its logits after that; of some tokens, if they are given."""
     config: Any = module.config
-    norm = _submodule(module, family.final_norm)
+    norm = submodule(module, family.final_norm)
     normed = resid if norm is None else norm(resid)
-    project_out = _submodule(module, family.blocks.rpartition(".")[0] + ".project_out")
+    project_out = submodule(module, family.blocks.rpartition(".")[0] + ".project_out")
     head: Any = module.get_output_embeddings()  # type: ignore[operator]
     normed = normed if project_out is None else project_out(normed)
     logits = head(normed) if ids is None else _some(head, normed, ids)
@@ -185,8 +219,9 @@ def _some(head: Any, normed: Tensor, ids: Tensor) -> Tensor:
     return logits if head.bias is None else logits + head.bias[ids]
 
 
-def _submodule(module: nn.Module, path: str) -> nn.Module | None:
+def submodule(module: nn.Module, path: str) -> nn.Module | None:
+    """The module at a path; None if there is none, or no path."""
     try:
-        return module.get_submodule(path)
+        return module.get_submodule(path) if path else None
     except AttributeError:
         return None

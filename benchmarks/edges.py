@@ -1,0 +1,157 @@
+"""Edge attribution of every edge, against TransformerLens; run as `python -m benchmarks.edges`.
+
+Random weights, one pair of prompts of 15 tokens that differ in the tenth, one thread, CPU seconds. Peak memory is of
+a process of its own for each side; time and the largest difference between the scores are had in one process. The model
+alone, a forward pass for one prompt and one with a backward pass for the other, says how much of the time is its own.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+import interp
+from interp import circuits, metrics
+
+OUT = Path(__file__).parent / "results" / "edges.md"
+N_POS, RIGHT, WRONG = 15, 100, 200
+SIZES = {"GPT-2 small": {}, "12 layers, 12 heads, d_model 96": {"n_embd": 96}}
+
+
+def module(size: str) -> GPT2LMHeadModel:
+    """The model that both sides are given."""
+    torch.manual_seed(0)
+    return GPT2LMHeadModel(GPT2Config(**SIZES[size])).eval()
+
+
+def prompts() -> tuple[torch.Tensor, torch.Tensor]:
+    """A clean and a corrupt prompt that differ in one token."""
+    clean = torch.randint(0, 50257, (1, N_POS), generator=torch.Generator().manual_seed(1))
+    corrupt = clean.clone()
+    corrupt[0, 9] = (clean[0, 9] + 1) % 50257
+    return clean, corrupt
+
+
+def ours(size: str) -> Callable[[], Any]:
+    """Edge attribution at every position, by this library."""
+    model = interp.load(module(size))
+    metric = metrics.logit_diff(RIGHT, WRONG)
+    return lambda: circuits.eap(model, *prompts(), metric, over=["pos"])
+
+
+def theirs(size: str) -> Callable[[], Any]:
+    """The same by TransformerLens."""
+    from transformer_lens.tools.analysis import EdgeAttributionConfig, attribution_patch
+
+    bridge: Any = interp.load(module(size), backend="transformer_lens").module
+    metric = lambda logits: logits[0, -1, RIGHT] - logits[0, -1, WRONG]
+    return lambda: attribution_patch(bridge, *prompts(), metric, EdgeAttributionConfig(granularity="edge"))
+
+
+def plain(size: str) -> Callable[[], Any]:
+    """Nothing but the model, the floor of both: a forward pass without a gradient, and one with a backward pass."""
+    model = module(size).requires_grad_(False)
+
+    def run() -> None:
+        clean, corrupt = prompts()
+        with torch.no_grad():
+            model(input_ids=clean, use_cache=False, logits_to_keep=1)
+        embedded = model.get_input_embeddings()(corrupt).requires_grad_()
+        logits = model(inputs_embeds=embedded, use_cache=False, logits_to_keep=1).logits
+        torch.autograd.grad(logits[0, -1, RIGHT] - logits[0, -1, WRONG], embedded)
+
+    return run
+
+
+SIDES = {"this library": ours, "TransformerLens": theirs, "the model alone": plain}
+
+
+def seconds(call: Callable[[], Any], repeats: int) -> float:
+    """The least CPU time of several calls, after one that is not counted."""
+    call()
+    times = []
+    for _ in range(repeats):
+        start = process_time()
+        call()
+        times.append(process_time() - start)
+    return min(times)
+
+
+def largest_difference(scores: Any, edges: dict) -> tuple[int, float, float]:
+    """How many edges both sides score, the largest difference, and the largest score."""
+    at = lambda names: {name: i for i, name in enumerate(names)}
+    writers, readers, values = at(scores.writer.values), at(scores.reader.values), scores.values[0]
+    worst = largest = 0.0
+    for (writer, reader), value in edges.items():
+        one = values[reader.position, writers[name_of(writer)], readers[name_of(reader)]]
+        worst, largest = max(worst, abs(one - value)), max(largest, abs(value))
+    if len(edges) != int((~scores.isnull()).sum()):
+        raise RuntimeError(f"{len(edges)} edges there, {int((~scores.isnull()).sum())} here")
+    return len(edges), float(worst), float(largest)
+
+
+def name_of(node: Any) -> str:
+    """Our name for one of TransformerLens's nodes."""
+    if node.kind in ("embed", "logits"):
+        return str(node.kind)
+    if node.kind in ("mlp_out", "mlp_in"):
+        return f"mlp{node.layer}"
+    head = f"L{node.layer}H{node.head}"
+    return head if node.kind == "attn_head_out" else f"{head}.{node.kind[0]}"
+
+
+def peak_memory(side: str) -> float:
+    """Peak resident memory (MiB) of a process that makes GPT-2 small and calls one side once."""
+    command = [sys.executable, "-m", "benchmarks.edges", side]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return float(json.loads(out.splitlines()[-1]))
+
+
+def table(size: str, memory: dict[str, float]) -> list[str]:
+    """Times and differences at one size of model, as lines of a table."""
+    calls = {side: make(size) for side, make in SIDES.items()}
+    n, worst, largest = largest_difference(calls["this library"](), calls["TransformerLens"]().edge_scores)
+    times = {side: seconds(call, repeats=3) for side, call in calls.items()}
+    ratio = times["TransformerLens"] / times["this library"]
+    return [
+        f"## {size}",
+        "",
+        "| | CPU s | peak memory (MiB) |",
+        "|---|---|---|",
+        *(f"| {side} | {times[side]:.3f} | {memory.get(side, float('nan')):.0f} |" for side in times),
+        "",
+        f"{ratio:.0f} times faster than TransformerLens on {n:,} scores (edges x positions). The largest difference is",
+        f"{worst:.1e}, the largest score {largest:.1e}.",
+        "",
+    ]
+
+
+def run() -> str:
+    """Measure, and write the tables."""
+    memory = {side: peak_memory(side) for side in SIDES}  # first: a process inherits the peak of the one that starts it
+    head = [
+        f"# All edges, {N_POS} tokens",
+        "",
+        f"`python -m benchmarks.edges`: torch {torch.__version__}, one thread.",
+        "",
+    ]
+    lines = [*head, *(line for size in SIZES for line in table(size, memory if size == "GPT-2 small" else {}))]
+    OUT.parent.mkdir(exist_ok=True)
+    OUT.write_text("\n".join(lines).replace("| nan |", "| |"))
+    return OUT.read_text()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    if len(sys.argv) > 1:
+        SIDES[sys.argv[1]]("GPT-2 small")()
+        print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+    else:
+        print(run())

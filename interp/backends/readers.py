@@ -1,0 +1,156 @@
+"""Where a Hugging Face model writes to its residual stream and reads it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from interp.backends.families import FAMILIES, Family, Reads, submodule
+from interp.graph import Graph
+from interp.model import Model
+
+
+@dataclass(frozen=True)
+class Projection:
+    """One matrix that makes queries, keys or values of the normed stream, or all three.
+
+    Attributes:
+        readers: Which of a layer's readers it makes: places in the order queries, keys, values.
+        parts: How many of the three it makes.
+        layout: The order of part, head and feature in what it returns.
+    """
+
+    module: nn.Module
+    readers: slice
+    parts: int
+    layout: str
+    d_head: int
+
+    def split(self, features: Float[Tensor, "row pos features"]) -> Float[Tensor, "row pos reader d_head"]:
+        """What the matrix returns, by reader."""
+        return self._by_reader(f"row pos ({self.layout}) -> row pos (part head) d", features)
+
+    def merge(self, heads: Float[Tensor, "row pos reader d_head"]) -> Float[Tensor, "row pos features"]:
+        """The inverse of `split`."""
+        return self._by_reader(f"row pos (part head) d -> row pos ({self.layout})", heads)
+
+    def of(self, normed: Float[Tensor, "row reader pos d_model"]) -> Float[Tensor, "row pos features"]:
+        """What the matrix returns if each reader is given a stream of its own."""
+        heads = torch.einsum("brpd,red->bpre", normed, self._weight)
+        bias: Any = self.module.bias
+        if bias is not None:
+            heads = heads + self._by_reader(f"({self.layout}) -> (part head) d", bias)
+        return self.merge(heads)
+
+    def pull_back(self, grad: Float[Tensor, "row pos features"]) -> Float[Tensor, "row reader pos d_model"]:
+        """The gradient at each reader's normed stream, of that at what the matrix returns."""
+        return torch.einsum("bpre,red->brpd", self.split(grad), self._weight)
+
+    @property
+    def _weight(self) -> Float[Tensor, "reader d_head d_model"]:
+        return self._by_reader(f"({self.layout}) d_model -> (part head) d d_model", _rows(self.module))
+
+    def _by_reader(self, pattern: str, tensor: Tensor) -> Tensor:
+        return rearrange(tensor, pattern, part=self.parts, d=self.d_head)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The modules of one block that read the residual stream or write to it; a norm that it lacks is None."""
+
+    block: nn.Module
+    projections: tuple[Projection, ...]
+    attn_norm: nn.Module | None
+    mlp: nn.Module
+    mlp_norm: nn.Module | None
+    out: nn.Module | None
+    attn_out: nn.Module
+    mlp_out: nn.Module
+
+    def heads(self, z: Float[Tensor, "row pos z"], n_heads: int) -> Float[Tensor, "row head pos d_model"]:
+        """What each head adds to the stream; the bias belongs to none."""
+        assert self.out is not None
+        weight = rearrange(_rows(self.out), "d_model (head d) -> head d d_model", head=n_heads)
+        return torch.einsum("bphe,hed->bhpd", z.unflatten(-1, (n_heads, -1)), weight)
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """All layers of a model, and the graph of what writes and what reads in them."""
+
+    graph: Graph
+    layers: tuple[Layer, ...]
+    final_norm: nn.Module
+
+
+def wiring_of(model: Model) -> Wiring:
+    """Where a model's writers and readers are.
+
+    Raises:
+        ValueError: A backend whose modules are not Hugging Face's; a family whose row does not say how its stream is
+            read; a model whose stream is not the sum of what is written to it.
+    """
+    if model.backend != "huggingface":
+        raise ValueError(
+            f"edges are had on the huggingface backend alone, and {model.name} runs on {model.backend}; load the "
+            f"Hugging Face model itself with interp.load(module)"
+        )
+    config: Any = model.module.config
+    family = FAMILIES.get(config.model_type)
+    if family is None or family.reads is None:
+        raise ValueError(
+            f"it is not known how {config.model_type!r} reads its residual stream; add `reads=` to a row "
+            f"FAMILIES[{config.model_type!r}] in interp/backends/families.py"
+        )
+    stream = family.stream(config)
+    if stream == "post-norm" or (final := submodule(model.module, family.final_norm)) is None:
+        raise ValueError(
+            f"in {model.name} a norm follows each sum, so that its stream is not the sum of what is written to it, and "
+            f"there are no edges to tell apart"
+        )
+    shape, blocks = model.shape, model.blocks
+    graph = Graph(shape.n_layers, shape.n_heads, shape.n_kv_heads, stream == "parallel", splits=bool(family.reads.out))
+    layers = tuple(_layer(block, family, family.reads, model) for block in blocks)
+    return Wiring(graph, layers, final)
+
+
+def _layer(block: nn.Module, family: Family, reads: Reads, model: Model) -> Layer:
+    n_heads, n_kv = model.shape.n_heads, model.shape.n_kv_heads
+    bounds = [0, n_heads, n_heads + n_kv, n_heads + 2 * n_kv]
+    parts = 3 // len(reads.projections)
+    projections = tuple(
+        Projection(
+            _matrix(block, path), slice(bounds[i * parts], bounds[(i + 1) * parts]), parts, reads.layout,
+            model.shape.d_head,
+        )
+        for i, path in enumerate(reads.projections)
+    )  # fmt: skip
+    return Layer(
+        block, projections,
+        attn_norm=submodule(block, reads.attn_norm),
+        mlp=block.get_submodule(reads.mlp),
+        mlp_norm=submodule(block, reads.mlp_norm),
+        out=_matrix(block, reads.out) if reads.out else None,
+        attn_out=block.get_submodule(family.taps["attn_out"].path),
+        mlp_out=block.get_submodule(family.taps["mlp_out"].path),
+    )  # fmt: skip
+
+
+def _matrix(block: nn.Module, path: str) -> nn.Module:
+    """A module that is a matrix and nothing else; of any other, such as an adapter, the weight is not the whole."""
+    module = block.get_submodule(path)
+    if type(module) not in (nn.Linear, Conv1D):
+        raise ValueError(
+            f"{path} is a {type(module).__name__}, not a plain matrix, so that its heads cannot be told apart; merge "
+            f"adapters and undo quantisation first"
+        )
+    return module
+
+
+def _rows(module: nn.Module) -> Float[Tensor, "outward inward"]:
+    weight: Any = module.weight
+    return weight.T if isinstance(module, Conv1D) else weight

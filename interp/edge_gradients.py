@@ -1,0 +1,150 @@
+"""The gradient of a metric at every reader's own copy of the residual stream, without making the copies.
+
+The gradient at a head's copy is that at its queries, keys or values, taken back through their matrix and the norm.
+Times what a writer adds in another run less what it adds in this one, it is the gradient of the mask at zero.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from interp.backends.listening import Expand, Listener, listening
+from interp.backends.readers import Layer, Projection, Wiring
+from interp.edges import Kept, Writers, Written, normed
+from interp.edits import put
+from interp.graph import Graph
+from interp.metrics import Metric
+from interp.model import Model
+from interp.sites import Site
+from interp.traces import Tokens
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """The gradient of a metric at every reader's own copy of the residual stream.
+
+    Attributes:
+        attention: By layer, at the queries, keys and values.
+        mlps: By layer.
+        logits: At the stream that enters the final norm.
+        metric: Its values, one for each point at which the gradient was taken.
+        written: What the writers added in the run.
+    """
+
+    graph: Graph
+    attention: Sequence[Float[Tensor, "prompt reader pos d_model"]]
+    mlps: Sequence[Float[Tensor, "prompt pos d_model"]]
+    logits: Float[Tensor, "prompt pos d_model"]
+    metric: Float[Tensor, "point prompt"]
+    written: Written
+
+    @torch.no_grad()
+    def dot(self, difference: Writers, positions: bool) -> Tensor:
+        """Every writer's difference times every reader's gradient, (prompt, [pos,] writer, reader).
+
+        Without positions they are summed over. An edge that there is not holds NaN.
+        """
+        graph, into = self.graph, "bps" if positions else "bs"
+        sizes = (len(difference), *difference.shape[2:3][: int(positions)], *graph.precedes.shape)
+        scores = difference.new_full(sizes, float("nan"))
+
+        def put(upto: int, readers: slice, gradient: Tensor) -> None:
+            product = torch.einsum(f"bspd,brpd->{into}r", difference[:, :upto], gradient)
+            scores[..., :upto, readers] = product
+
+        for i, (attention, mlp) in enumerate(zip(self.attention, self.mlps)):
+            put(graph.before_attention(i), graph.attention(i), attention)
+            put(graph.before_mlp(i), graph.mlp(i), mlp[:, None])
+        put(len(graph.writers), graph.logits, self.logits[:, None])
+        return scores
+
+
+def gradients(
+    model: Model,
+    wiring: Wiring,
+    tokens: Tokens,
+    metric: Metric,
+    points: Float[Tensor, "point prompt pos d_model"] | None = None,
+    weights: Float[Tensor, " point"] | None = None,
+    start: int = 0,
+) -> Gradients:
+    """The gradient at every reader, in one run of the prompts.
+
+    Args:
+        points: What enters the first block, for several runs at once, instead of the embedded prompts.
+        weights: How the gradients of these runs are summed.
+        start: The first position at which gradients are wanted.
+
+    Raises:
+        ValueError: A metric that has no gradient.
+    """
+    n, edits = len(tokens), []
+    weights = torch.ones(1) if weights is None else weights
+    if points is not None:
+        edits = [put(Site("resid_pre", 0), points.detach().flatten(0, 1).requires_grad_())]
+    rows = tokens.rows(torch.arange(n, device=tokens.ids.device).repeat(len(weights)))
+    read = _Read(wiring, start)
+    with listening(wiring, read, tokens.ids.shape[1]):
+        trace = model.run(rows, edits=edits, grad=True, last_only=metric.last_only)
+    with torch.enable_grad():
+        values = metric.over_cells(metric.position(rows, trace.logits).unflatten(0, (-1, n)))
+    if not values.requires_grad:
+        raise ValueError(f"{metric.name} has no gradient; make it of differentiable operations on the logits")
+    read.differentiate(values.sum(), weights.to(values))
+    return Gradients(wiring.graph, read.attention, read.mlps, read.logits, values.detach(), read.kept.written)
+
+
+class _Read(Listener):
+    """Keeps what is written and what is read."""
+
+    def __init__(self, wiring: Wiring, start: int) -> None:
+        self.wiring, self._start = wiring, start
+        self.kept = Kept()
+        self._reads: list[tuple[Layer | None, Projection | None, Tensor, Tensor]] = []
+        self.attention: list[Tensor] = []
+        self.mlps: list[Tensor] = []
+
+    def write(self, first: int, piece: Tensor, expand: Expand) -> None:
+        self.kept.write(first, piece, expand)
+
+    def read_attention(self, layer: int, projection: Projection, stream: Tensor, output: Tensor) -> Tensor | None:
+        return self._keep(self.wiring.layers[layer], projection, stream, output)
+
+    def read_mlp(self, layer: int, stream: Tensor, entering: Tensor) -> Tensor | None:
+        return self._keep(self.wiring.layers[layer], None, stream, entering)
+
+    def read_logits(self, stream: Tensor) -> Tensor | None:
+        return self._keep(None, None, stream, stream)
+
+    def _keep(self, layer: Layer | None, projection: Projection | None, stream: Tensor, read: Tensor) -> Tensor | None:
+        own = read.view_as(read)  # others may read the same tensor: the gradient wanted is this reader's alone
+        self._reads.append((layer, projection, stream.detach()[:, self._start :], own))
+        return own.clone()  # some families write into it
+
+    def differentiate(self, total: Tensor, weights: Tensor) -> None:
+        """Take the gradients, each pulled back through its reader's norm, and sum them over points."""
+        found = torch.autograd.grad(total, [read for *_, read in self._reads])
+        average = lambda gradient: torch.einsum("k,kn...->n...", weights, gradient.unflatten(0, (len(weights), -1)))
+        heads: list[Tensor] = []
+        for (layer, projection, stream, _), full in zip(self._reads, found):
+            gradient = full[:, self._start :]
+            if layer is None:
+                self.logits = average(gradient)
+            elif projection is None:
+                self.mlps.append(average(_through(layer.mlp_norm, stream, gradient[:, None])[:, 0]))
+                self.attention.append(torch.cat(heads, dim=1))
+                heads = []
+            else:
+                heads.append(average(_through(layer.attn_norm, stream, projection.pull_back(gradient))))
+
+
+def _through(norm: nn.Module | None, stream: Tensor, gradient: Float[Tensor, "row reader pos d_model"]) -> Tensor:
+    """The gradient at each reader's copy of the stream, of that at the normed copy."""
+    if norm is None:
+        return gradient
+    with torch.enable_grad():
+        copies = stream[:, None].expand_as(gradient).detach().requires_grad_()
+        return torch.autograd.grad(normed(norm, copies), copies, gradient)[0]

@@ -1,0 +1,152 @@
+"""Names for what writes to the residual stream and what reads it, and for the edges between them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+Edge = tuple[str, str]  # a writer and a reader, by name; either may be a pattern such as "L2H*" or "*"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Every writer and reader of a model's residual stream.
+
+    Writers are `embed` (what enters the first block), each head's output as it is added to the stream (`L0H1`), and
+    each `mlp0`. Readers are the queries, keys and values of each head (`L1H0.q`), each `mlp1`, and `logits`. Under
+    grouped queries, keys and values belong to key-value heads (`L1KV0.k`). Where a norm stands between attention's last
+    matrix and the stream, heads cannot be told apart in what is added, and attention writes as a whole (`attn0`).
+
+    Attributes:
+        parallel: Whether attention and MLP of a block read the same stream, so that neither feeds the other.
+        splits: Whether heads are writers of their own.
+    """
+
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    parallel: bool
+    splits: bool
+
+    @cached_property
+    def writers(self) -> tuple[str, ...]:
+        """The names of the writers, in the order of the forward pass."""
+        names = ["embed"]
+        for layer in range(self.n_layers):
+            names += [f"L{layer}H{head}" for head in range(self.n_heads)] if self.splits else [f"attn{layer}"]
+            names.append(f"mlp{layer}")
+        return tuple(names)
+
+    @cached_property
+    def readers(self) -> tuple[str, ...]:
+        """The names of the readers, in the order of the forward pass."""
+        group = "H" if self.n_kv_heads == self.n_heads else "KV"
+        names = []
+        for layer in range(self.n_layers):
+            names += [f"L{layer}H{head}.q" for head in range(self.n_heads)]
+            names += [f"L{layer}{group}{head}.{kind}" for kind in "kv" for head in range(self.n_kv_heads)]
+            names.append(f"mlp{layer}")
+        return (*names, "logits")
+
+    @cached_property
+    def precedes(self) -> Bool[Tensor, "writer reader"]:
+        """Which writers come before which readers: the edges that there are."""
+        there = torch.zeros(len(self.writers), len(self.readers), dtype=torch.bool)
+        for layer in range(self.n_layers):
+            there[: self.before_attention(layer), self.attention(layer)] = True
+            there[: self.before_mlp(layer), self.mlp(layer)] = True
+        there[:, self.logits] = True
+        return there
+
+    def attention(self, layer: int) -> slice:
+        """The readers that are a layer's queries, keys and values, in this order."""
+        first = layer * self._readers_per_layer
+        return slice(first, first + self._readers_per_layer - 1)
+
+    def mlp(self, layer: int) -> slice:
+        """The reader that is a layer's MLP."""
+        last = (layer + 1) * self._readers_per_layer
+        return slice(last - 1, last)
+
+    @property
+    def logits(self) -> slice:
+        """The reader that is the final norm."""
+        return slice(len(self.readers) - 1, len(self.readers))
+
+    def before_attention(self, layer: int) -> int:
+        """How many writers come before a layer's attention; its own outputs are the next."""
+        return 1 + layer * self._writers_per_layer
+
+    def before_mlp(self, layer: int) -> int:
+        """How many writers a layer's MLP reads."""
+        return self.before_attention(layer) if self.parallel else self.wrote_mlp(layer)
+
+    def wrote_mlp(self, layer: int) -> int:
+        """The writer that is a layer's MLP."""
+        return self.before_attention(layer + 1) - 1
+
+    def mask(self, edges: Iterable[Edge] = (("*", "*"),)) -> Float[Tensor, "writer reader"]:
+        """1 on some edges, 0 elsewhere; by default on every edge.
+
+        Args:
+            edges: Pairs of a writer and a reader; patterns stand for all edges that match, `("L0H1", "*")` for all that
+                leave a head.
+
+        Raises:
+            ValueError: A pair that matches no edge.
+        """
+        mask = torch.zeros(self.precedes.shape)
+        for writer, reader in edges:
+            chosen = torch.zeros_like(self.precedes)
+            rows, columns = self._matching(self.writers, writer), self._matching(self.readers, reader)
+            chosen[rows] = torch.isin(torch.arange(len(self.readers)), columns)
+            if not bool((chosen & self.precedes).any()):
+                raise ValueError(
+                    f"no edge goes from {writer!r} to {reader!r}; writers are {self.writers[0]}, {self.writers[1]}, … "
+                    f"{self.writers[-1]}, readers {self.readers[0]}, … {self.readers[-2]}, {self.readers[-1]}, and a "
+                    f"writer comes before its reader"
+                )
+            mask[chosen & self.precedes] = 1
+        return mask
+
+    def check(self, name: str, mask: Tensor, n_pos: int | None = None) -> None:
+        """Raise if a mask does not fit the graph.
+
+        Args:
+            n_pos: How many positions it may have; by default it may have none.
+        """
+        shape = tuple(self.precedes.shape)
+        shapes = {"(writer, reader)": shape} | ({} if n_pos is None else {"(pos, writer, reader)": (n_pos, *shape)})
+        if tuple(mask.shape) not in shapes.values():
+            wanted = " or ".join(f"{axes} {sizes}" for axes, sizes in shapes.items())
+            raise ValueError(f"a mask of edges is {wanted}; {name!r} is {tuple(mask.shape)}")
+        if not bool(mask.isfinite().all()):
+            raise ValueError(f"the mask {name!r} holds numbers that are not finite; 0 leaves an edge as it is")
+        stray = (mask.detach().cpu() != 0) & ~self.precedes
+        if bool(stray.any()):
+            writer, reader = stray.nonzero()[0, -2:].tolist()
+            raise ValueError(
+                f"the mask {name!r} is not 0 from {self.writers[writer]!r} to {self.readers[reader]!r}, where there is "
+                f"no edge; multiply it by graph.precedes"
+            )
+
+    def __str__(self) -> str:
+        counts = f"{len(self.writers)} writers, {len(self.readers)} readers, {int(self.precedes.sum())} edges"
+        return f"{counts}; {'side by side' if self.parallel else 'one after the other'} in a block"
+
+    @staticmethod
+    def _matching(names: Sequence[str], pattern: str) -> Tensor:
+        found = [i for i, name in enumerate(names) if fnmatchcase(name, pattern)]
+        return torch.tensor(found, dtype=torch.long)
+
+    @property
+    def _writers_per_layer(self) -> int:
+        return 1 + (self.n_heads if self.splits else 1)
+
+    @property
+    def _readers_per_layer(self) -> int:
+        return self.n_heads + 2 * self.n_kv_heads + 1
