@@ -184,7 +184,7 @@ def _dataset(
 ) -> xr.Dataset:
     total, direct = (torch.stack(parts) for parts in zip(*effects.values()))
     coords: dict[str, Sequence[Any]] = {"norm": list(effects), "component": names, "prompt": range(total.shape[-1])}
-    how: dict[str, Any] = {"metric": metric.name, "at": metric.at, "engine": swept.engine, "passes": swept.passes}
+    how: dict[str, Any] = {"metric": metric.name, "at": metric.at, **swept.how}
     how["frozen"] = "scale held" if "frozen" in effects else f"left out: {metric.name} is not linear in the logits"
     parts = {"total": total, "direct": direct, "indirect": total - direct}
     arrays = {name: labelled(v, name, coords, model, method=f"{name} effect", **how) for name, v in parts.items()}

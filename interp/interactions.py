@@ -54,10 +54,5 @@ def pairs(
     values = torch.full((len(names), len(names), len(tokens)), float("nan"), dtype=effect.dtype, device=effect.device)
     values[first, second] = values[second, first] = effect
     coords: dict[str, Sequence[Any]] = {"first": names, "second": names, "prompt": range(len(tokens))}
-    how: dict[str, Any] = {
-        "method": "interactions of pairs",
-        "metric": metric.name,
-        "engine": swept.engine,
-        "passes": swept.passes,
-    }
+    how = {"method": "interactions of pairs", "metric": metric.name, **swept.how}
     return labelled(values, f"interaction in {metric.name}", coords, model, **how)
