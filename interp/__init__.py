@@ -14,6 +14,7 @@ from interp import plots as plots
 from interp import probing as probing
 from interp import stats as stats
 from interp import steering as steering
+from interp import subspaces as subspaces
 from interp import tasks as tasks
 from interp.backends import BACKENDS as BACKENDS
 from interp.backends import load as load

@@ -112,6 +112,41 @@ def copy(trace: Trace, site: Site, **at: Index) -> Edit:
     return chosen
 
 
+def exchange(trace: Trace, site: Site, subspace: Tensor, **at: Index) -> Edit:
+    """Set what lies in a subspace of the site's last axis to what it held in another run; the rest stays.
+
+    An interchange along directions (Geiger et al. 2023, arXiv:2303.02536).
+
+    Args:
+        subspace: A direction (d,), or vectors (k, d) that span the subspace, orthonormal or not.
+    """
+    whole, basis = copy(trace, site, **at), span(subspace)
+
+    def change(x: Tensor) -> Tensor:
+        fit = _fit(basis, x, site)
+        return x + (whole.change(x) - x) @ fit.T @ fit
+
+    return Edit(site, change, at)
+
+
+def span(vectors: Tensor) -> Tensor:
+    """An orthonormal basis (k, d) of the space that vectors (d,) or (k, d) span.
+
+    Raises:
+        ValueError: Vectors that are zero, not finite or linearly dependent, or more of them than entries in each.
+    """
+    rows = vectors.detach().reshape(-1, vectors.shape[-1])
+    rows = rows.float() if rows.dtype.itemsize < 4 else rows
+    if vectors.ndim in (1, 2) and len(rows) <= rows.shape[-1] and bool(rows.isfinite().all()):
+        # Lengths do not matter to a span, so they must not decide whether vectors count as independent.
+        unit = rows / rows.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny)
+        basis, triangle = torch.linalg.qr(unit.T)
+        if bool((triangle.diagonal().abs() > 1e-5).all()):
+            return basis.T
+    shape = tuple(vectors.shape)
+    raise ValueError(f"a subspace is a direction (d,) or independent, finite vectors (k, d); these, {shape}, are not")
+
+
 def add(site: Site, vector: Tensor, **at: Index) -> Edit:
     """Add a vector to the site."""
     return Edit(site, lambda x: x + _fit(vector, x, site), at, moves=bool(vector.detach().any()))

@@ -1,23 +1,31 @@
 """Activation patching: which places carry what distinguishes two prompts?
 
 Vig et al. 2020 (arXiv:2004.12265), Meng et al. 2022 (arXiv:2202.05262); conventions of Heimersheim & Nanda 2024
-(arXiv:2404.15255).
+(arXiv:2404.15255), checks of Zhang & Nanda 2023 (arXiv:2309.16042).
 """
 
-from collections.abc import Callable, Sequence
-from itertools import product
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Float
+from scipy.stats import spearmanr
+from torch import Tensor
 
-from interp.arrays import labelled, position_labels
-from interp.edits import copy
+from interp.arrays import Check, labelled, position_labels
+from interp.contrast import DIRECTIONS, Contrast, contrast, widened
+from interp.grid import POSITIONS, Grid, Roles, grid_of
 from interp.metrics import Metric
 from interp.model import Model, Prompts
+from interp.progress import Progress, bar
 from interp.sites import Site
 from interp.sweep import sweep
-from interp.traces import check_aligned
+from interp.traces import Tokens, check_aligned
+
+_BLOCK = 4096  # so many cells are made at a time: each holds its edit
 
 
 def patch(
@@ -25,78 +33,161 @@ def patch(
     clean: Prompts,
     corrupt: Prompts,
     sites: Sequence[Site],
-    metric: Metric,
+    metric: Metric | Sequence[Metric],
     over: Sequence[str] = (),
-    roles: Sequence[str] = (),
+    roles: Roles = (),
     normalize: bool = True,
-    progress: Callable[[int, int], None] | None = None,
+    direction: str = "denoising",
+    subspace: Float[Tensor, "*k d"] | None = None,
+    progress: Progress = None,
 ) -> xr.DataArray:
-    """Copy clean activations into the corrupt run, one place at a time (denoising; swap the two for noising).
+    """Copy activations of one run into another, one place at a time, and measure what that does.
 
     Args:
-        sites: Sites of one kind, usually one a layer.
-        over: Axes of the sites to patch index by index, such as ("pos",) or ("head",); other axes are patched whole.
-        roles: Names of positions; if given, `pos` in `over` runs over these instead of over every position.
-        normalize: Give the share of the metric that is restored, 0 as corrupt and 1 as clean, instead of the change.
+        sites: Usually those of one kind, one a layer; several kinds give an axis `kind`.
+        metric: One, or several, which give an axis `metric`.
+        over: Axes of the sites to patch index by index, such as ("pos",), ("head", "pos"), ("neuron",) or
+            ("query", "key"); other axes are patched whole.
+        roles: Names of positions, over which `pos`, `query` and `key` then run instead of over every position; or a
+            mapping, if not all of them do so, as in `{"query": ["END"]}`. Where every position axis runs over roles,
+            clean and corrupt may differ in length.
+        normalize: Give the share of the way to the other run, 0 as without a patch and 1 as there, not the change.
+        direction: "denoising" puts clean activations into the corrupt run, "noising" corrupt ones into the clean run.
+        subspace: A direction (d,) or a basis (k, d) in the last axis of the sites: only what lies in it is copied.
+        progress: See `sweep`.
 
     Returns:
-        The effect by (layer, *over, prompt).
+        The effect by (metric, kind, layer, *over, prompt), without those of the first three that there are not. NaN is
+        what was not measured: padding, masked attention, heads that a kind lacks (`k` and `v` have key-value heads).
 
     Raises:
-        ValueError: Prompts of different lengths; sites of several kinds; a gap between the runs too small to divide by.
+        ValueError: Prompts that are not aligned; axes that a site lacks; a gap between the runs too small to divide by.
     """
     clean, corrupt = model.tokens(clean), model.tokens(corrupt)
-    check_aligned(clean, corrupt)
-    if len(kinds := sorted({site.kind for site in sites})) != 1:
-        raise ValueError(f"patch takes sites of one kind at a time, not {', '.join(kinds) or 'none at all'}")
-    if roles and "pos" not in over:
-        raise ValueError(f"roles {list(roles)} were given, but over={tuple(over)} has no 'pos' to run over them")
-    with torch.no_grad():
-        trace = model.run(clean, read=sites, last_only=metric.last_only)
-        high, low = metric(trace), metric(model.run(corrupt, last_only=metric.last_only))
-        axes = _axes(sites[0], over, roles, trace[sites[0]].shape)
-        cells = [[copy(trace, site, **dict(zip(over, index)))] for site in sites for index in product(*axes)]
-        swept = sweep(model, corrupt, cells, [metric], progress=progress)
-        values = swept.values[0] - low
-    if normalize:
-        values = values / _gap(high - low, metric.name)
-    labels: dict[str, Sequence[Any]] = {"layer": [site.layer for site in sites]}
-    words = position_labels(model, clean)
-    for axis, indices in zip(over, axes):
-        named = axis in ("pos", "query", "key") and not roles
-        labels[axis] = [words[int(i)] for i in indices] if named else list(indices)
-    labels["prompt"] = range(len(corrupt))
-    shape = [len(axis) for axis in labels.values()]
-    how: dict[str, Any] = {
-        "method": "activation patching",
-        "direction": "denoising",
-        "site": sites[0].kind,
-        "metric": metric.name,
+    metrics = [metric] if isinstance(metric, Metric) else list(metric)
+    grid = grid_of(sites, over, roles, subspace)
+    if set(POSITIONS) & {axis for site in grid.sites for axis in site.axes} - set(grid.roles):
+        check_aligned(clean, corrupt)
+    masked = grid.sites if {"query", "key"} <= set(over) else []
+    runs = contrast(model, clean, corrupt, metrics, direction, grid.sites, masked)
+    labels = _labels(model, clean, grid, runs)
+    values, engine = _measure(model, grid, runs, labels, progress)
+    values = runs.share(values) if normalize else runs.change(values)
+    kept = {"metric": not isinstance(metric, Metric), "kind": len(grid.kinds) > 1, "layer": grid.layers != [None]}
+    labels = {axis: names for axis, names in labels.items() if kept.get(axis, True)}
+    names = ", ".join(metric.name for metric in metrics)
+    unit = DIRECTIONS[direction] if normalize else f"change in {names}"
+    how: dict[str, Any] = {"method": "activation patching", "direction": direction, "site": ", ".join(grid.kinds)}
+    how |= {"metric": names, "subspace": "" if subspace is None else subspace.tolist()} | engine
+    return labelled(values.reshape([len(names) for names in labels.values()]), unit, labels, model, **how)
+
+
+def both_directions(
+    model: Model,
+    clean: Prompts,
+    corrupt: Prompts,
+    sites: Sequence[Site],
+    metric: Metric | Sequence[Metric],
+    over: Sequence[str] = (),
+    **more: Any,
+) -> xr.DataArray:
+    """Denoising and noising, and whether they name the same places.
+
+    What denoising restores is enough for the behaviour; what noising takes away is needed for it. Redundant places are
+    found by the first alone, places that work only together by the second alone.
+
+    Args:
+        more: Passed on to `patch`.
+
+    Returns:
+        The effect by (direction, ...as `patch`), with two checks, of several metrics the worst: the rank correlation
+        over cells of the mean effects, and the share of the larger cells in which their signs differ.
+    """
+    if "direction" in more:
+        raise ValueError("both_directions patches in both; leave direction= out, or call patch")
+    arrays = [patch(model, clean, corrupt, sites, metric, over, direction=name, **more) for name in DIRECTIONS]
+    sign = 1 if more.get("normalize", True) else -1  # raw changes that agree have opposite signs
+    n_metrics = 1 if isinstance(metric, Metric) else arrays[0].sizes["metric"]
+    means = [array.mean("prompt").values.reshape(n_metrics, -1) for array in (arrays[0], sign * arrays[1])]
+    checks = [_same_order(*means), _same_signs(*means)]
+    coords: dict[str, Sequence[Any]] = {"direction": list(DIRECTIONS)}
+    coords |= {str(axis): list(arrays[0][axis].values) for axis in arrays[0].dims}
+    how = arrays[0].attrs | {
+        "direction": ", ".join(DIRECTIONS),
+        "passes": sum(array.attrs["passes"] for array in arrays),
+        "work": sum(array.attrs["work"] for array in arrays),
     }
-    unit = "share restored" if normalize else f"change in {metric.name}"
-    return labelled(values.reshape(shape), unit, labels, model, **how, **swept.how)
+    made_by = {key: how[key] for key in how if key not in ("model", "backend", "dtype", "device", "checks")}
+    unit = "share of the gap" if sign == 1 else str(arrays[0].name)
+    return labelled(torch.tensor(np.stack([a.values for a in arrays])), unit, coords, model, checks, **made_by)
 
 
-def _axes(site: Site, over: Sequence[str], roles: Sequence[str], shape: Sequence[int]) -> list[Sequence[int | str]]:
-    """What each patched axis runs over."""
-    if len(set(over)) != len(over):
-        raise ValueError(f"each axis is patched over once; over={tuple(over)} repeats one")
-    if unknown := set(over) - set(site.axes) | (set(over) & {"batch"}):
-        raise ValueError(f"cannot patch {site.kind} over {sorted(unknown)}; its axes are {', '.join(site.axes[1:])}")
-    sizes = dict(zip(site.axes, shape))
-    return [list(roles) if roles and axis == "pos" else range(sizes[axis]) for axis in over]
+def _labels(model: Model, clean: Tokens, grid: Grid, runs: Contrast) -> dict[str, Sequence[Any]]:
+    """The coordinates of the result, with those axes that may turn out to be superfluous."""
+    labels: dict[str, Sequence[Any]] = {
+        "metric": [metric.name for metric in runs.metrics], "kind": grid.kinds, "layer": grid.layers,
+    }  # fmt: skip
+    words = position_labels(model, clean)
+    for axis in grid.over:
+        indices = grid.along(axis, grid.sites, runs)
+        labels[axis] = words if axis in POSITIONS and axis not in grid.roles else list(indices)
+    return labels | {"prompt": range(len(clean))}
 
 
-def _gap(gap: torch.Tensor, name: str) -> torch.Tensor:
-    """The gap between clean and corrupt, refused where it is too small to divide by."""
-    if not bool(gap.isfinite().all()):
-        prompts = (~gap.isfinite()).nonzero().flatten().tolist()[:5]
-        raise ValueError(f"the {name} of prompts {prompts} is not a finite number in the clean or the corrupt run")
-    small = gap.abs() < 1e-3 * gap.abs().mean().clamp(min=1e-6)
-    if bool(small.any()):
-        prompts = small.nonzero().flatten().tolist()[:5]
-        raise ValueError(
-            f"clean and corrupt give nearly the same {name} (prompts {prompts}), so that a share of the gap means "
-            f"nothing; choose other prompts, or pass normalize=False"
-        )
-    return gap
+def _measure(
+    model: Model, grid: Grid, runs: Contrast, labels: Mapping[str, Sequence[Any]], progress: Progress
+) -> tuple[Tensor, dict[str, Any]]:
+    """The metrics in every cell, NaN where there is nothing to patch; and how they were had."""
+    values = runs.start.new_full([len(names) for names in labels.values()], float("nan"))
+    cells, how = grid.cells(runs), {"engine": "", "passes": 0, "work": 0}
+    with bar(values[0, ..., 0].numel(), "cells", progress) as advance:
+        while block := list(islice(cells, _BLOCK)):
+            swept = sweep(
+                model, runs.base.tokens, [[cell.edit] for cell in block], runs.metrics, progress=_upto(advance)
+            )
+            for cell, value in zip(block, widened(swept.values).unbind(1)):
+                index: tuple[Any, ...] = (slice(None), *cell.place)
+                values[index] = value.where(cell.measured, torch.nan)
+            how = {name: value + how[name] if name != "engine" else value for name, value in swept.how.items()}
+    return values, how
+
+
+def _upto(advance: Callable[[int], None]) -> Callable[[int, int], None]:
+    """A bar's `advance` for work that says how far it is, not how much more."""
+    before = 0
+
+    def report(done: int, total: int) -> None:
+        nonlocal before
+        advance(done - before)
+        before = done
+
+    return report
+
+
+def _same_order(denoised: Float[np.ndarray, "metric cell"], noised: Float[np.ndarray, "metric cell"]) -> Check:
+    """Whether noising ranks the cells as denoising does."""
+    worst = float(np.min([_rank_correlation(*sides) for sides in zip(denoised, noised)]))
+    status = "skipped" if np.isnan(worst) else "pass" if worst >= 0.6 else "warn"
+    why = "noising and denoising should rank the places alike; where they do not, some are redundant or work together"
+    return Check("rank correlation of noising and denoising", worst, 0.6, status, why, "arXiv:2404.15255")
+
+
+def _same_signs(denoised: Float[np.ndarray, "metric cell"], noised: Float[np.ndarray, "metric cell"]) -> Check:
+    """Whether noising and denoising agree on what helps and what hurts, where both find something."""
+    sizes = [np.abs(side) / np.nanmax(np.abs(side), axis=-1, keepdims=True) for side in (denoised, noised)]
+    large = (sizes[0] >= 0.1) & (sizes[1] >= 0.1)
+    differ = ((np.sign(denoised) != np.sign(noised)) & large).sum(-1) / np.maximum(large.sum(-1), 1)
+    worst = float(differ.max())
+    why = (
+        "a place that helps in one direction and hurts in the other has no single role (cells above 0.1 of the largest)"
+    )
+    status = "skipped" if not large.any() else "pass" if worst == 0 else "warn"
+    return Check("share of cells whose sign differs", worst, 0.0, status, why, "arXiv:2404.15255")
+
+
+def _rank_correlation(a: Float[np.ndarray, " cell"], b: Float[np.ndarray, " cell"]) -> float:
+    """Spearman's, over what both have; NaN where one is constant."""
+    both = np.isfinite(a) & np.isfinite(b)
+    # Rounding errors around zero have no order.
+    a, b = (np.round(side[both] / (np.abs(side[both]).max(initial=0) or 1), 4) for side in (a, b))
+    return float(spearmanr(a, b).statistic) if len(a) > 2 and np.ptp(a) > 0 and np.ptp(b) > 0 else float("nan")

@@ -1,27 +1,45 @@
 """Labelled arrays to plotly figures."""
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from interp.stats import interval
+
 _FONT = dict(family="Inter, Helvetica, Arial, sans-serif", size=13, color="#222")
 _COLOURS = ("#2a5d9f", "#c0562f", "#5b8c5a", "#8a5a9e", "#b08d2e")
 
 
-def heatmap(array: xr.DataArray, title: str = "", text: xr.DataArray | None = None) -> go.Figure:
-    """Two axes as an image: signed values on a scale centred at zero, layers upwards.
+def heatmap(
+    array: xr.DataArray,
+    title: str = "",
+    text: xr.DataArray | None = None,
+    significant: xr.DataArray | None = None,
+    diverging: bool | None = None,
+) -> go.Figure:
+    """Two axes as an image: signed values on a scale centred at zero, layers upwards; NaN is left grey.
+
+    Args:
+        text: What to write into the cells.
+        significant: Cells that get a star, such as `stats.summary(...).significant`.
+        diverging: Whether the scale is centred at zero; by default if there is a negative value.
 
     Raises:
-        ValueError: An array with other than two axes; average over the others first.
+        ValueError: An array with other than two axes; average over the others first. One with no number in it.
     """
     if array.ndim != 2:
         raise ValueError(f"a heatmap needs two axes, not {array.dims}; average the others, as in .mean('prompt')")
     values = array.values
+    if not np.isfinite(values).any():
+        raise ValueError(f"a heatmap needs at least one number; {dict(array.sizes)} values are all NaN")
     reach = float(np.nanmax(np.abs(values))) or 1.0
-    signed = bool(np.nanmin(values) < 0)
+    signed = bool(np.nanmin(values) < 0) if diverging is None else diverging
+    if significant is not None:
+        text = significant.transpose(*array.dims).copy(data=np.where(significant.transpose(*array.dims), "★", ""))
     y, x = array.dims
     figure = go.Figure(
         go.Heatmap(
@@ -29,13 +47,60 @@ def heatmap(array: xr.DataArray, title: str = "", text: xr.DataArray | None = No
             colorscale="RdBu" if signed else "Blues", zmid=0 if signed else None,
             zmin=-reach if signed else 0, zmax=reach, colorbar=dict(title=array.name, thickness=12),
             text=None if text is None else text.values, texttemplate=None if text is None else "%{text}",
-            hovertemplate=f"{y} %{{y}}<br>{x} %{{x}}<br>%{{z:.3f}}<extra></extra>",
+            hovertemplate=f"{y} %{{y}}<br>{x} %{{x}}<br>%{{z:.3f}}<extra></extra>", hoverongaps=False,
         )
     )  # fmt: skip
-    figure.update_xaxes(title=x, type="category", tickangle=-45 if array.sizes[x] > 8 else 0)
-    figure.update_yaxes(title=y, type="category")
+    figure.update_xaxes(title=x, type="category", tickangle=-45 if array.sizes[x] > 8 else 0, showgrid=False)
+    figure.update_yaxes(title=y, type="category", showgrid=False)
     row = 44 if array.sizes[y] <= 8 else 26
-    return _dress(figure, title, height=170 + max(row * array.sizes[y], 200))
+    figure = _dress(figure, title, height=170 + max(row * array.sizes[y], 200))
+    return figure.update_layout(plot_bgcolor="#e8e8e8") if np.isnan(values).any() else figure
+
+
+def triangle(array: xr.DataArray, title: str = "", significant: xr.DataArray | None = None) -> go.Figure:
+    """A query by key array as a heatmap that is read like text: the first query at the top, masked cells left grey.
+
+    Raises:
+        ValueError: An array of other axes than query and key.
+    """
+    if set(array.dims) != {"query", "key"}:
+        raise ValueError(f"a triangle needs the axes query and key, not {array.dims}; choose or average the others")
+    figure = heatmap(array.transpose("query", "key"), title, significant=significant, diverging=True)
+    return figure.update_yaxes(autorange="reversed")
+
+
+def distributions(
+    array: xr.DataArray, title: str = "", most: int = 16, over: str = "prompt", seed: int = 0
+) -> go.Figure:
+    """Every prompt's value in the cells of largest mean: dots, their violin, and the mean with its bootstrap interval.
+
+    Args:
+        most: How many cells to show.
+        over: The axis of the dots.
+    """
+    table = interval(array, over, seed=seed)
+    axes = [axis for axis in array.dims if axis != over]
+    flat = array.transpose(over, *axes).values.reshape(array.sizes[over], -1)
+    names = [", ".join(map(str, index)) for index in product(*(array[axis].values for axis in axes))]
+    mean, low, high = (table[name].transpose(*axes).values.ravel() for name in ("mean", "low", "high"))
+    size = np.nan_to_num(np.abs(mean), nan=-1)
+    chosen = np.sort(np.argsort(-size, kind="stable")[: min(most, int((size >= 0).sum()))])
+    figure = go.Figure()
+    for i in chosen:
+        figure.add_trace(
+            go.Violin(x=[names[i]] * len(flat), y=flat[:, i], points="all", pointpos=0, jitter=0.5, line_width=0.5,
+                      line_color=_COLOURS[0], fillcolor="rgba(42,93,159,0.15)", marker=dict(size=4, opacity=0.55),
+                      showlegend=False)
+        )  # fmt: skip
+    error: dict[str, Any] = dict(type="data", array=(high - mean)[chosen], arrayminus=(mean - low)[chosen])
+    figure.add_trace(
+        go.Scatter(x=[names[i] for i in chosen], y=mean[chosen], mode="markers",
+                   error_y=error | dict(color="#111", thickness=2, width=7),
+                   marker=dict(color="#111", size=8, symbol="diamond"), name="mean, 95 % interval")
+    )  # fmt: skip
+    figure.update_xaxes(title=", ".join(map(str, axes)), type="category", tickangle=-45 if len(chosen) > 8 else 0)
+    figure.update_yaxes(title=array.name, zeroline=True, zerolinecolor="#888")
+    return _dress(figure, title, height=440)
 
 
 def lines(data: Mapping[str, xr.Dataset | xr.DataArray], x: str, title: str = "", y_title: str = "") -> go.Figure:

@@ -1,7 +1,32 @@
-"""Uncertainty and nulls for labelled arrays, along their prompt axis."""
+"""Uncertainty and nulls for labelled arrays, along their prompt axis; NaN is what was not measured."""
+
+from collections.abc import Iterator
+from itertools import product
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
+
+_BLOCK = 1024  # cells whose resamples are held at a time
+
+
+def summary(
+    array: xr.DataArray, over: str = "prompt", level: float = 0.95, draws: int = 2000, flips: int = 1999, seed: int = 0
+) -> xr.Dataset:
+    """What to report of effects: how large, how sure, and whether more than chance among all cells.
+
+    Args:
+        level: Of the interval, and 1 minus the share of null results that may be called significant.
+        draws, flips: Resamples for the interval, and for the p-values.
+
+    Returns:
+        A dataset of `mean`, `low`, `high` (see `interval`), `p` (see `sign_flip`, corrected over all cells),
+        `significant` and `n`, the number of prompts measured in each cell; NaN where that is none.
+    """
+    table = interval(array, over, level, draws, seed)
+    p = sign_flip(array, over, flips, seed)
+    table = table.assign(p=p, significant=p <= 1 - level + 1e-12, n=array.count(over))
+    return table.assign_attrs(flips=flips, test=f"signs flipped over {over}, largest of {int(p.count())} cells")
 
 
 def interval(
@@ -10,10 +35,14 @@ def interval(
     """Mean over prompts with a percentile bootstrap interval (Efron & Tibshirani 1993).
 
     Returns:
-        A dataset of `mean`, `low` and `high` with the other axes of the array.
+        A dataset of `mean`, `low` and `high` with the other axes of the array; of cells with fewer than two values, no
+        bounds.
     """
-    low, high = _bounds(_bootstrap(array, over, draws, seed), level)
-    return _interval(array.mean(over), low, high, level=level, draws=draws, seed=seed, over=over)
+    weights = _weights(array, over, draws, seed)
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    bounds = np.concatenate([_quantiles(weights, block, ends) for block in _blocks(_flat(array, over))], axis=1)
+    low, high = bounds
+    return _interval(array.mean(over), low, high, over, level=level, draws=draws, seed=seed)
 
 
 def ratio(
@@ -32,48 +61,96 @@ def ratio(
     """
     if top.dims != bottom.dims or top.shape != bottom.shape:
         raise ValueError(f"a ratio needs arrays of the same axes, not {dict(top.sizes)} and {dict(bottom.sizes)}")
-    tops, bottoms = (_bootstrap(array, over, draws, seed) for array in (top, bottom))
-    least, most = _bounds(bottoms, level)
+    tops, bottoms = (
+        _weights(array, over, draws, seed) @ _flat(array, over) / array.sizes[over] for array in (top, bottom)
+    )
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    least, most = np.quantile(bottoms, ends, axis=0)
     clear = least * most > 0
-    low, high = _bounds(tops / np.where(bottoms == 0, np.inf, bottoms), level)
+    bounds = np.quantile(tops / np.where(bottoms == 0, np.inf, bottoms), ends, axis=0)
     means = top.mean(over)
-    mean = means.copy(data=means.values / np.where(clear, bottom.mean(over).values, np.nan))
-    low, high = (np.where(clear, bound, np.nan) for bound in (low, high))
-    return _interval(mean, low, high, level=level, draws=draws, seed=seed, over=over)
+    mean = means.copy(data=means.values / np.where(clear.reshape(means.shape), bottom.mean(over).values, np.nan))
+    low, high = (np.where(clear, bound, np.nan) for bound in bounds)
+    return _interval(mean, low, high, over, level=level, draws=draws, seed=seed)
 
 
-def _bootstrap(array: xr.DataArray, over: str, draws: int, seed: int) -> np.ndarray:
-    """Means over prompts drawn with replacement, (draw, *others)."""
+def _weights(array: xr.DataArray, over: str, draws: int, seed: int) -> Float[np.ndarray, "draw prompt"]:
+    """How often each prompt is drawn, with replacement."""
     if over not in array.dims or array.sizes[over] < 2:
         raise ValueError(f"an interval needs at least two values along {over!r}; the array has {dict(array.sizes)}")
-    values = array.transpose(over, ...).values
-    n = len(values)
-    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws) / n
-    return np.tensordot(weights, values, axes=1)
-
-
-def _bounds(means: np.ndarray, level: float) -> np.ndarray:
-    return np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    n = array.sizes[over]
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(float)
 
 
 def _interval(mean: xr.DataArray, low: np.ndarray, high: np.ndarray, over: str, **how: float) -> xr.Dataset:
-    parts = {"mean": mean, "low": mean.copy(data=low), "high": mean.copy(data=high)}
+    bounds = {"low": low, "high": high}
+    parts = {"mean": mean} | {name: mean.copy(data=bound.reshape(mean.shape)) for name, bound in bounds.items()}
     return xr.Dataset(parts, attrs={**how, "interval": f"bootstrap over {over}"})
 
 
-def sign_flip(array: xr.DataArray, over: str = "prompt", draws: int = 999, seed: int = 0) -> xr.DataArray:
-    """p-values that the mean over prompts is zero, corrected over all cells by the maximum statistic.
+def sign_flip(
+    array: xr.DataArray, over: str = "prompt", draws: int = 999, seed: int = 0, floor: float = 1e-5
+) -> xr.DataArray:
+    """p-values that effects are symmetric about zero, corrected over all cells by the maximum statistic.
 
-    Signs of whole prompts are flipped at random (Nichols & Holmes 2002); each cell is scaled by its own spread.
+    Signs of whole prompts are flipped at random (Nichols & Holmes 2002), or in all ways if these are no more than the
+    draws. The statistic of a cell is its sum over its root sum of squares, which no flip changes. Five prompts or
+    fewer cannot give p <= 0.05.
+
+    Args:
+        floor: Cells whose root mean square is below this share of the largest count as zero (p = 1): rounding errors
+            are tiny, but they need not change sign.
     """
-    values = array.transpose(over, ...).values.astype(float)
+    values = _flat(array, over)
     n = len(values)
-    flat = values.reshape(n, -1)
-    scale = np.sqrt((flat**2).mean(0) / n)
-    scale[scale == 0] = np.inf
-    observed = np.abs(flat.mean(0)) / scale
-    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(draws, n))
-    largest = (np.abs(signs @ flat / n) / scale).max(1)
-    p = (1 + (largest[:, None] >= observed - 1e-12).sum(0)) / (1 + draws)
+    filled = np.nan_to_num(values)
+    size = np.sqrt((filled**2).sum(0))
+    rms = size / np.sqrt(np.maximum(np.isfinite(values).sum(0), 1))
+    tested = rms > floor * rms.max(initial=0)
+    scaled = filled[:, tested] / size[tested]
+    signs = _signs(n, draws, seed)
+    largest = np.zeros(len(signs))
+    for block in _blocks(scaled):
+        np.maximum(largest, np.abs(signs @ block).max(1, initial=0), out=largest)
+    largest.sort()
+    observed = np.abs(scaled.sum(0))
+    exceeding = len(signs) - np.searchsorted(largest, observed * (1 - 1e-9), side="left")
+    p = np.ones(values.shape[1])
+    p[tested] = exceeding / len(signs)
+    p[np.isnan(values).all(0)] = np.nan
     mean = array.mean(over)
     return mean.copy(data=p.reshape(mean.shape)).rename("p")
+
+
+def _signs(n: int, draws: int, seed: int) -> Float[np.ndarray, "flip prompt"]:
+    """Sign flips of n prompts, the first of which flips none: that is how the observed result counts as one of them."""
+    if 2**n <= draws + 1:
+        return np.array(list(product([1.0, -1.0], repeat=n)))
+    drawn = np.random.default_rng(seed).choice([-1.0, 1.0], size=(draws, n))
+    return np.concatenate([np.ones((1, n)), drawn])
+
+
+def _quantiles(
+    weights: Float[np.ndarray, "draw prompt"], values: Float[np.ndarray, "prompt cell"], ends: list[float]
+) -> Float[np.ndarray, "end cell"]:
+    """Quantiles of the means of resampled prompts, those left out that a cell lacks."""
+    measured = np.isfinite(values)
+    counts = weights @ measured
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = weights @ np.nan_to_num(values) / counts
+    several = measured.sum(0) >= 2
+    bounds = np.full((len(ends), values.shape[1]), np.nan)
+    whole = several & (counts > 0).all(0)  # the usual case, for which NumPy has a fast way
+    bounds[:, whole] = np.quantile(means[:, whole], ends, axis=0)
+    if (sparse := several & ~whole).any():
+        bounds[:, sparse] = np.nanquantile(means[:, sparse], ends, axis=0)
+    return bounds
+
+
+def _flat(array: xr.DataArray, over: str) -> Float[np.ndarray, "prompt cell"]:
+    return array.transpose(over, ...).values.astype(float).reshape(array.sizes[over], -1)
+
+
+def _blocks(values: Float[np.ndarray, "prompt cell"]) -> Iterator[Float[np.ndarray, "prompt cell"]]:
+    for start in range(0, max(values.shape[1], 1), _BLOCK):
+        yield values[:, start : start + _BLOCK]

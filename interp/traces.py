@@ -97,8 +97,13 @@ def check_aligned(clean: Tokens, corrupt: Tokens) -> None:
     """Refuse prompts that do not match position by position.
 
     Raises:
-        ValueError: Batches of different shapes.
+        ValueError: Batches of different shapes; pairs of different lengths.
     """
     if clean.ids.shape != corrupt.ids.shape:
         shapes = f"{tuple(clean.ids.shape)} and {tuple(corrupt.ids.shape)}"
         raise ValueError(f"clean and corrupt must be aligned token by token; their shapes are {shapes}")
+    if bool((uneven := (clean.mask != corrupt.mask).any(-1)).any()):
+        raise ValueError(
+            f"clean and corrupt must be aligned token by token; pairs {uneven.nonzero().flatten().tolist()[:5]} are of "
+            f"different lengths"
+        )

@@ -16,9 +16,11 @@ LAYERS = [
     {"model", "backends.stream", "backends.attention", "progress"},
     {"metrics", "arrays", "backends.families", "recording"},
     {"replay"},
+    {"contrast"},
     {
         "stats",
         "sweep",
+        "grid",
         "generation",
         "backends.structure",
         "backends.remote",
@@ -32,6 +34,7 @@ LAYERS = [
     {"tasks.embedded", "pairs", "edge_gradients"},
     {
         "patching",
+        "subspaces",
         "circuits",
         "attribution",
         "lens",

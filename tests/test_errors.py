@@ -182,11 +182,43 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
         lambda m: metrics.logit(torch.tensor([1, 2]))(m.run(IDS)),
         "answers for 2 prompts were given, but 1 prompts were run",
     ),
-    "sites of several kinds": (
-        lambda m: _patch(m, sites=[RESID, Site("z", 0)]),
-        "patch takes sites of one kind at a time, not resid_pre, z",
+    "no sites": (lambda m: _patch(m, sites=[]), "patch needs at least one site; give some, such as model.sites('z')"),
+    "an axis that only one kind has": (
+        lambda m: _patch(m, sites=[Site("z", 0), RESID], over=["head"]),
+        "cannot patch resid_pre over ['head']; its axes are pos, d_model",
     ),
-    "no sites": (lambda m: _patch(m, sites=[]), "patch takes sites of one kind at a time, not none at all"),
+    "sites with and without a layer": (
+        lambda m: _patch(m, sites=[Site("embed"), RESID]),
+        "sites with and without a layer cannot share an axis; patch embed and resid_final on their own",
+    ),
+    "no such direction": (
+        lambda m: _patch(m, direction="sideways"),
+        "unknown direction 'sideways'; choose from denoising, noising",
+    ),
+    "one direction of both": (
+        lambda m: patching.both_directions(m, "a", "a", [RESID], metrics.logit(4), direction="noising"),
+        "both_directions patches in both; leave direction= out, or call patch",
+    ),
+    "two metrics of one name": (
+        lambda m: _patch(m, [metrics.logit(4), metrics.logit(5)]),
+        "metrics need names that tell them apart, not ['logit', 'logit']; rename by dataclasses.replace",
+    ),
+    "pairs of different lengths": (
+        lambda m: patching.patch(m, ["the dog", "dog"], ["dog", "the dog"], [RESID], metrics.logit(4)),
+        "clean and corrupt must be aligned token by token; pairs [0, 1] are of different lengths",
+    ),
+    "dependent directions": (
+        lambda m: _patch(m, subspace=torch.ones(2, 128)),
+        "a subspace is a direction (d,) or independent, finite vectors (k, d); these, (2, 128), are not",
+    ),
+    "a subspace of another width": (
+        lambda m: _patch(m, subspace=torch.ones(5)),
+        "a vector of 5 entries does not fit the selected part of resid_pre.0, (2, 15, 128)",
+    ),
+    "a subspace of an axis that is patched over": (
+        lambda m: _patch(m, sites=[Site("mlp_post", 0)], over=["neuron"], subspace=torch.ones(512)),
+        "a subspace of mlp_post.0 lies in its last axis, which must be a whole one of features, not neuron",
+    ),
     "NaN in the metric": (
         lambda m: _patch(m, metrics.Metric("mine", lambda logits: logits[:, 0] * float("nan"))),
         "the mine of prompts [0, 1] is not a finite number in the clean or the corrupt run",
@@ -201,7 +233,7 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
     ),
     "roles without pos": (
         lambda m: _patch(m, roles=["S2"]),
-        "roles ['S2'] were given, but over=() has no 'pos' to run over them",
+        "roles ['S2'] were given, but over=() has no axis of positions to run over them",
     ),
     "a role to patch that is not there": (
         lambda m: _patch(m, over=["pos"], roles=["S9"]),
@@ -341,7 +373,7 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
     ),
     "edges of different padding": (
         lambda m: circuits.eap(m, (IDS, torch.ones_like(IDS)), (IDS, torch.tensor([[0, 1, 1]])), metrics.logit(4)),
-        "clean and corrupt must be aligned token by token; their padding differs",
+        "clean and corrupt must be aligned token by token; pairs [0] are of different lengths",
     ),
     "edges over heads": (
         lambda m: circuits.eap(m, "the dog", "the cat", metrics.logit(4), over=["head"]),

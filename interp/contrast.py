@@ -1,0 +1,103 @@
+"""A clean and a corrupt run of the same prompts, and how far between the two an edit takes a metric."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.metrics import Metric
+from interp.model import Model, Prompts
+from interp.sites import Site
+from interp.traces import Trace
+
+DIRECTIONS = {"denoising": "share restored", "noising": "share lost"}
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Two runs: activations of the source are put into the base.
+
+    Attributes:
+        source: The clean run when denoising, the corrupt one when noising.
+        base: The other.
+        metrics: What is measured in both.
+        start, end: The metrics in the base and in the source.
+    """
+
+    source: Trace
+    base: Trace
+    metrics: Sequence[Metric]
+    start: Float[Tensor, "metric prompt"]
+    end: Float[Tensor, "metric prompt"]
+
+    def change(self, values: Float[Tensor, "metric *cell prompt"]) -> Float[Tensor, "metric *cell prompt"]:
+        """How far metrics lie from those of the base."""
+        return values - _along(self.start, values)
+
+    def share(self, values: Float[Tensor, "metric *cell prompt"]) -> Float[Tensor, "metric *cell prompt"]:
+        """The same as a share of the way to the source: 0 as the base, 1 as the source.
+
+        Raises:
+            ValueError: A gap between the runs too small to divide by, or not finite.
+        """
+        for metric, gap in zip(self.metrics, self.end - self.start):
+            _check_gap(gap, metric.name)
+        return self.change(values) / _along(self.end - self.start, values)
+
+
+def contrast(
+    model: Model,
+    clean: Prompts,
+    corrupt: Prompts,
+    metrics: Sequence[Metric],
+    direction: str = "denoising",
+    read: Collection[Site] = (),
+    read_base: Collection[Site] = (),
+) -> Contrast:
+    """Run both prompts.
+
+    Args:
+        direction: "denoising": the clean run is the source; "noising": the corrupt one.
+        read, read_base: Sites to keep of the source, and of the base.
+
+    Raises:
+        ValueError: An unknown direction; no metrics, or two of one name.
+    """
+    if direction not in DIRECTIONS:
+        raise ValueError(f"unknown direction {direction!r}; choose from {', '.join(DIRECTIONS)}")
+    names = [metric.name for metric in metrics]
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"metrics need names that tell them apart, not {names}; rename by dataclasses.replace")
+    source, base = (clean, corrupt) if direction == "denoising" else (corrupt, clean)
+    last_only = all(metric.last_only for metric in metrics)
+    with torch.no_grad():
+        runs = [
+            model.run(tokens, read=sites, last_only=last_only) for tokens, sites in ((source, read), (base, read_base))
+        ]
+        end, start = (widened(torch.stack([metric(run) for metric in metrics])) for run in runs)
+    return Contrast(runs[0], runs[1], metrics, start, end)
+
+
+def widened(values: Tensor) -> Tensor:
+    """At least single precision: a difference of two half-precision numbers would lose what is left of it."""
+    return values.float() if values.dtype.itemsize < 4 else values
+
+
+def _along(values: Float[Tensor, "metric prompt"], like: Tensor) -> Tensor:
+    return values.view(len(values), *(1,) * (like.ndim - 2), -1)
+
+
+def _check_gap(gap: Float[Tensor, " prompt"], name: str) -> None:
+    """Refuse a gap between clean and corrupt that is too small to divide by."""
+    if not bool(gap.isfinite().all()):
+        prompts = (~gap.isfinite()).nonzero().flatten().tolist()[:5]
+        raise ValueError(f"the {name} of prompts {prompts} is not a finite number in the clean or the corrupt run")
+    small = gap.abs() < 1e-3 * gap.abs().mean().clamp(min=1e-6)
+    if bool(small.any()):
+        prompts = small.nonzero().flatten().tolist()[:5]
+        raise ValueError(
+            f"clean and corrupt give nearly the same {name} (prompts {prompts}), so that a share of the gap means "
+            f"nothing; choose other prompts, or pass normalize=False"
+        )

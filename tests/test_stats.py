@@ -1,0 +1,90 @@
+"""Intervals and permutation tests against exhaustive and independent computations."""
+
+import itertools
+
+import numpy as np
+import pytest
+import scipy.stats
+import xarray as xr
+
+from interp import stats
+
+
+def _array(values: np.ndarray) -> xr.DataArray:
+    coords = {"prompt": range(values.shape[0]), "cell": range(values.shape[1])}
+    return xr.DataArray(values, dims=("prompt", "cell"), coords=coords)
+
+
+def _noise(n: int, cells: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n, cells))
+
+
+def test_few_prompts_are_flipped_in_every_way():
+    values = _noise(7, 5) + 0.5
+    t = lambda v: np.abs(v.sum(0)) / np.sqrt((v**2).sum(0))
+    null = [t(np.array(signs)[:, None] * values).max() for signs in itertools.product([1, -1], repeat=7)]
+    expected = [np.mean([m >= x - 1e-12 for m in null]) for x in t(values)]
+    np.testing.assert_allclose(stats.sign_flip(_array(values)), expected, atol=1e-12)
+
+
+def test_one_cell_is_the_permutation_test_of_scipy():
+    values = _noise(9, 1) + 0.4
+    wanted = scipy.stats.permutation_test((values[:, 0],), np.mean, permutation_type="samples", n_resamples=np.inf)
+    assert float(stats.sign_flip(_array(values))[0]) == pytest.approx(wanted.pvalue)
+
+
+def test_drawn_flips_come_close_to_all_flips():
+    array = _array(_noise(10, 6) + 0.3)
+    np.testing.assert_allclose(stats.sign_flip(array, draws=1000), stats.sign_flip(array, draws=1023), atol=0.05)
+
+
+def test_a_missing_cell_changes_nothing_for_the_others():
+    values = _noise(12, 4) + 0.3
+    wanted = stats.summary(_array(values))
+    table = stats.summary(_array(np.concatenate([values, np.full((12, 1), np.nan)], 1)))
+    for name in wanted:
+        np.testing.assert_array_equal(table[name][:4], wanted[name], err_msg=name)
+    assert np.isnan(table[["mean", "low", "high", "p"]].isel(cell=4).to_array()).all()
+    assert not table.significant[4] and table.n[4] == 0
+
+
+def test_a_missing_prompt_is_left_out_of_its_cell():
+    values = _noise(12, 1) + 1
+    values[8:] = np.nan
+    table, alone = stats.summary(_array(values)), stats.summary(_array(values[:8]))
+    assert float(table["mean"][0]) == pytest.approx(float(alone["mean"][0])) and int(table.n[0]) == 8
+    assert float(table.p[0]) == pytest.approx(float(alone.p[0]), abs=0.02)
+    assert float(table.high[0] - table.low[0]) == pytest.approx(float(alone.high[0] - alone.low[0]), rel=0.15)
+
+
+def test_an_interval_of_many_cells_is_that_of_each():
+    array = _array(_noise(20, 2500))
+    alone = stats.interval(array.isel(cell=[2000]))
+    np.testing.assert_allclose(stats.interval(array).isel(cell=[2000]).to_array(), alone.to_array())
+
+
+def test_intervals_cover_the_mean():
+    table = stats.interval(_array(_noise(50, 2000)))
+    assert ((table.low <= 0) & (table.high >= 0)).mean() == pytest.approx(0.94, abs=0.02)
+
+
+def test_rounding_errors_are_no_effect():
+    values = np.concatenate([_noise(20, 3) + 1, np.full((20, 1), 1e-8)], 1)
+    assert float(stats.sign_flip(_array(values))[3]) == 1
+    assert float(stats.sign_flip(_array(values), floor=0)[3]) < 0.05
+
+
+def test_nothing_but_zeros_is_nothing():
+    assert (stats.sign_flip(_array(np.zeros((8, 3)))) == 1).all()
+
+
+def test_at_most_one_null_in_twenty_has_a_star():
+    stars = [bool((stats.sign_flip(_array(_noise(16, 40, seed)), draws=399) <= 0.05).any()) for seed in range(400)]
+    assert scipy.stats.binomtest(sum(stars), 400, 0.05).pvalue > 0.01
+
+
+def test_thousands_of_cells():
+    values = _noise(32, 20_000)
+    values[:, 7] += 3
+    table = stats.summary(_array(values))
+    assert bool(table.significant[7]) and int(table.significant.sum()) == 1
