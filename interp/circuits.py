@@ -20,7 +20,7 @@ from interp.edges import written
 from interp.graph import Graph
 from interp.metrics import Metric
 from interp.model import Model, Prompts
-from interp.pairs import Pair
+from interp.edge_pairs import Pair
 from interp.progress import Progress
 
 _IG = "arXiv:1703.01365"

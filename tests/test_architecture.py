@@ -31,7 +31,7 @@ LAYERS = [
     },
     {"backends.huggingface", "backends.transformer_lens", "backends.nnsight", "backends.listening", "checking"},
     {"backends", "edges"},
-    {"tasks.embedded", "pairs", "edge_gradients"},
+    {"tasks.embedded", "edge_pairs", "edge_gradients"},
     {
         "patching",
         "subspaces",
