@@ -1,5 +1,6 @@
 """Mechanistic interpretability of small language models: run, read, edit, measure."""
 
+from interp import ablation as ablation
 from interp import attribution as attribution
 from interp import edits as edits
 from interp import english as english

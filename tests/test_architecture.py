@@ -9,19 +9,33 @@ ROOT = Path(__file__).parents[1] / "interp"
 
 # A module may import only from modules on an earlier line.
 LAYERS = [
-    {"sites", "packing", "zoo.lexicon"},
+    {"sites", "packing", "softmax", "zoo.lexicon"},
     {"traces", "zoo.language"},
     {"edits", "tokenizing", "zoo.corpus"},
     {"visits"},
     {"model", "backends.stream", "backends.attention", "progress"},
     {"metrics", "arrays", "backends.families", "recording"},
     {"replay"},
-    {"stats", "sweep", "generation", "backends.structure", "backends.remote", "tasks.task"},
+    {"stats", "sweep", "nodes", "generation", "backends.structure", "backends.remote", "tasks.task"},
     {"backends.huggingface", "backends.transformer_lens", "backends.nnsight", "checking"},
     {"backends"},
     {"tasks.embedded"},
-    {"patching", "attribution", "lens", "probing", "steering", "tasks", "plots", "zoo", "zoo.training", "zoo.card"},
-    {"english"},
+    {"gradients", "pairs"},
+    {
+        "patching",
+        "attribution",
+        "ablation",
+        "attribution_patching",
+        "lens",
+        "probing",
+        "steering",
+        "tasks",
+        "plots",
+        "zoo",
+        "zoo.training",
+    },
+    {"english", "zoo.estimates"},
+    {"zoo.card"},
 ]
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer} | {"": len(LAYERS), "__main__": len(LAYERS) + 1}
 
