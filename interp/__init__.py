@@ -2,6 +2,7 @@
 
 from interp import ablation as ablation
 from interp import attribution as attribution
+from interp import attribution_patching as attribution_patching
 from interp import edits as edits
 from interp import english as english
 from interp import lens as lens
