@@ -52,7 +52,7 @@ def test_gradients_over_a_nodes_own_activation_add_up_to_patching_it(name, kind,
 def test_own_paths_add_up_to_patching_on_the_embedded_model(embedded):
     task = tasks.ioi(embedded, n=4)
     given = embedded, task.clean, task.corrupt, embedded.sites("z"), task.logit_diff
-    found = ap.estimate(*given, ["head"], by=OWN)
+    found = ap.estimate(*given, ["head"], by=ap.Estimator("own", steps=80))
     np.testing.assert_allclose(found, patching.patch(*given, over=["head"]), atol=1e-4)
 
 
