@@ -1,6 +1,8 @@
 """Mechanistic interpretability of small language models: run, read, edit, measure."""
 
+from interp import ablation as ablation
 from interp import attribution as attribution
+from interp import attribution_patching as attribution_patching
 from interp import circuits as circuits
 from interp import components as components
 from interp import edits as edits

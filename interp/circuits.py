@@ -16,11 +16,11 @@ from torch import Tensor
 from interp.arrays import Check, labelled
 from interp.backends.readers import wiring_of
 from interp.edge_gradients import gradients
+from interp.edge_pairs import Pair
 from interp.edges import written
 from interp.graph import Graph
 from interp.metrics import Metric
 from interp.model import Model, Prompts
-from interp.edge_pairs import Pair
 from interp.progress import Progress
 
 _IG = "arXiv:1703.01365"

@@ -147,6 +147,22 @@ def span(vectors: Tensor) -> Tensor:
     raise ValueError(f"a subspace is a direction (d,) or independent, finite vectors (k, d); these, {shape}, are not")
 
 
+def blend(trace: Trace, site: Site, share: float | Tensor, **at: Index) -> Edit:
+    """Move the site part of the way to what it held in another run, at the same indices.
+
+    Args:
+        share: How far, for all prompts or for each, (batch,); 0 leaves the site as it is, 1 is `copy`.
+    """
+    chosen = Edit(site, lambda x: torch.lerp(x, source.to(x), weight.to(x).reshape(-1, *(1,) * (x.ndim - 1))), at)
+    source, weight = trace[site][chosen.index(trace.tokens)], torch.as_tensor(share)
+    return chosen
+
+
+def stop(site: Site, **at: Index) -> Edit:
+    """Leave the site as it is, but let no gradient through."""
+    return Edit(site, lambda x: x.detach(), at)
+
+
 def add(site: Site, vector: Tensor, **at: Index) -> Edit:
     """Add a vector to the site."""
     return Edit(site, lambda x: x + _fit(vector, x, site), at, moves=bool(vector.detach().any()))
@@ -172,6 +188,8 @@ def mean(trace: Trace, site: Site, over: Sequence[str] = ("batch",), **at: Index
     """
     if set(over) not in ({"batch"}, {"batch", "pos"}):
         raise ValueError(f"a mean is over ('batch',) or ('batch', 'pos'), not {tuple(over)!r}")
+    if "pos" in over and "pos" not in site.axes:
+        raise ValueError(f"{site} has no positions to pool; its axes are {', '.join(site.axes)}")
     if "batch" in at:
         raise ValueError("a mean replaces every prompt alike; leave 'batch' out of the indices")
     value = trace[site]

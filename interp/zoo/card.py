@@ -10,7 +10,7 @@ import torch
 
 from interp.backends import load
 from interp.model import Model
-from interp.zoo import corpus, lexicon
+from interp.zoo import corpus, estimates, lexicon
 from interp.zoo.language import Sentence
 
 THRESHOLDS = {
@@ -104,6 +104,8 @@ def main() -> None:
     print("| behaviour | held-out | after a random prefix | wanted |\n|---|---|---|---|")
     for name, wanted in THRESHOLDS.items():
         print(f"| {name} | {plain[name]:.3f} | {prefixed[name]:.3f} | {wanted} |")
+    print("\nPearson correlation of attribution patching with exact patching, over all nodes of `z`:\n")
+    print(estimates.table(model))
 
 
 if __name__ == "__main__":
