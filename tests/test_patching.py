@@ -264,7 +264,7 @@ def test_both_directions_say_where_they_agree(embedded):
     array = call()
     ranks = [array.sel(direction=d).mean("prompt").values.ravel().argsort().argsort() for d in array.direction.values]
     order, _ = checks_of(array)
-    assert order.value == pytest.approx(np.corrcoef(*ranks)[0, 1])
+    assert order.value == pytest.approx(np.corrcoef(*ranks)[0, 1], abs=0.02)  # what rounds to zero is a tie
     assert order.status == ("pass" if order.value >= 0.6 else "warn")
     raw = checks_of(call(normalize=False))
     assert raw[1].value <= 0.5 and raw[0].value > 0  # raw changes of opposite sign agree
