@@ -15,9 +15,10 @@ from torch import Tensor
 
 from interp import edits
 from interp.arrays import Check, labelled
+from interp.contrast import share
 from interp.metrics import Metric
 from interp.model import Model, Prompts
-from interp.nodes import Nodes, share
+from interp.nodes import Nodes
 from interp.progress import Progress
 from interp.sites import Site
 from interp.sweep import Cell, sweep
@@ -77,7 +78,7 @@ def sensitivity(
 
     Raises:
         ValueError: An unknown kind; a reference that lacks a token, a role or another prompt where one is needed;
-            what `Nodes.of` and `nodes.share` raise.
+            what `Nodes.of` and `contrast.share` raise.
     """
     if not kinds or set(kinds) - set(KINDS) or len(set(kinds)) != len(kinds):
         raise ValueError(f"kinds of ablation, each once, out of {', '.join(KINDS)}, not {list(kinds)}")

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.metrics import Metric
@@ -42,9 +42,8 @@ class Contrast:
         Raises:
             ValueError: A gap between the runs too small to divide by, or not finite.
         """
-        for metric, gap in zip(self.metrics, self.end - self.start):
-            _check_gap(gap, metric.name)
-        return self.change(values) / _along(self.end - self.start, values)
+        gaps = zip(self.change(values), self.end - self.start, self.metrics)
+        return torch.stack([share(change, gap, f"gap in {metric.name}") for change, gap, metric in gaps])
 
 
 def contrast(
@@ -89,15 +88,20 @@ def _along(values: Float[Tensor, "metric prompt"], like: Tensor) -> Tensor:
     return values.view(len(values), *(1,) * (like.ndim - 2), -1)
 
 
-def _check_gap(gap: Float[Tensor, " prompt"], name: str) -> None:
-    """Refuse a gap between clean and corrupt that is too small to divide by."""
-    if not bool(gap.isfinite().all()):
-        prompts = (~gap.isfinite()).nonzero().flatten().tolist()[:5]
-        raise ValueError(f"the {name} of prompts {prompts} is not a finite number in the clean or the corrupt run")
-    small = gap.abs() < 1e-3 * gap.abs().mean().clamp(min=1e-6)
-    if bool(small.any()):
-        prompts = small.nonzero().flatten().tolist()[:5]
+def share(values: Float[Tensor, "*cell prompt"], whole: Float[Tensor, " prompt"], what: str) -> Tensor:
+    """Values as a share of one number for each prompt.
+
+    Raises:
+        ValueError: One that is not finite, or too small to divide by.
+    """
+    _refuse(~whole.isfinite(), what, "is not a finite number")
+    _refuse(whole.abs() < 1e-3 * whole.abs().mean().clamp(min=1e-6), what, "is nearly zero")
+    return values / whole
+
+
+def _refuse(bad: Bool[Tensor, " prompt"], what: str, why: str) -> None:
+    if bool(bad.any()):
         raise ValueError(
-            f"clean and corrupt give nearly the same {name} (prompts {prompts}), so that a share of the gap means "
-            f"nothing; choose other prompts, or pass normalize=False"
+            f"the {what} {why} in prompts {bad.nonzero().flatten().tolist()[:5]}, so that a share of it means nothing; "
+            f"choose other prompts, or pass normalize=False"
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from interp.directions import along, span, unit_of
 from interp.sites import Site
 from interp.traces import Tokens, Trace
 
@@ -129,24 +130,6 @@ def exchange(trace: Trace, site: Site, subspace: Tensor, **at: Index) -> Edit:
     return Edit(site, change, at)
 
 
-def span(vectors: Tensor) -> Tensor:
-    """An orthonormal basis (k, d) of the space that vectors (d,) or (k, d) span.
-
-    Raises:
-        ValueError: Vectors that are zero, not finite or linearly dependent, or more of them than entries in each.
-    """
-    rows = vectors.detach().reshape(-1, vectors.shape[-1])
-    rows = rows.float() if rows.dtype.itemsize < 4 else rows
-    if vectors.ndim in (1, 2) and len(rows) <= rows.shape[-1] and bool(rows.isfinite().all()):
-        # Lengths do not matter to a span, so they must not decide whether vectors count as independent.
-        unit = rows / rows.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny)
-        basis, triangle = torch.linalg.qr(unit.T)
-        if bool((triangle.diagonal().abs() > 1e-5).all()):
-            return basis.T
-    shape = tuple(vectors.shape)
-    raise ValueError(f"a subspace is a direction (d,) or independent, finite vectors (k, d); these, {shape}, are not")
-
-
 def blend(trace: Trace, site: Site, share: float | Tensor, **at: Index) -> Edit:
     """Move the site part of the way to what it held in another run, at the same indices.
 
@@ -217,11 +200,11 @@ def _weight(trace: Trace, site: Site) -> Tensor:
 
 def remove(site: Site, direction: Tensor, **at: Index) -> Edit:
     """Project a direction of the site's last axis out (directional ablation, Arditi et al. 2024, arXiv:2406.11717)."""
-    unit = _unit(direction)
+    unit = unit_of(direction)
 
     def change(x: Tensor) -> Tensor:
         fit = _fit(unit, x, site)
-        return x - _along(x, fit) * fit
+        return x - along(x, fit) * fit
 
     return Edit(site, change, at)
 
@@ -234,12 +217,12 @@ def clamp(
         raise ValueError("clamp needs a lower bound, an upper bound or both; none was given")
     if direction is None:
         return Edit(site, lambda x: x.clamp(low, high), at)
-    unit = _unit(direction)
+    unit = unit_of(direction)
 
     def change(x: Tensor) -> Tensor:
         fit = _fit(unit, x, site)
-        along = _along(x, fit)
-        return x + (along.clamp(low, high) - along) * fit
+        projection = along(x, fit)
+        return x + (projection.clamp(low, high) - projection) * fit
 
     return Edit(site, change, at)
 
@@ -250,16 +233,3 @@ def _fit(vector: Tensor, part: Tensor, site: Site) -> Tensor:
         shape = tuple(part.shape)
         raise ValueError(f"a vector of {vector.shape[-1]} entries does not fit the selected part of {site}, {shape}")
     return vector.to(part)
-
-
-def _unit(direction: Tensor) -> Tensor:
-    norm = direction.norm()
-    if direction.ndim != 1 or not torch.isfinite(norm) or norm == 0:
-        shape = tuple(direction.shape)
-        raise ValueError(f"a direction is one vector of finite, non-zero length; given shape {shape}, norm {norm:.3g}")
-    return direction / norm
-
-
-def _along(x: Tensor, unit: Tensor) -> Tensor:
-    """The projection on a unit vector, with the last axis kept."""
-    return (x @ unit).unsqueeze(-1)

@@ -7,7 +7,7 @@ from math import prod
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from interp.arrays import position_labels
@@ -73,15 +73,3 @@ class Nodes:
             named = axis in ("pos", "query", "key") and not (axis == "pos" and self.roles)
             labels[axis] = [words[int(i)] for i in indices] if named else list(indices)
         return labels | {"prompt": range(len(tokens))}
-
-
-def share(values: Float[Tensor, "*cell prompt"], whole: Float[Tensor, " prompt"], what: str) -> Tensor:
-    """Values as a share of one number for each prompt, refused where that is too small to divide by."""
-    bad = ~whole.isfinite() | (whole.abs() < 1e-3 * whole.abs().mean().clamp(min=1e-6))
-    if bool(bad.any()):
-        prompts = bad.nonzero().flatten().tolist()[:5]
-        raise ValueError(
-            f"the {what} of prompts {prompts} is nearly zero or not finite, so that a share of it means nothing; "
-            "choose other prompts, or pass normalize=False"
-        )
-    return values / whole

@@ -7,7 +7,7 @@ Those positions are not run again; attention reads their keys and values from th
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 
@@ -17,7 +17,17 @@ class Keys:
 
     keys: Float[Tensor, "batch kv_head pos d_head"]
     values: Float[Tensor, "batch kv_head pos d_head"]
-    mask: Float[Tensor, "#batch 1 pos pos"] | None
+    mask: Shaped[Tensor, "#batch 1 pos pos"] | None
+
+    def added(self) -> Float[Tensor, "#batch 1 pos pos"]:
+        """The mask as what is added to the scores; none stands for a causal one."""
+        n_pos, dtype = self.keys.shape[2], self.keys.dtype
+        mask = self.mask
+        if mask is None:
+            mask = torch.ones(1, 1, n_pos, n_pos, dtype=torch.bool, device=self.keys.device).tril()
+        if mask.dtype != torch.bool:
+            return mask
+        return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
 
 
 @dataclass
@@ -63,6 +73,5 @@ class Packing:
         query = self.grid(query.transpose(1, 2)).transpose(1, 2)
         kept = (x[self.prompts].transpose(1, 2) for x in (recorded.keys, recorded.values))
         key, value = (self.grid(new.transpose(1, 2), old).transpose(1, 2) for new, old in zip((key, value), kept))
-        mask = recorded.mask
-        assert mask is not None  # can_replay tried it
+        mask = recorded.added()
         return query, key, value, mask[self.prompts] if len(mask) > 1 else mask

@@ -9,8 +9,9 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from interp import edits, nodes
+from interp import edits
 from interp.arrays import Check, labelled
+from interp.contrast import share
 from interp.metrics import Metric
 from interp.model import Model, Prompts
 from interp.nodes import Nodes
@@ -86,7 +87,7 @@ class Pair:
     def share(self, values: Tensor, signed: bool = True) -> Tensor:
         """Changes, or their sizes, as shares of the gap between the runs."""
         gap = self.high - self.low
-        return nodes.share(values, gap if signed else gap.abs(), f"gap in {self.metric.name}")
+        return share(values, gap if signed else gap.abs(), f"gap in {self.metric.name}")
 
     def label(self, values: Tensor, normalize: bool, checks: Sequence[Check] = (), **how: Any) -> xr.DataArray:
         """Values (layer, *over, prompt) with their names and how they were made."""

@@ -61,11 +61,12 @@ def record(model: Model, tokens: Tokens, sites: Iterable[Site], packed: bool) ->
     """Run the prompts once and keep what every block was called with.
 
     Args:
-        sites: What will be visited when it is taken up; unpacked, a mask has another form where scores are visited.
+        sites: What will be visited when it is taken up.
         packed: Whether to keep keys and values too.
     """
     packing = Packing() if packed else None
-    masked = [] if packed else [site for site in sites if site.kind in ("scores", "pattern")][:1]
+    # Where scores are visited, attention is spelled out; the run must be the one that the edits were read from.
+    spelled = [site for site in sites if site.kind in ("scores", "pattern")][:1]
     stream: list[Tensor] = []
     calls: list[Call] = []
 
@@ -82,8 +83,8 @@ def record(model: Model, tokens: Tokens, sites: Iterable[Site], packed: bool) ->
     handles = [block.register_forward_pre_hook(enter, with_kwargs=True) for block in model.blocks]
     handles.append(model.blocks[-1].register_forward_hook(leave))
     try:
-        with model.hooked({}, tokens.ids.shape[1], packing):
-            model.run(tokens, read=masked, last_only=True)
+        with model.hooked({site: lambda x: x for site in spelled}, tokens.ids.shape[1], packing):
+            model.run(tokens, read=[] if packed else spelled, last_only=True)
     finally:
         for handle in handles:
             handle.remove()

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from interp.arrays import Check, labelled
 from interp.contrast import DIRECTIONS, Contrast, contrast
-from interp.edits import Index, copy, exchange, put, span
+from interp.directions import span
+from interp.edits import Index, copy, exchange, put
 from interp.metrics import Metric
 from interp.model import Model, Prompts
 from interp.sites import Site

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1] / "interp"
 
 # A module may import only from modules on an earlier line.
 LAYERS = [
-    {"sites", "packing", "graph", "softmax", "zoo.lexicon"},
+    {"sites", "packing", "graph", "directions", "softmax", "zoo.lexicon"},
     {"traces", "zoo.language"},
     {"edits", "tokenizing", "zoo.corpus"},
     {"visits"},
@@ -23,7 +23,7 @@ LAYERS = [
     {"tasks.embedded", "edge_pairs", "edge_gradients", "gradients", "pairs"},
     {"ablation", "attribution", "attribution_patching", "circuits", "effects", "interactions", "lens", "patching"},
     {"plots", "probing", "steering", "subspaces", "tasks"},
-    {"zoo", "zoo.training", "zoo.handset", "zoo.estimates", "english"},
+    {"zoo", "zoo.training", "zoo.handset", "zoo.estimates", "zoo.own_circuits", "english"},
     {"zoo.card"},
 ]
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer} | {"": len(LAYERS), "__main__": len(LAYERS) + 1}

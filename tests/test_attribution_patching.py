@@ -228,7 +228,7 @@ REFUSED = {
         lambda m: ap.estimate(m, CLEAN, CORRUPT, [Site("z", 0), Site("q", 0)], METRIC),
         "sites of one kind at a time, not q, z",
     ),
-    "same": (lambda m: ap.estimate(m, CLEAN, CLEAN, [Site("z", 0)], METRIC), "is nearly zero or not finite"),
+    "same": (lambda m: ap.estimate(m, CLEAN, CLEAN, [Site("z", 0)], METRIC), "is nearly zero"),
     "one layer": (
         lambda m: ap.estimate(one_softmax("gpt2"), CLEAN, CORRUPT, [Site("z", 0)], METRIC, by=ap.ATP_STAR),
         "needs two layers or more",

@@ -175,8 +175,8 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
     ),
     "no gap": (
         lambda m: patching.patch(m, "the dog", "the dog", [RESID], metrics.logit(4)),
-        "clean and corrupt give nearly the same logit (prompts [0]), so that a share of the gap means nothing; choose other "
-        "prompts, or pass normalize=False",
+        "the gap in logit is nearly zero in prompts [0], so that a share of it means nothing; choose other prompts, or pass "
+        "normalize=False",
     ),
     "answers for other prompts": (
         lambda m: metrics.logit(torch.tensor([1, 2]))(m.run(IDS)),
@@ -221,7 +221,8 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
     ),
     "NaN in the metric": (
         lambda m: _patch(m, metrics.Metric("mine", lambda logits: logits[:, 0] * float("nan"))),
-        "the mine of prompts [0, 1] is not a finite number in the clean or the corrupt run",
+        "the gap in mine is not a finite number in prompts [0, 1], so that a share of it means nothing; choose other "
+        "prompts, or pass normalize=False",
     ),
     "position of a pattern": (
         lambda m: _patch(m, sites=[Site("pattern", 0)], over=["pos"]),

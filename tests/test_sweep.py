@@ -30,6 +30,8 @@ def noise(site, scale=0.3, seed=0, **at):
 
 def test_rows_are_packed_on_every_family_and_born_on_every_bridge(family):
     assert way_of(load(family)) == "packed"
+    assert way_of(load(family, dtype=torch.float64)) == "packed"
+    assert way_of(load(family, dtype=torch.bfloat16)) == "packed"
     assert way_of(load(family, "transformer_lens")) == "rows"
     assert way_of(load(family, "nnsight")) == "full"
 
@@ -92,7 +94,7 @@ def test_only_what_an_edit_can_change_is_run(embedded):
     def work(cells):
         return sweep(embedded, task.corrupt, cells, [task.logit_diff]).work
 
-    assert work([[edits.copy(trace, Site("resid_pre", 0))]]) == 0  # writing back what is there
+    assert work([[edits.copy(trace, Site("resid_pre", 2))]]) == 0  # writing back what is there
     assert work([[edits.zero(Site("resid_pre", 2), pos=-1)]]) == n_layers - 2
     assert work([[edits.zero(Site("resid_pre", 1), pos=-3)]]) == 3 * (n_layers - 1)
     assert work([[edits.zero(Site("resid_post", n_layers - 1), pos=0)]]) == 0  # after the last block

@@ -41,7 +41,8 @@ _NOTHING = Watch()
 @contextmanager
 def watched(model: nn.Module, watches: Mapping[nn.Module, Watch]) -> Iterator[None]:
     """For the time of a run, show each attention module's tensors to its visits; then leave the model as it was."""
-    explicit = any(w.packing is not None or {"scores", "pattern"} & set(w.visits) for w in watches.values())
+    explicit = any({"scores", "pattern"} & set(watch.visits) for watch in watches.values())
+    packing = any(watch.packing is not None for watch in watches.values())
     found: list[Any] = [getattr(module, "config", None) for module in model.modules()]
     configs = {id(config): config for config in found if hasattr(config, "_attn_implementation_internal")}
     before = {key: config._attn_implementation_internal for key, config in configs.items()}
@@ -50,7 +51,8 @@ def watched(model: nn.Module, watches: Mapping[nn.Module, Watch]) -> Iterator[No
     try:
         for key, config in configs.items():
             original = (before[key] or _EXPLICIT).removeprefix(_PREFIX)
-            config._attn_implementation_internal = _register(_EXPLICIT if explicit else original)
+            readable = original in (_EXPLICIT, "sdpa") or not packing  # other masks are not (query, key)
+            config._attn_implementation_internal = _register(_EXPLICIT if explicit or not readable else original)
         yield
     finally:
         for key, config in configs.items():

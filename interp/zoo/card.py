@@ -10,7 +10,7 @@ import torch
 
 from interp.backends import load
 from interp.model import Model
-from interp.zoo import corpus, estimates, lexicon
+from interp.zoo import corpus, estimates, lexicon, own_circuits
 from interp.zoo.language import Sentence
 
 THRESHOLDS = {
@@ -100,11 +100,21 @@ BEHAVIOURS: dict[str, tuple[Draw, Score]] = {
 
 def main() -> None:
     model = load()
+    print("# The embedded model\n\nMeasured by `python -m interp.zoo.card`, on held-out combinations of words.\n")
     plain, prefixed = (measure(model, prefix=prefix) for prefix in (False, True))
     print("| behaviour | held-out | after a random prefix | wanted |\n|---|---|---|---|")
     for name, wanted in THRESHOLDS.items():
         print(f"| {name} | {plain[name]:.3f} | {prefixed[name]:.3f} | {wanted} |")
-    print("\nPearson correlation of attribution patching with exact patching, over all nodes of `z`:\n")
+    for behaviour in own_circuits.BEHAVIOURS:
+        for place in own_circuits.PLACES:
+            print(
+                f"\n## {behaviour}: {place}\n\nShares of the gap in logit difference, 64 pairs, 95 % intervals; every"
+            )
+            print("place was patched, and those are shown whose sign-flip p-value, corrected over all, is at most 0.05")
+            print(f"and whose share is at least 0.02.\n\n{own_circuits.table(model, behaviour, place)}")
+    print(
+        "\n## Estimators\n\nPearson correlation of attribution patching with exact patching, over all nodes of `z`:\n"
+    )
     print(estimates.table(model))
 
 

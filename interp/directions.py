@@ -1,0 +1,41 @@
+"""Directions and the spaces that they span, in the last axis of a tensor."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def span(vectors: Tensor) -> Tensor:
+    """An orthonormal basis (k, d) of the space that vectors (d,) or (k, d) span.
+
+    Raises:
+        ValueError: Vectors that are zero, not finite or linearly dependent, or more of them than entries in each.
+    """
+    rows = vectors.detach().reshape(-1, vectors.shape[-1])
+    rows = rows.float() if rows.dtype.itemsize < 4 else rows
+    if vectors.ndim in (1, 2) and len(rows) <= rows.shape[-1] and bool(rows.isfinite().all()):
+        # Lengths do not matter to a span, so they must not decide whether vectors count as independent.
+        unit = rows / rows.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny)
+        basis, triangle = torch.linalg.qr(unit.T)
+        if bool((triangle.diagonal().abs() > 1e-5).all()):
+            return basis.T
+    shape = tuple(vectors.shape)
+    raise ValueError(f"a subspace is a direction (d,) or independent, finite vectors (k, d); these, {shape}, are not")
+
+
+def unit_of(direction: Tensor) -> Float[Tensor, " d"]:
+    """A direction at length one.
+
+    Raises:
+        ValueError: Several vectors, or one of zero or infinite length.
+    """
+    norm = direction.norm()
+    if direction.ndim != 1 or not torch.isfinite(norm) or norm == 0:
+        shape = tuple(direction.shape)
+        raise ValueError(f"a direction is one vector of finite, non-zero length; given shape {shape}, norm {norm:.3g}")
+    return direction / norm
+
+
+def along(x: Float[Tensor, "*rest d"], unit: Float[Tensor, " d"]) -> Float[Tensor, "*rest 1"]:
+    """The projection on a unit vector, with the last axis kept."""
+    return (x @ unit).unsqueeze(-1)
