@@ -85,7 +85,7 @@ def estimate(
         by: How; see `ATP`, `ATP_STAR`, `INPUTS` and `Estimator`.
 
     Returns:
-        The estimated effect by (layer, *over, prompt).
+        The estimated effect by (layer, *over, prompt), NaN at padding; of a site without a layer, by (*over, prompt).
 
     Raises:
         ValueError: Prompts of different lengths; a gap between the runs too small to divide by; an estimator that does

@@ -1,7 +1,9 @@
-"""Directions and the spaces that they span, in the last axis of a tensor."""
+"""Directions and the spaces that they span, in the last axis of a tensor.
+
+What edits are made of is sent to servers as source, so that nothing here may need jaxtyping.
+"""
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 
@@ -23,8 +25,8 @@ def span(vectors: Tensor) -> Tensor:
     raise ValueError(f"a subspace is a direction (d,) or independent, finite vectors (k, d); these, {shape}, are not")
 
 
-def unit_of(direction: Tensor) -> Float[Tensor, " d"]:
-    """A direction at length one.
+def unit_of(direction: Tensor) -> Tensor:
+    """A direction (d,) at length one.
 
     Raises:
         ValueError: Several vectors, or one of zero or infinite length.
@@ -36,6 +38,6 @@ def unit_of(direction: Tensor) -> Float[Tensor, " d"]:
     return direction / norm
 
 
-def along(x: Float[Tensor, "*rest d"], unit: Float[Tensor, " d"]) -> Float[Tensor, "*rest 1"]:
-    """The projection on a unit vector, with the last axis kept."""
+def along(x: Tensor, unit: Tensor) -> Tensor:
+    """The projection of (*rest, d) on a unit vector, (*rest, 1)."""
     return (x @ unit).unsqueeze(-1)

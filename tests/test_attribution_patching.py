@@ -61,13 +61,15 @@ def test_own_paths_add_up_to_patching_on_the_embedded_model(embedded):
 def test_the_estimate_is_the_slope_of_patching_by_a_little(name, kind, over):
     """Patching a small part of the way, by finite differences."""
     model, step, atol = load(name, dtype=torch.float64), *FINE[name]
-    found = torch.tensor(estimated(model, kind, over))
+    found = estimated(model, kind, over)
+    found = torch.tensor(found[None] if kind == "resid_final" else found)
     clean = model.run(CLEAN, read=sites(model, kind))
     for i, site in enumerate(sites(model, kind)):
         for index in [*np.ndindex(*found.shape[1:-1])][::7]:
             edit = [[edits.blend(clean, site, s, **dict(zip(over, index)))] for s in (step, -step)]
             up, down = (METRIC(model.run(CORRUPT, edits=e)) for e in edit)
-            assert_close(found[(i, *index)], (up - down) / (2 * step), atol=atol, rtol=1e-5)
+            measured = found[(i, *index)].isfinite()
+            assert_close(found[(i, *index)][measured], ((up - down) / (2 * step))[measured], atol=atol, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -108,7 +110,7 @@ def test_the_fix_is_exact_through_one_softmax(name, kind, over):
         ap.estimate(*given, over, normalize=False, by=by).values for by in (ap.ATP, ap.Estimator(qk_fix=True))
     )
     np.testing.assert_allclose(fixed, wanted, atol=1e-9)
-    assert abs(plain - wanted).max() > 1e-3
+    assert np.nanmax(abs(plain - wanted)) > 1e-3
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
@@ -126,7 +128,8 @@ def test_the_fix_is_the_change_of_the_pattern_times_its_gradient(name, kind):
             continue
         changed = model.run(CORRUPT, read=[pattern], edits=[edit])[pattern]
         wanted = ((changed - base[pattern].detach()) * slope).sum((1, 2, 3))
-        assert_close(found[pos, head], wanted, atol=1e-9, rtol=1e-7)
+        measured = found[pos, head].isfinite()
+        assert_close(found[pos, head][measured], wanted[measured], atol=1e-9, rtol=1e-7)
 
 
 def test_a_sure_head_keeps_its_numbers_finite():

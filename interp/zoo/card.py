@@ -108,13 +108,11 @@ def main() -> None:
     for behaviour in own_circuits.BEHAVIOURS:
         for place in own_circuits.PLACES:
             print(
-                f"\n## {behaviour}: {place}\n\nShares of the gap in logit difference, 64 pairs, 95 % intervals; every"
+                f"\n## {behaviour}: {place}\n\nShares of the gap in logit difference, 64 pairs, 95 % intervals. Every"
             )
-            print("place was patched, and those are shown whose sign-flip p-value, corrected over all, is at most 0.05")
-            print(f"and whose share is at least 0.02.\n\n{own_circuits.table(model, behaviour, place)}")
-    print(
-        "\n## Estimators\n\nPearson correlation of attribution patching with exact patching, over all nodes of `z`:\n"
-    )
+            print("place was patched; shown are those whose sign-flip p-value, corrected over all, is at most 0.05 and")
+            print(f"whose share is at least 0.02.\n\n{own_circuits.table(model, behaviour, place)}")
+    print("\n## Estimators\n\nPearson correlation of attribution patching with exact patching, over nodes of `z`:\n")
     print(estimates.table(model))
 
 
