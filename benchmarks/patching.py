@@ -125,22 +125,20 @@ def pyvene_loop(module: torch.nn.Module, setting: Setting) -> None:
                              {"sources->base": pos})  # fmt: skip
 
 
-def floor(setting: Setting, work: int, cells: int) -> float:
-    """Seconds that the matrix products of a sweep's work take by themselves, and of unembedding every cell once."""
+def floor(setting: Setting, work: int) -> float:
+    """Seconds that the matrix products of a sweep's work take by themselves."""
     model = setting.model
     block: torch.nn.Module = model.blocks[0]
     shapes = [p.shape for p in block.parameters() if p.ndim == 2]
     n = 960  # tokens at a time, as many as fill the cores
     products = [(torch.randn(n, a, device=model.device), torch.randn(a, b, device=model.device)) for a, b in shapes]
-    seconds = median(lambda: [x @ w for x, w in products], 5) / n * work
-    head = torch.randn(model.shape.d_model, model.shape.d_vocab, device=model.device)
-    last = torch.randn(cells, model.shape.d_model, device=model.device)
-    return seconds + median(lambda: last @ head, 5)
+    return median(lambda: [x @ w for x, w in products], 5) / n * work
 
 
-def median(function: Callable[[], object], repeats: int) -> float:
-    """Median time of some runs after a first one, in seconds."""
-    function()
+def median(function: Callable[[], object], repeats: int, warm: bool = True) -> float:
+    """Median time of some runs, after a first one unless the function has just run, in seconds."""
+    if warm:
+        function()
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -182,13 +180,13 @@ def compare(setting: Setting, bridge: Model, repeats: int) -> list[list[str]]:
         transformer_lens(bridge, setting, sweep, 0.1)
         guess = 10 * (time.perf_counter() - start)
         whole = guess < 60
-        slow = median(partial(transformer_lens, bridge, setting, sweep), 3) if whole else guess
+        slow = median(partial(transformer_lens, bridge, setting, sweep), 3, warm=False) if whole else guess
         difference = f"{(result - transformer_lens(bridge, setting, sweep)).abs().max():.0e}" if whole else "-"
         array = patching.patch(
             setting.model, setting.clean, setting.corrupt, setting.model.sites(sweep.kind), setting.metric,
             over=list(sweep.over), normalize=False,
         )  # fmt: skip
-        least = floor(setting, array.attrs["work"], len(result))
+        least = floor(setting, array.attrs["work"])
         rows.append([
             setting.name, sweep.name, str(len(result)), _ms(quick), ("" if whole else "~") + _ms(slow),
             f"{slow / quick:.0f}x", difference, f"{quick / least:.1f}x",
@@ -207,7 +205,7 @@ def others(setting: Setting, quick: float) -> list[list[str]]:
     rows = []
     for name, loop in loops.items():
         try:
-            slow = median(loop, 1)
+            slow = median(loop, 1, warm=False)
         except ImportError:
             continue
         rows.append([setting.name, name, _ms(quick), _ms(slow), f"{slow / quick:.0f}x"])

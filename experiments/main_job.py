@@ -5,7 +5,6 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import xarray as xr
 
@@ -29,14 +28,14 @@ def patch(model: Model, cfg: Config) -> tuple[Section, Arrays]:
     task = tasks.ioi(model, cfg.n, cfg.seed)
     by_pos = patching.patch(model, task.clean, task.corrupt, model.sites("resid_pre"), task.logit_diff, over=["pos"])
     by_head = patching.patch(model, task.clean, task.corrupt, model.sites("z"), task.logit_diff, over=["head"])
-    mean, p = by_head.mean("prompt"), stats.sign_flip(by_head, seed=cfg.seed)
-    band = stats.interval(by_head, seed=cfg.seed)
+    table = stats.summary(by_head, seed=cfg.seed)
+    mean = table["mean"]
     best = mean.where(mean == mean.max(), drop=True)
     layer, head = int(best["layer"][0]), int(best["head"][0])
-    low, high = (float(band[name].sel(layer=layer, head=head)) for name in ("low", "high"))
+    low, high = (float(table[name].sel(layer=layer, head=head)) for name in ("low", "high"))
     figures = {
         "patch_pos": plots.heatmap(by_pos.mean("prompt"), "Residual stream restored, layer by position"),
-        "patch_head": plots.heatmap(mean, "Heads restored", text=p.copy(data=np.where(p.values <= 0.05, "*", ""))),
+        "patch_head": plots.heatmap(mean, "Heads restored", significant=table["significant"]),
     }
     answer = (
         f"Head {layer}.{head} restores most: {float(mean.max()):.0%} of the logit difference (95 % interval {low:.0%} to "
@@ -45,7 +44,7 @@ def patch(model: Model, cfg: Config) -> tuple[Section, Arrays]:
     return Section("Where is the indirect object decided?", answer, figures, checks_of(by_head)), {
         "patch_pos": by_pos,
         "patch_head": by_head,
-        "patch_head_p": p,
+        "patch_head_table": table,
     }
 
 

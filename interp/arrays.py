@@ -42,7 +42,7 @@ def labelled(
     attrs: dict[str, Any] = {
         "model": model.name,
         "backend": model.backend,
-        "dtype": str(model.dtype),
+        "precision": str(model.dtype),  # netCDF keeps the name dtype for itself
         "device": str(model.device),
     }
     attrs |= attach(checks, how)

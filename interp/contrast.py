@@ -9,6 +9,8 @@ from torch import Tensor
 
 from interp.metrics import Metric
 from interp.model import Model, Prompts
+from interp.recording import Recording, record
+from interp.replay import way_of
 from interp.sites import Site
 from interp.traces import Trace
 
@@ -22,12 +24,14 @@ class Contrast:
     Attributes:
         source: The clean run when denoising, the corrupt one when noising.
         base: The other.
+        recording: Of the base, for sweeps, where the model allows it.
         metrics: What is measured in both.
         start, end: The metrics in the base and in the source.
     """
 
     source: Trace
     base: Trace
+    recording: Recording | None
     metrics: Sequence[Metric]
     start: Float[Tensor, "metric prompt"]
     end: Float[Tensor, "metric prompt"]
@@ -71,12 +75,16 @@ def contrast(
         raise ValueError(f"metrics need names that tell them apart, not {names}; rename by dataclasses.replace")
     source, base = (clean, corrupt) if direction == "denoising" else (corrupt, clean)
     last_only = all(metric.last_only for metric in metrics)
+    way, recording = way_of(model), None
     with torch.no_grad():
-        runs = [
-            model.run(tokens, read=sites, last_only=last_only) for tokens, sites in ((source, read), (base, read_base))
-        ]
-        end, start = (widened(torch.stack([metric(run) for metric in metrics])) for run in runs)
-    return Contrast(runs[0], runs[1], metrics, start, end)
+        there = model.run(source, read=read, last_only=last_only)
+        if way == "full":
+            here = model.run(base, read=read_base, last_only=last_only)
+        else:
+            recording = record(model, model.tokens(base), read, way == "packed", read_base, last_only)
+            here = recording.trace
+        end, start = (widened(torch.stack([metric(run) for metric in metrics])) for run in (there, here))
+    return Contrast(there, here, recording, metrics, start, end)
 
 
 def widened(values: Tensor) -> Tensor:

@@ -86,7 +86,7 @@ class Pair:
 
     @property
     def measured(self) -> Tensor:
-        """Where there is a token to patch, not padding: (layer, *over, prompt), of size 1 along what does not matter."""
+        """Where there is a token to patch, not padding: (layer, *over, prompt), with size 1 where that is all one."""
         present = (self.clean.tokens.mask * self.corrupt.tokens.mask).bool().T
         measured = torch.ones((1,) * (len(self.nodes.axes) + 2), dtype=torch.bool, device=present.device)
         for i, axis in enumerate(self.nodes.axes, start=1):

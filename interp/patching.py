@@ -117,7 +117,7 @@ def both_directions(
         "passes": sum(array.attrs["passes"] for array in arrays),
         "work": sum(array.attrs["work"] for array in arrays),
     }
-    made_by = {key: how[key] for key in how if key not in ("model", "backend", "dtype", "device", "checks")}
+    made_by = {key: how[key] for key in how if key not in ("model", "backend", "precision", "device", "checks")}
     unit = "share of the gap" if sign == 1 else str(arrays[0].name)
     return labelled(torch.tensor(np.stack([a.values for a in arrays])), unit, coords, model, checks, **made_by)
 
@@ -139,12 +139,11 @@ def _measure(
 ) -> tuple[Tensor, dict[str, Any]]:
     """The metrics in every cell, NaN where there is nothing to patch; and how they were had."""
     values = runs.start.new_full([len(names) for names in labels.values()], float("nan"))
+    start = runs.recording or runs.base.tokens
     cells, how = grid.cells(runs), {"engine": "", "passes": 0, "work": 0}
     with bar(values[0, ..., 0].numel(), "cells", progress) as advance:
         while block := list(islice(cells, _BLOCK)):
-            swept = sweep(
-                model, runs.base.tokens, [[cell.edit] for cell in block], runs.metrics, progress=_upto(advance)
-            )
+            swept = sweep(model, start, [[cell.edit] for cell in block], runs.metrics, progress=_upto(advance))
             for cell, value in zip(block, widened(swept.values).unbind(1)):
                 index: tuple[Any, ...] = (slice(None), *cell.place)
                 values[index] = value.where(cell.measured, torch.nan)

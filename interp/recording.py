@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from interp.model import Model
 from interp.packing import Packing
 from interp.sites import Site
-from interp.traces import Tokens
+from interp.traces import Tokens, Trace
 
 LookUp = Callable[[str, Any], Any]
 
@@ -44,25 +44,38 @@ class Recording:
     """One run, kept so that it can be taken up at any block.
 
     Attributes:
-        tokens: What was run.
+        trace: What the run gave: tokens, logits, and what was read.
         stream: The residual stream entering each block, and what leaves the last.
         calls: How each block was called.
         packing: The keys and values of each block's attention, if tokens can be packed.
     """
 
-    tokens: Tokens
+    trace: Trace
     stream: Sequence[Float[Tensor, "batch pos d_model"]]
     calls: Sequence[Call]
     packing: Packing | None
 
+    @property
+    def tokens(self) -> Tokens:
+        """What was run."""
+        return self.trace.tokens
+
 
 @torch.no_grad()
-def record(model: Model, tokens: Tokens, sites: Iterable[Site], packed: bool) -> Recording:
+def record(
+    model: Model,
+    tokens: Tokens,
+    sites: Iterable[Site],
+    packed: bool,
+    read: Iterable[Site] = (),
+    last_only: bool = True,
+) -> Recording:
     """Run the prompts once and keep what every block was called with.
 
     Args:
         sites: What will be visited when it is taken up.
         packed: Whether to keep keys and values too.
+        read, last_only: As in `Model.run`.
     """
     packing = Packing() if packed else None
     # Where scores are visited, attention is spelled out; the run must be the one that the edits were read from.
@@ -84,11 +97,11 @@ def record(model: Model, tokens: Tokens, sites: Iterable[Site], packed: bool) ->
     handles.append(model.blocks[-1].register_forward_hook(leave))
     try:
         with model.hooked({site: lambda x: x for site in spelled}, tokens.ids.shape[1], packing):
-            model.run(tokens, read=[] if packed else spelled, last_only=True)
+            trace = model.run(tokens, read=[*read, *([] if packed else spelled)], last_only=last_only)
     finally:
         for handle in handles:
             handle.remove()
-    return Recording(tokens, stream, calls, packing)
+    return Recording(trace, stream, calls, packing)
 
 
 def of_rows(name: str, value: Any, prompts: Tensor, n: int) -> Any:

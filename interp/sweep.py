@@ -53,7 +53,7 @@ class Swept:
 
 def sweep(
     model: Model,
-    prompts: Prompts,
+    prompts: Prompts | Recording,
     cells: Sequence[Cell],
     metrics: Sequence[Metric],
     budget: int | None = None,
@@ -63,6 +63,7 @@ def sweep(
     """Metrics under each cell, a set of edits, alone; every cell is a row for each prompt.
 
     Args:
+        prompts: What to run; or a recording of it (`recording.record`), to sweep it several times.
         budget: Bytes that the activations of one pass may take, though a cell is never split; by default a quarter of
             the free memory, at most 256 MiB on a CPU and 8 GiB on a GPU, for larger passes are no faster.
         grad: Keep the graph, so that gradients reach the tensors that the edits were made of.
@@ -71,7 +72,7 @@ def sweep(
     Raises:
         ValueError: An edit with "batch" among its indices; what `Model.run` raises for an edit.
     """
-    tokens = model.tokens(prompts)
+    tokens = prompts.tokens if isinstance(prompts, Recording) else model.tokens(prompts)
     edits = [edit for cell in cells for edit in cell]
     model.check(edits=edits)
     births = [_birth(cell, model.shape.n_layers) for cell in cells]
@@ -82,8 +83,11 @@ def sweep(
     if refused := [edit for edit in edits if "batch" in edit.at]:
         raise ValueError(f"an edit in a sweep is for all prompts; {refused[0].site} has 'batch' among its indices")
     size = max(1, (_free(model.device) if budget is None else budget) // _bytes_per_row(model, tokens, grad))
+    sites = [edit.site for edit in edits]
     way = way_of(model) if max(births, default=-1) >= 0 else "full"
-    recording = None if way == "full" else record(model, tokens, [edit.site for edit in edits], way == "packed")
+    recording: Recording | None = None
+    if way != "full":
+        recording = prompts if isinstance(prompts, Recording) else record(model, tokens, sites, way == "packed")
     results: list[Tensor] = [torch.empty(0)] * len(cells)
     passes = work = 0
     with bar(len(cells), "cells", progress) as advance, torch.set_grad_enabled(grad):

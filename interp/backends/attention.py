@@ -47,7 +47,9 @@ def watched(model: nn.Module, watches: Mapping[nn.Module, Watch]) -> Iterator[No
     configs = {id(config): config for config in found if hasattr(config, "_attn_implementation_internal")}
     before = {key: config._attn_implementation_internal for key, config in configs.items()}
     outer = {module: _WATCHED[module] for module in watches if module in _WATCHED}
-    _WATCHED.update(watches)
+    for module, watch in watches.items():  # a run may read what a recording around it watches too
+        around = outer.get(module, _NOTHING)
+        _WATCHED[module] = Watch({**around.visits, **watch.visits}, watch.packing or around.packing)
     try:
         for key, config in configs.items():
             original = (before[key] or _EXPLICIT).removeprefix(_PREFIX)
