@@ -153,7 +153,7 @@ def test_methods_follow_the_dtype_of_the_model():
     assert vectors[0].dtype == torch.bfloat16
     assert_close(vectors[0].float(), vectors[1], atol=0.05, rtol=0.05)
     steered = steering.dose_response(model, clean, site, vectors[0], metric, randoms=2)
-    assert steered.attrs["dtype"] == "torch.bfloat16"
+    assert steered.attrs["precision"] == "torch.bfloat16"
     # The whole stream restored is the clean run, in any dtype.
     whole = patching.patch(model, clean, corrupt, [site], metric)
     assert_close(torch.tensor(whole.values), torch.ones(1, 1), atol=0.02, rtol=0)
