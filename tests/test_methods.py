@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from experiments import main_job
 from interp import Site, attribution, edits, generate, lens, metrics, patching, stats, steering, tasks
 from interp.arrays import checks_of
-from interp.zoo import card
+from interp.zoo import card, own_circuits
 
 
 def test_the_embedded_model_does_what_its_card_says(embedded):
@@ -117,3 +117,9 @@ def test_the_main_job(tmp_path):
     with xr.open_dataarray(page.parent / "patch_head.nc", engine="h5netcdf") as array:
         assert array.dims == ("layer", "head", "prompt")
     assert "cdn.plot.ly" not in page.read_text().split("</script>")[-1]
+
+
+def test_the_circuits_on_the_card_are_found_in_both_directions(embedded):
+    for behaviour, layer, head in (("ioi", 0, 3), ("induction", 2, 3), ("induction", 3, 2)):
+        found = own_circuits.effects(embedded, behaviour, "head", n=16, seed=5).sel(layer=layer, head=head)
+        assert bool((found["low"] > 0.2).all()) and bool(found["significant"].all()), (behaviour, layer, head)
