@@ -12,7 +12,6 @@ import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float
-from scipy.stats import spearmanr
 from torch import Tensor
 
 from interp.arrays import Check, labelled, position_labels
@@ -186,6 +185,8 @@ def _same_signs(denoised: Float[np.ndarray, "metric cell"], noised: Float[np.nda
 
 def _rank_correlation(a: Float[np.ndarray, " cell"], b: Float[np.ndarray, " cell"]) -> float:
     """Spearman's, over what both have; NaN where one is constant."""
+    from scipy.stats import spearmanr
+
     both = np.isfinite(a) & np.isfinite(b)
     # Rounding errors around zero have no order.
     a, b = (np.round(side[both] / (np.abs(side[both]).max(initial=0) or 1), 4) for side in (a, b))

@@ -7,7 +7,6 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from interp.backends.families import FAMILIES, Family, Reads, submodule
 from interp.graph import Graph
@@ -143,6 +142,8 @@ def _layer(block: nn.Module, family: Family, reads: Reads, model: Model) -> Laye
 def _matrix(block: nn.Module, path: str) -> nn.Module:
     """A module that is a matrix and nothing else; of any other, such as an adapter, the weight is not the whole."""
     module = block.get_submodule(path)
+    from transformers.pytorch_utils import Conv1D  # half a second, which only circuits need
+
     if type(module) not in (nn.Linear, Conv1D):
         raise ValueError(
             f"{path} is a {type(module).__name__}, not a plain matrix, so that its heads cannot be told apart; merge "
@@ -153,4 +154,4 @@ def _matrix(block: nn.Module, path: str) -> nn.Module:
 
 def _rows(module: nn.Module) -> Float[Tensor, "outward inward"]:
     weight: Any = module.weight
-    return weight.T if isinstance(module, Conv1D) else weight
+    return weight if isinstance(module, nn.Linear) else weight.T  # GPT-2 keeps its matrices the other way round
