@@ -140,8 +140,7 @@ def verify(
         "top": top,
         "others": len(sample),
         "seed": seed,
-        "engine": swept.engine,
-        "passes": swept.passes,
+        **swept.how,
     }
     estimated = pair.label(guess, normalize, checks, method="attribution patching", **_how(by), **how)
     measured = pair.label(exact, normalize, method="activation patching", **how)
@@ -161,7 +160,7 @@ def _estimate(pair: Pair, by: Estimator) -> Tensor:
     fixed = by.qk_fix and sites[0].kind in ("q", "k")
     read = [Site("pattern", site.layer) for site in sites] if fixed else sites
     effects = [(_through_softmax if fixed else _linear)(pair, site) for site in sites]
-    found = gradients(pair.model, pair.corrupt.tokens, pair.metric, _cells(pair, by, read))
+    found = gradients(pair.model, pair.start, pair.metric, _cells(pair, by, read))
     parts = torch.stack([torch.stack([effect(g) for effect, g in zip(effects, own)]) for own in found])
     weights = torch.tensor([weight for _, weight in by.points()]).to(parts)
     dropped = torch.einsum("dp...,p->d...", parts.unflatten(0, (-1, len(weights))), weights)
@@ -174,7 +173,8 @@ def _estimate(pair: Pair, by: Estimator) -> Tensor:
 def _cells(pair: Pair, by: Estimator, read: Sequence[Site]) -> Iterator[tuple[Cell, Leaves]]:
     """Cells with zeros added to the sites to read; in order of the layer dropped, then of the point on the path."""
     model, embed = pair.model, Site("embed")
-    sizes = model.run(pair.corrupt.tokens, read=read, last_only=True)
+    known = set(read) <= set(pair.nodes.sites)
+    sizes = pair.corrupt if known else model.run(pair.corrupt.tokens, read=read, last_only=True)
     inputs = model.run(pair.clean.tokens, read=[embed], last_only=True) if by.path == "inputs" else None
     for stops in _drops(model) if by.grad_drop else [[]]:
         for point, _ in by.points():
@@ -235,7 +235,7 @@ def _along_own_paths(pair: Pair, by: Estimator) -> Tensor:
                 how_far = torch.full_like(pair.low, point, dtype=wide).requires_grad_()
                 yield [edits.blend(pair.clean, site, how_far, **at)], [how_far]
 
-    found = gradients(pair.model, pair.corrupt.tokens, pair.metric, cells())
+    found = gradients(pair.model, pair.start, pair.metric, cells())
     slopes = torch.stack([slope for (slope,) in found]).unflatten(0, (-1, len(points)))
     weights = torch.tensor([weight for _, weight in points]).to(slopes)
     return pair.shaped(torch.einsum("npb,p->nb", slopes, weights))

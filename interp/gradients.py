@@ -8,6 +8,7 @@ from torch import Tensor
 
 from interp.metrics import Metric
 from interp.model import Model
+from interp.recording import Recording
 from interp.sweep import Cell, sweep
 from interp.traces import Tokens
 
@@ -18,16 +19,16 @@ _MOST = 128  # every edit of a pass copies the gradient of all of its rows
 
 
 def gradients(
-    model: Model, tokens: Tokens, metric: Metric, cells: Iterable[tuple[Cell, Leaves]]
+    model: Model, start: Tokens | Recording, metric: Metric, cells: Iterable[tuple[Cell, Leaves]]
 ) -> Iterator[list[Tensor]]:
     """Gradients of the metric, summed over prompts, with respect to each cell's leaves; zero where it ignores them.
 
     Prompts do not see each other: where a leaf has a row for each of them, so do exact gradients. Cells are taken from
     the iterable as they are needed, because a gradient keeps its whole graph.
     """
-    cells, size = iter(cells), _at_once(model, tokens)
+    cells, size = iter(cells), _at_once(model, start.tokens if isinstance(start, Recording) else start)
     while chunk := list(islice(cells, size)):
-        values = sweep(model, tokens, [cell for cell, _ in chunk], [metric], grad=True, progress=False).values
+        values = sweep(model, start, [cell for cell, _ in chunk], [metric], grad=True, progress=False).values
         leaves = [leaf for _, own in chunk for leaf in own]
         found = iter(torch.autograd.grad(values.sum(), leaves, materialize_grads=True))
         for _, own in chunk:

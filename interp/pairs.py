@@ -15,9 +15,11 @@ from interp.contrast import share
 from interp.metrics import Metric
 from interp.model import Model, Prompts
 from interp.nodes import Nodes
+from interp.recording import Recording, record
+from interp.replay import way_of
 from interp.sites import Site
 from interp.sweep import Swept, sweep
-from interp.traces import Trace, check_aligned
+from interp.traces import Tokens, Trace, check_aligned
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Pair:
     Attributes:
         nodes: What is patched.
         clean, corrupt: The runs, with the sites of the nodes.
+        recording: Of the corrupt run, for sweeps, where the model allows it.
         high, low: The metric in each, one number per prompt.
     """
 
@@ -35,6 +38,7 @@ class Pair:
     nodes: Nodes
     clean: Trace
     corrupt: Trace
+    recording: Recording | None
     high: Tensor
     low: Tensor
 
@@ -57,15 +61,26 @@ class Pair:
         tokens = model.tokens(clean), model.tokens(corrupt)
         check_aligned(*tokens)
         model.check(edits=[edits.zero(site) for site in sites])
-        one, other = (model.run(side, read=sites, last_only=metric.last_only) for side in tokens)
-        return cls(model, metric, Nodes.of(sites, over, roles, one), one, other, metric(one), metric(other))
+        way, recording = way_of(model), None
+        one = model.run(tokens[0], read=sites, last_only=metric.last_only)
+        if way == "full":
+            other = model.run(tokens[1], read=sites, last_only=metric.last_only)
+        else:
+            recording = record(model, tokens[1], sites, way == "packed", sites, metric.last_only)
+            other = recording.trace
+        return cls(model, metric, Nodes.of(sites, over, roles, one), one, other, recording, metric(one), metric(other))
+
+    @property
+    def start(self) -> Tokens | Recording:
+        """What a sweep of the corrupt prompts starts from."""
+        return self.recording or self.corrupt.tokens
 
     def exact(self, chosen: Tensor) -> tuple[Tensor, Swept]:
         """Change in the metric when each of the chosen nodes is patched alone: (layer, *over, prompt), others NaN."""
         every = list(self.nodes)
         picked = [every[i] for i in chosen.tolist()]
         cells = [[edits.copy(self.clean, site, **at)] for site, at in picked]
-        swept = sweep(self.model, self.corrupt.tokens, cells, [self.metric])
+        swept = sweep(self.model, self.start, cells, [self.metric])
         values = swept.values[0].new_full((len(every), len(self.low)), float("nan"))
         values[chosen.to(values.device)] = swept.values[0] - self.low
         return self.shaped(values), swept
