@@ -35,7 +35,7 @@ def patch(model: Model, cfg: Config) -> tuple[Section, Arrays]:
     low, high = (float(table[name].sel(layer=layer, head=head)) for name in ("low", "high"))
     figures = {
         "patch_pos": plots.heatmap(by_pos.mean("prompt"), "Residual stream restored, layer by position"),
-        "patch_head": plots.heatmap(mean, "Heads restored", significant=table["significant"]),
+        "patch_head": plots.heatmap(mean.rename(by_head.name), "Heads restored", significant=table["significant"]),
     }
     answer = (
         f"Head {layer}.{head} restores most: {float(mean.max()):.0%} of the logit difference (95 % interval {low:.0%} to "
