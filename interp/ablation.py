@@ -106,7 +106,7 @@ def sensitivity(
     how |= {"draws": draws, "seed": seed} if donors else {}
     unit = f"share of {metric.name}" if normalize else f"change in {metric.name}"
     values = values.reshape([len(axis) for axis in coords.values()])
-    return labelled(values, unit, coords, model, checks, **how, engine=swept.engine, passes=swept.passes)
+    return labelled(values, unit, coords, model, checks, **how, **swept.how)
 
 
 def _cells(kind: str, found: Trace, donors: Sequence[Trace], site: Site, at: Mapping[str, Any]) -> list[Cell]:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from interp.metrics import Metric
 from interp.model import Model, Prompts
-from interp.recording import Recording, record
-from interp.replay import way_of
+from interp.recording import Recording
+from interp.replay import run_recorded
 from interp.sites import Site
 from interp.traces import Trace
 
@@ -75,14 +75,9 @@ def contrast(
         raise ValueError(f"metrics need names that tell them apart, not {names}; rename by dataclasses.replace")
     source, base = (clean, corrupt) if direction == "denoising" else (corrupt, clean)
     last_only = all(metric.last_only for metric in metrics)
-    way, recording = way_of(model), None
     with torch.no_grad():
         there = model.run(source, read=read, last_only=last_only)
-        if way == "full":
-            here = model.run(base, read=read_base, last_only=last_only)
-        else:
-            recording = record(model, model.tokens(base), read, way == "packed", read_base, last_only)
-            here = recording.trace
+        here, recording = run_recorded(model, model.tokens(base), list(read), read_base, last_only)
         end, start = (widened(torch.stack([metric(run) for metric in metrics])) for run in (there, here))
     return Contrast(there, here, recording, metrics, start, end)
 

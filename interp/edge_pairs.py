@@ -11,13 +11,12 @@ from torch import Tensor
 
 from interp.arrays import Check, labelled, position_labels
 from interp.backends.readers import Wiring, wiring_of
+from interp.contrast import DIRECTIONS
 from interp.edges import masked, written
 from interp.metrics import Metric
 from interp.model import Model, Prompts
 from interp.progress import Progress, bar
 from interp.traces import Tokens, check_aligned
-
-DIRECTIONS = ("denoising", "noising")
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,6 @@ class Pair:
         wiring = wiring_of(model)
         clean, corrupt = model.tokens(clean), model.tokens(corrupt)
         check_aligned(clean, corrupt)
-        if not torch.equal(clean.mask, corrupt.mask):
-            raise ValueError("clean and corrupt must be aligned token by token; their padding differs")
         return cls(model, wiring, *((corrupt, clean) if direction == "denoising" else (clean, corrupt)), direction)
 
     def most(self, budget: int) -> int:

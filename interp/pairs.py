@@ -15,8 +15,8 @@ from interp.contrast import share
 from interp.metrics import Metric
 from interp.model import Model, Prompts
 from interp.nodes import Nodes
-from interp.recording import Recording, record
-from interp.replay import way_of
+from interp.recording import Recording
+from interp.replay import run_recorded
 from interp.sites import Site
 from interp.sweep import Swept, sweep
 from interp.traces import Tokens, Trace, check_aligned
@@ -61,13 +61,8 @@ class Pair:
         tokens = model.tokens(clean), model.tokens(corrupt)
         check_aligned(*tokens)
         model.check(edits=[edits.zero(site) for site in sites])
-        way, recording = way_of(model), None
         one = model.run(tokens[0], read=sites, last_only=metric.last_only)
-        if way == "full":
-            other = model.run(tokens[1], read=sites, last_only=metric.last_only)
-        else:
-            recording = record(model, tokens[1], sites, way == "packed", sites, metric.last_only)
-            other = recording.trace
+        other, recording = run_recorded(model, tokens[1], sites, sites, metric.last_only)
         return cls(model, metric, Nodes.of(sites, over, roles, one), one, other, recording, metric(one), metric(other))
 
     @property

@@ -5,7 +5,7 @@ acts, as a copy of its prompt's residual stream there, and only the blocks from 
 can be had packed, only those of its tokens are run that the edits can have changed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from weakref import WeakKeyDictionary
 
 import torch
@@ -16,7 +16,7 @@ from interp.edits import Edit, first_difference
 from interp.model import Model
 from interp.recording import Recording, of_rows, of_tokens, record
 from interp.sites import STREAM, Site
-from interp.traces import Tokens
+from interp.traces import Tokens, Trace
 from interp.visits import Visit, Visits
 
 
@@ -114,6 +114,21 @@ def way_of(model: Model) -> str:
         ways = ["packed", "rows"][not model.packs :] if model.blocks else []
         _TRIED[model] = next((way for way in ways if all(_holds(model, way, n) for n in (4, 3))), "full")
     return _TRIED[model]
+
+
+def run_recorded(
+    model: Model, tokens: Tokens, sites: Sequence[Site], read: Collection[Site], last_only: bool
+) -> tuple[Trace, Recording | None]:
+    """A run whose sites are to be swept, and its recording where the model allows one.
+
+    Args:
+        sites: What the sweeps will edit.
+        read, last_only: As in `Model.run`.
+    """
+    if (way := way_of(model)) == "full":
+        return model.run(tokens, read=read, last_only=last_only), None
+    recording = record(model, tokens, sites, way == "packed", read, last_only)
+    return recording.trace, recording
 
 
 @torch.no_grad()
