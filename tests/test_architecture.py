@@ -22,7 +22,9 @@ LAYERS = [
     {"backends", "edges"},
     {"tasks.embedded", "edge_pairs", "edge_gradients", "gradients", "pairs"},
     {"ablation", "attribution", "attribution_patching", "circuits", "effects", "interactions", "lens", "patching"},
-    {"plots", "probing", "steering", "subspaces", "tasks"},
+    {"plots.style", "probing", "steering", "subspaces", "tasks"},
+    {"plots.curves", "plots.maps"},
+    {"plots"},
     {"zoo", "zoo.training", "zoo.handset", "zoo.estimates", "zoo.own_circuits", "english"},
     {"zoo.card"},
 ]
