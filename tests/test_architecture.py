@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1] / "interp"
 
 # A module may import only from modules on an earlier line.
 LAYERS = [
-    {"sites", "packing", "graph", "directions", "softmax", "zoo.lexicon"},
+    {"sites", "packing", "graph", "directions", "attribution_patching.softmax", "zoo.lexicon"},
     {"traces", "zoo.language"},
     {"edits", "tokenizing", "zoo.corpus"},
     {"visits"},
@@ -17,10 +17,12 @@ LAYERS = [
     {"metrics", "arrays", "backends.families", "recording"},
     {"replay"},
     {"contrast", "backends.structure", "backends.remote", "backends.readers"},
-    {"stats", "sweep", "grid", "nodes", "generation", "tasks.task", "components", "readout"},
+    {"stats", "sweep", "grid", "attribution_patching.estimator", "generation", "tasks.task", "components", "readout"},
     {"backends.huggingface", "backends.transformer_lens", "backends.nnsight", "backends.listening", "checking"},
     {"backends", "edges"},
-    {"tasks.embedded", "edge_pairs", "edge_gradients", "gradients", "pairs"},
+    {"tasks.embedded", "edge_pairs", "edge_gradients", "gradients", "attribution_patching.agreement"},
+    {"attribution_patching.slopes"},
+    {"attribution_patching.estimates"},
     {"ablation", "attribution", "attribution_patching", "circuits", "effects", "interactions", "lens", "patching"},
     {"plots.style", "probing", "steering", "subspaces", "tasks"},
     {"plots.curves", "plots.maps"},
