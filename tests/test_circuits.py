@@ -12,7 +12,7 @@ import interp
 from interp import Site, circuits, edits, metrics
 from interp.arrays import checks_of
 from interp.backends.readers import wiring_of
-from interp.edges import masked, written
+from interp.circuits.masks import masked, written
 
 METRIC = metrics.logit_diff(4, 5)
 EXACT = {torch.float32: 1e-5, torch.float64: 1e-10}

@@ -11,12 +11,14 @@ from torch import Tensor
 
 from interp.arrays import Check, labelled, position_labels
 from interp.backends.readers import Wiring, wiring_of
+from interp.circuits.masks import masked, written
 from interp.contrast import DIRECTIONS
-from interp.edges import masked, written
 from interp.metrics import Metric
 from interp.model import Model, Prompts
 from interp.progress import Progress, bar
 from interp.traces import Tokens, check_aligned
+
+BUDGET = 2**28  # bytes that one pass may take; larger passes are no faster
 
 
 @dataclass(frozen=True)
