@@ -19,8 +19,9 @@ LAYERS = [
     {"contrast", "backends.structure", "backends.remote", "backends.readers"},
     {"stats", "sweep", "grid", "nodes", "generation", "tasks.task", "components", "readout"},
     {"backends.huggingface", "backends.transformer_lens", "backends.nnsight", "backends.listening", "checking"},
-    {"backends", "circuits.masks"},
-    {"tasks.embedded", "circuits.pair", "circuits.gradients", "gradients", "pairs"},
+    {"backends", "circuits.runs"},
+    {"tasks.embedded", "circuits.masks", "gradients", "pairs"},
+    {"circuits.pair", "circuits.gradients"},
     {
         "ablation",
         "attribution",

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from interp.arrays import Check
 from interp.circuits.gradients import gradients
-from interp.circuits.masks import written
-from interp.circuits.pair import BUDGET, Pair
+from interp.circuits.masks import BUDGET
+from interp.circuits.pair import Pair
+from interp.circuits.runs import written
 from interp.metrics import Metric
 from interp.model import Model, Prompts
 
@@ -89,7 +90,7 @@ def eap_ig(
     t = torch.tensor((nodes + 1) / 2).to(this.embed)[:, None, None, None]
     points = this.embed + t * (other.embed - this.embed)
     difference = other.minus(this, pair.start).tensor()
-    size = max(1, pair.most(budget) // model.shape.n_layers)
+    size = max(1, budget // (96 * pair.this.ids.numel() * model.shape.d_model * model.shape.n_layers))
     total = None
     for some, weight in zip(points.split(size), torch.tensor(weights / 2).to(points).split(size)):
         found = gradients(model, pair.wiring, pair.this, metric, some, weight, pair.start)

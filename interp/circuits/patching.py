@@ -13,7 +13,8 @@ from torch import Tensor
 
 from interp.arrays import labelled
 from interp.backends.readers import wiring_of
-from interp.circuits.pair import BUDGET, Pair
+from interp.circuits.masks import BUDGET
+from interp.circuits.pair import Pair
 from interp.graph import Graph
 from interp.metrics import Metric
 from interp.model import Model, Prompts
@@ -55,8 +56,8 @@ def patch_edges(
             there are not; what `graph` raises.
     """
     pair = Pair.of(model, clean, corrupt, direction)
-    stacked = pair.masks(sets)
-    values, passes = pair.tried(stacked.split(pair.most(budget)), len(stacked), metric, progress)
+    stacked, exchange = pair.masks(sets), pair.exchange(metric)
+    values, passes = exchange.changes(stacked.split(exchange.most(budget)), len(stacked), progress)
     coords = {"set": list(sets), "prompt": range(len(pair.this))}
     how: dict[str, Any] = {"method": "edge patching", "direction": direction, "metric": metric.name}
     return labelled(values, f"change in {metric.name}", coords, model, **how, passes=passes)
@@ -94,9 +95,10 @@ def patch_each_edge(
         )
     # By reader, so that the edges of one pass leave most readers alone.
     readers, writers = chosen.T.nonzero(as_tuple=True)
-    size = pair.most(budget)
+    exchange = pair.exchange(metric)
+    size = exchange.most(budget)
     ones = (_one_each(names, w, r) for w, r in zip(writers.split(size), readers.split(size)))
-    found, passes = pair.tried(ones, len(readers), metric, progress)
+    found, passes = exchange.changes(ones, len(readers), progress, "edges")
     values = found.new_full((len(pair.this), *names.precedes.shape), float("nan"))
     values[:, writers, readers] = found.T
     return pair.scores(values, metric, method="edge patching, each edge alone", passes=passes)
