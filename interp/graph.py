@@ -62,6 +62,19 @@ class Graph:
         there[:, self.logits] = True
         return there
 
+    @cached_property
+    def makes(self) -> Bool[Tensor, "reader writer"]:
+        """Which readers make what a writer writes: a head's queries, keys and values, and an MLP."""
+        made = torch.zeros(len(self.readers), len(self.writers), dtype=torch.bool)
+        for layer in range(self.n_layers):
+            made[self.mlp(layer), self.wrote_mlp(layer)] = True
+            first, writer = self.attention(layer).start, self.before_attention(layer)
+            for head in range(self.n_heads):
+                group = head * self.n_kv_heads // self.n_heads
+                readers = [head, self.n_heads + group, self.n_heads + self.n_kv_heads + group]
+                made[[first + reader for reader in readers], writer + head * self.splits] = True
+        return made
+
     def attention(self, layer: int) -> slice:
         """The readers that are a layer's queries, keys and values, in this order."""
         first = layer * self._readers_per_layer

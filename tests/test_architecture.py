@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1] / "interp"
 
 # A module may import only from modules on an earlier line.
 LAYERS = [
-    {"sites", "packing", "graph", "directions", "softmax", "zoo.lexicon"},
+    {"sites", "packing", "graph", "directions", "donors", "softmax", "zoo.lexicon"},
     {"traces", "zoo.language"},
     {"edits", "tokenizing", "zoo.corpus"},
     {"visits"},
