@@ -21,7 +21,8 @@ LAYERS = [
     {"backends.huggingface", "backends.transformer_lens", "backends.nnsight", "backends.listening", "checking"},
     {"backends", "circuits.runs"},
     {"tasks.embedded", "circuits.masks", "gradients", "pairs"},
-    {"circuits.pair", "circuits.gradients"},
+    {"circuits.ablations", "circuits.gradients", "circuits.selection"},
+    {"circuits.pair", "circuits.evaluation"},
     {
         "ablation",
         "attribution",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from interp.backends.listening import Expand, Listener
 from interp.backends.readers import Projection
 from interp.circuits.runs import Run
+from interp.graph import Graph, Mask
 from interp.progress import Progress, bar
 
 BUDGET = 2**26  # bytes that one pass may take; larger passes are no faster
@@ -190,6 +191,19 @@ def _product(
     sums = summands.new_empty(weights.shape[2], n_sets, *sizes)
     torch.bmm(weights.transpose(1, 2), summands.flatten(2), out=sums.flatten(2).transpose(0, 1))
     return sums
+
+
+def stacked(graph: Graph, circuits: Mapping[str, Mask], n_pos: int) -> Float[Tensor, "set *pos writer reader"]:
+    """Masks as one tensor, once they are seen to fit."""
+    if not circuits:
+        raise ValueError("no set of edges was given; give some by name, such as {'all': graph(model).mask()}")
+    masks = [graph.tensor_of(name, mask) for name, mask in circuits.items()]
+    masks = [mask if isinstance(given, Tensor) else mask.nan_to_num() for mask, given in zip(masks, circuits.values())]
+    for name, mask in zip(circuits, masks):
+        graph.check(name, mask, n_pos)
+    if len({mask.ndim for mask in masks}) > 1:
+        raise ValueError("some sets of edges have positions and others have none; try them in two calls")
+    return torch.stack(masks)
 
 
 def normed(norm: nn.Module | None, streams: Tensor) -> Tensor:

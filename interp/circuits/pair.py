@@ -1,16 +1,16 @@
 """A clean and a corrupt run, one of which is patched with edges of the other."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import xarray as xr
-from jaxtyping import Float
 from torch import Tensor
 
 from interp.arrays import Check, labelled, position_labels
 from interp.backends.readers import Wiring, wiring_of
+from interp.circuits.ablations import first_difference
 from interp.circuits.masks import Exchange
 from interp.circuits.runs import Run, written
 from interp.contrast import DIRECTIONS
@@ -45,25 +45,14 @@ class Pair:
 
     @property
     def start(self) -> int:
-        """The first position at which the prompts differ: before it, both runs of a causal model write the same."""
-        differs = (self.this.ids != self.other.ids).any(0)
-        return int(differs.int().argmax()) if bool(differs.any()) else len(differs) - 1
+        """The first position at which the prompts differ."""
+        return first_difference(self.this, self.other)
 
     def exchange(self, metric: Metric) -> Exchange:
         """This run, with what every edge carries in the other."""
         other, _ = written(self.model, self.wiring, self.other, metric)
         run = Run.of(self.model, self.wiring, self.this, metric)
         return Exchange(run, other.tensor()[None], self.start)
-
-    def masks(self, sets: Mapping[str, Tensor]) -> Float[Tensor, "set *pos writer reader"]:
-        """Masks as one tensor, once they are seen to fit."""
-        if not sets:
-            raise ValueError("no set of edges was given; give some by name, such as {'all': graph(model).mask()}")
-        for name, mask in sets.items():
-            self.wiring.graph.check(name, mask, self.this.ids.shape[1])
-        if len({mask.ndim for mask in sets.values()}) > 1:
-            raise ValueError("some sets of edges have positions and others have none; try them in two calls")
-        return torch.stack([mask.detach() for mask in sets.values()])
 
     def scores(self, values: Tensor, metric: Metric, checks: Sequence[Check] = (), **how: Any) -> xr.DataArray:
         """Values (prompt, [pos,] writer, reader) as a labelled array; positions that they lack at the front hold 0."""

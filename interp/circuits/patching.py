@@ -13,9 +13,9 @@ from torch import Tensor
 
 from interp.arrays import labelled
 from interp.backends.readers import wiring_of
-from interp.circuits.masks import BUDGET
+from interp.circuits.masks import BUDGET, stacked
 from interp.circuits.pair import Pair
-from interp.graph import Graph
+from interp.graph import Graph, Mask
 from interp.metrics import Metric
 from interp.model import Model, Prompts
 from interp.progress import Progress
@@ -34,7 +34,7 @@ def patch_edges(
     model: Model,
     clean: Prompts,
     corrupt: Prompts,
-    sets: Mapping[str, Tensor],
+    sets: Mapping[str, Mask],
     metric: Metric,
     direction: str = "denoising",
     budget: int = BUDGET,
@@ -56,8 +56,8 @@ def patch_edges(
             there are not; what `graph` raises.
     """
     pair = Pair.of(model, clean, corrupt, direction)
-    stacked, exchange = pair.masks(sets), pair.exchange(metric)
-    values, passes = exchange.changes(stacked.split(exchange.most(budget)), len(stacked), progress)
+    masks, exchange = stacked(pair.wiring.graph, sets, pair.this.ids.shape[1]), pair.exchange(metric)
+    values, passes = exchange.changes(masks.split(exchange.most(budget)), len(masks), progress)
     coords = {"set": list(sets), "prompt": range(len(pair.this))}
     how: dict[str, Any] = {"method": "edge patching", "direction": direction, "metric": metric.name}
     return labelled(values, f"change in {metric.name}", coords, model, **how, passes=passes)
