@@ -34,6 +34,7 @@ LAYERS = [
         "lens",
         "patching",
     },
+    {"circuits.verification"},
     {"circuits", "plots.style", "probing", "steering", "subspaces", "tasks"},
     {"plots.curves", "plots.maps"},
     {"plots"},

@@ -11,3 +11,4 @@ from interp.circuits.selection import prune as prune
 from interp.circuits.selection import random_circuits as random_circuits
 from interp.circuits.selection import select as select
 from interp.circuits.selection import stability as stability
+from interp.circuits.verification import verify as verify
