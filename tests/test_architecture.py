@@ -29,6 +29,7 @@ LAYERS = [
         "attribution_patching",
         "circuits.attribution",
         "circuits.patching",
+        "circuits.paths",
         "effects",
         "interactions",
         "lens",
