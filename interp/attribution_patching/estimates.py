@@ -9,8 +9,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from interp.agreement import agreement
 from interp.arrays import Check, labelled
-from interp.attribution_patching.agreement import agreement
 from interp.attribution_patching.estimator import ATP, Estimator
 from interp.attribution_patching.slopes import slopes
 from interp.contrast import DIRECTIONS, Contrast, widened
