@@ -1,0 +1,3 @@
+"""Attribution: how much does each part of a site, or each word, move a metric?"""
+
+from interp.attribution.integrated import integrated_gradients as integrated_gradients
