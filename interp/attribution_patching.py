@@ -194,7 +194,7 @@ def _drops(model: Model) -> list[Cell]:
 def _linear(pair: Pair, site: Site) -> Effect:
     """From the gradient at a site to the effects of its nodes."""
     change = pair.target(site) - pair.corrupt[site]
-    return lambda gradient: _collect(pair, change * gradient, site.axes)
+    return lambda gradient: pair.nodes.collect(change * gradient, site.axes, pair.corrupt.tokens)
 
 
 def _through_softmax(pair: Pair, site: Site) -> Effect:
@@ -212,17 +212,9 @@ def _through_softmax(pair: Pair, site: Site) -> Effect:
 
     def effect(gradient: Tensor) -> Tensor:
         each = reduce(rule(before, after, gradient), "batch (head group) pos -> batch pos head", "sum", group=group)
-        return _collect(pair, each, ("batch", "pos", "head"))
+        return pair.nodes.collect(each, ("batch", "pos", "head"), pair.corrupt.tokens)
 
     return effect
-
-
-def _collect(pair: Pair, values: Tensor, axes: Sequence[str]) -> Tensor:
-    """Summed over what nodes take whole: (*over, prompt)."""
-    if pair.nodes.roles:
-        positions = pair.nodes.positions(pair.corrupt.tokens)
-        values = values[torch.arange(len(values), device=values.device)[:, None], positions]
-    return reduce(values, f"{' '.join(axes)} -> {' '.join([*pair.nodes.axes, 'batch'])}", "sum")
 
 
 def _along_own_paths(pair: Pair, by: Estimator) -> Tensor:

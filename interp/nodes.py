@@ -7,7 +7,8 @@ from math import prod
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from einops import reduce
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from interp.arrays import position_labels
@@ -73,3 +74,18 @@ class Nodes:
             named = axis in ("pos", "query", "key") and not (axis == "pos" and self.roles)
             labels[axis] = [words[int(i)] for i in indices] if named else list(indices)
         return labels | {"prompt": range(len(tokens))}
+
+    def collect(self, values: Tensor, axes: Sequence[str], tokens: Tokens) -> Tensor:
+        """Values of a site's tensor, or of part of its axes, summed over what nodes take whole: (*over, prompt)."""
+        if self.roles:
+            values = values[torch.arange(len(values), device=values.device)[:, None], self.positions(tokens)]
+        return reduce(values, f"{' '.join(axes)} -> {' '.join([*self.axes, 'batch'])}", "sum")
+
+    def measured(self, present: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "layer *over prompt"]:
+        """Where there is a token, not padding; with size 1 along axes where that is all one."""
+        measured = torch.ones((1,) * (len(self.axes) + 2), dtype=torch.bool, device=present.device)
+        for i, axis in enumerate(self.axes, start=1):
+            if axis in ("pos", "query", "key") and not (axis == "pos" and self.roles):
+                sizes = [present.shape[1] if j == i else 1 for j in range(measured.ndim - 1)]
+                measured = measured & present.T.reshape(*sizes, -1)
+        return measured

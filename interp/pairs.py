@@ -94,17 +94,6 @@ class Pair:
         """Values (node, prompt) as (layer, *over, prompt)."""
         return values.reshape(len(self.nodes.sites), *map(len, self.nodes.axes.values()), len(self.low))
 
-    @property
-    def measured(self) -> Tensor:
-        """Where there is a token to patch, not padding: (layer, *over, prompt), with size 1 where that is all one."""
-        present = (self.clean.tokens.mask * self.corrupt.tokens.mask).bool().T
-        measured = torch.ones((1,) * (len(self.nodes.axes) + 2), dtype=torch.bool, device=present.device)
-        for i, axis in enumerate(self.nodes.axes, start=1):
-            if axis in ("pos", "query", "key") and not (axis == "pos" and self.nodes.roles):
-                sizes = [len(present) if j == i else 1 for j in range(measured.ndim - 1)]
-                measured = measured & present.reshape(*sizes, -1)
-        return measured
-
     def share(self, values: Tensor, signed: bool = True) -> Tensor:
         """Changes, or their sizes, as shares of the gap between the runs."""
         gap = self.high - self.low
@@ -114,7 +103,8 @@ class Pair:
         """Values (layer, *over, prompt) with their names and how they were made."""
         unit = "share restored" if normalize else f"change in {self.metric.name}"
         coords = self.nodes.coords(self.model, self.clean.tokens)
-        values = values.masked_fill(~self.measured.to(values.device), torch.nan)
+        present = (self.clean.tokens.mask * self.corrupt.tokens.mask).bool()
+        values = values.masked_fill(~self.nodes.measured(present).to(values.device), torch.nan)
         if self.nodes.sites[0].layer is None:  # then there is but one
             coords.pop("layer")
             values = values[0]
