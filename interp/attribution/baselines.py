@@ -1,6 +1,7 @@
 """Baselines: what a site holds where the attributed part is absent."""
 
 from collections.abc import Mapping
+from typing import TypeGuard
 
 import torch
 from jaxtyping import Float
@@ -49,6 +50,11 @@ def named(baseline: Baselines) -> dict[str, Baseline]:
     return dict(baseline)
 
 
+def is_value(baseline: Baseline) -> TypeGuard[Tensor]:
+    """Whether a baseline is what a site holds, and not prompts."""
+    return isinstance(baseline, Tensor) and baseline.is_floating_point()
+
+
 @torch.no_grad()
 def held(
     model: Model, tokens: Tokens, site: Site, value: Tensor, baseline: Baseline, fixed: Tensor | None = None
@@ -62,7 +68,7 @@ def held(
     Raises:
         ValueError: Prompts that are not aligned with those attributed; numbers that do not fit the site.
     """
-    if isinstance(baseline, Tensor) and baseline.is_floating_point():
+    if is_value(baseline):
         try:
             found = baseline.to(value).expand_as(value)
         except RuntimeError:
