@@ -64,8 +64,8 @@ def of_continuation(
     assert ids is not None
     longer = model.tokens(_followed(tokens, ids))
     fixed = None if own else torch.arange(longer.ids.shape[1], device=ids.device) >= tokens.ids.shape[1]
-    more = {"fixed": None if fixed is None else fixed.expand(len(tokens), -1), "whole": whole}
-    of = Attributed.run(model, longer, site, _metrics(ids, others), over, **more)
+    fixed = None if fixed is None else fixed.expand(len(tokens), -1)
+    of = Attributed.run(model, longer, site, _metrics(ids, others), over, fixed=fixed, whole=whole)
     by = Quadrature(steps, tolerance_of(of) if tolerance is None else tolerance, most, budget)
     every = {name: _followed_too(model, one, ids) for name, one in named(baseline).items()}
     found = of.integrate(every, by, refuse, progress)
