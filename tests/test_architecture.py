@@ -25,6 +25,8 @@ LAYERS = [
     {"attribution.integration"},
     {"attribution.straight"},
     {"attribution.labels"},
+    {"attribution.masks"},
+    {"attribution.faithfulness", "attribution.randomisation", "attribution.subsets"},
     {"attribution.conductance", "attribution.integrated", "attribution.methods", "attribution.sequences"},
     {"ablation", "attribution", "attribution_patching", "circuits", "effects", "interactions", "lens", "patching"},
     {"plots.style", "probing", "steering", "subspaces", "tasks"},
