@@ -29,7 +29,7 @@ def integrated_gradients(
     roles: Sequence[str] = (),
     steps: int | None = None,
     tolerance: float | None = None,
-    most: int = 128,
+    most: int = 1024,
     budget: int | None = None,
     refuse: bool = True,
     progress: Progress = None,

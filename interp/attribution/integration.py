@@ -10,6 +10,9 @@ from torch import Tensor
 from interp.attribution.paths import Path, Steps, joined
 from interp.attribution.quadrature import Rule, clenshaw_curtis, gauss_legendre
 
+STEEP = 100  # times the mean slope inside the path: there is a jump at the baseline
+MISSED = 5e-2  # of the change in the metric: the sum is wrong
+_PATIENCE = 128  # intervals after which a path that jumps at the baseline is given up
 _SMALL = 0.05  # of the spread of a metric over prompts: a change below it is no scale for an error
 
 
@@ -103,8 +106,9 @@ class Quadrature:
             found = found.between(self._walk(path, clenshaw_curtis(n).points[1::2], advance))
             now = _integral(found, n, whole.parts[..., rows])
             whole = _updated(whole, now, rows)
-            wrong, moving = now.error(floor) > self.tolerance, now.moved > 20 * self.tolerance
-            left = (wrong | moving).any(0).nonzero().flatten()
+            error = now.error(floor)
+            hopeless = (n >= _PATIENCE) & ((error > MISSED) & (now.steep > STEEP)).any(0)
+            left = (((error > self.tolerance) | (now.moved > 20 * self.tolerance)).any(0) & ~hopeless).nonzero()[:, 0]
             if len(left) < len(rows):
                 rows, found, path = rows[left], found.among(left), path.among(left)
         return whole

@@ -9,8 +9,8 @@ import xarray as xr
 from torch import Tensor
 
 from interp.arrays import Check, attach, labelled
-from interp.attribution.integration import Integral, Quadrature
-from interp.attribution.straight import STEEP, Attributed
+from interp.attribution.integration import MISSED, STEEP, Integral, Quadrature
+from interp.attribution.straight import Attributed
 from interp.stats import rank_correlation
 
 _IG, _BASELINES = "arXiv:1703.01365", "doi:10.23915/distill.00022"
@@ -64,7 +64,7 @@ def present(
 def completeness(error: Tensor, tolerance: float) -> Check:
     """Do the attributions of every prompt add up to the change in the metric?"""
     value = float(error.max())
-    status = "pass" if value <= tolerance else "warn" if value <= 5e-2 else "fail"
+    status = "pass" if value <= tolerance else "warn" if value <= MISSED else "fail"
     why = "a prompt's attributions must add up to the change in the metric when the whole site is put to the baseline"
     return Check("completeness error", value, tolerance, status, why, _IG)
 
@@ -92,5 +92,5 @@ def _straight(steep: Tensor, error: Tensor) -> Check:
     why = "how steep the metric is at the baseline, against the mean along the path: a jump there is no share of a part"
     known = steep.nan_to_num(0)
     value = float(known.max())
-    status = "pass" if value <= STEEP else "fail" if bool((error > 5e-2)[known > STEEP].any()) else "warn"
+    status = "pass" if value <= STEEP else "fail" if bool((error > MISSED)[known > STEEP].any()) else "warn"
     return Check("steepness at the baseline", value, STEEP, status, why, _BASELINES)

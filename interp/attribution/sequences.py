@@ -33,7 +33,7 @@ def of_continuation(
     over: Sequence[str] = ("pos",),
     steps: int | None = None,
     tolerance: float | None = None,
-    most: int = 128,
+    most: int = 1024,
     budget: int | None = None,
     refuse: bool = True,
     progress: Progress = None,

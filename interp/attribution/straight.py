@@ -10,7 +10,7 @@ from torch import Tensor
 
 from interp import edits
 from interp.attribution.baselines import Baselines, held, named
-from interp.attribution.integration import Integral, Quadrature
+from interp.attribution.integration import MISSED, STEEP, Integral, Quadrature
 from interp.attribution.paths import Path, joined
 from interp.metrics import Metric
 from interp.model import Model
@@ -19,9 +19,7 @@ from interp.progress import Progress, bar
 from interp.sites import Site
 from interp.traces import Tokens
 
-STEEP = 100  # times the mean slope inside the path
 _NEAR_ZERO = 1e-2  # of the size of what the site holds
-_MISSED = 5e-2  # of the change in the metric
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ class Attributed:
     def _refuse(self, name: str, path: Path, found: Integral, by: Quadrature) -> None:
         error = found.error(found.floor(by.tolerance, self.model.dtype)).amax(0)
         steep = found.steep.amax(0)
-        bad = (error > _MISSED) & (_near_zero(path) | (steep > STEEP))
+        bad = (error > MISSED) & (_near_zero(path) | (steep > STEEP))
         if bool(bad.any()):
             i = int(torch.where(bad, error, -1).argmax())
             raise ValueError(
@@ -103,7 +101,7 @@ class Attributed:
 def _with_steepness(path: Path, found: Integral, by: Quadrature) -> Integral:
     """Look at the slope at the baseline if the sum is wrong and it was not looked at."""
     error = found.error(found.floor(by.tolerance, path.model.dtype))
-    if not bool((found.steep.isnan() & (error > _MISSED)).any()):
+    if not bool((found.steep.isnan() & (error > MISSED)).any()):
         return found
     slopes = joined(list(path.steps([0, 0.25, 0.5, 0.75, 1], by.budget))).slopes.abs()
     return replace(found, steep=slopes[:, 0] / slopes[:, 1:].mean(1).clamp(min=torch.finfo(slopes.dtype).tiny))
