@@ -128,6 +128,10 @@ class Grid:
         """What was picked, put together over the axes that places take whole."""
         return reduce(picked, f"{' '.join(axes)} -> {' '.join([*self.over, 'batch'])}", how)
 
+    def total(self, values: Tensor, axes: Sequence[str], tokens: Tokens) -> Float[Tensor, "*over prompt"]:
+        """What has the axes of a site, or some of them, summed over what places take whole."""
+        return self.collect(self.pick(values, axes, tokens), axes)
+
     def measured(self, *runs: Trace) -> Bool[Tensor, "kind layer *over prompt"]:
         """Where there is something: tokens, not padding, in every run, and attention that some run does not mask."""
         shape, device = self.shape(runs[0]), runs[0].tokens.ids.device

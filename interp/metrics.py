@@ -56,6 +56,20 @@ class Metric:
         except RuntimeError:  # a metric of a user's own may look at its values
             return torch.stack([self.of(variant) for variant in logits])
 
+    def among(self, rows: Int[Tensor, " some"], n: int) -> "Metric":
+        """The same metric of some of the n prompts that it was made for, each once, in the order given."""
+        weights = self.weights
+
+        def of(logits: Tensor) -> Tensor:
+            every = logits.new_zeros(n, logits.shape[-1]).index_copy(0, rows, logits)
+            return self.of(every)[rows]
+
+        def some_weights(_: int, device: torch.device) -> tuple[Tensor, Tensor]:
+            ids, factors = weights(n, device)  # type: ignore[misc]
+            return ids[rows], factors[rows]
+
+        return replace(self, of=of, weights=None if weights is None else some_weights)
+
     def reading(self, at: int | str) -> "Metric":
         """The same metric at another position or role."""
         return replace(self, at=at)

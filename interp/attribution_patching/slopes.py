@@ -92,7 +92,7 @@ def _through_softmax(model: Model, grid: Grid, runs: Contrast, site: Site) -> Ef
 
     def effect(slope: Tensor) -> Tensor:
         each = reduce(rule(before, after, slope), "batch (head group) pos -> batch pos head", "sum", group=group)
-        return grid.collect(grid.pick(each, axes, runs.base.tokens), axes)
+        return grid.total(each, axes, runs.base.tokens)
 
     return effect
 
