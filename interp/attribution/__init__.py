@@ -1,3 +1,5 @@
 """Attribution: how much does each part of a site, or each word, move a metric?"""
 
+from interp.attribution.flow import relevance as relevance
+from interp.attribution.flow import rollout as rollout
 from interp.attribution.integrated import integrated_gradients as integrated_gradients
