@@ -21,7 +21,7 @@ LAYERS = [
     {"backends.huggingface", "backends.transformer_lens", "backends.nnsight", "backends.listening", "checking"},
     {"backends", "edges"},
     {"tasks.embedded", "edge_pairs", "edge_gradients", "gradients", "pairs"},
-    {"attribution.flow", "attribution.integrated"},
+    {"attribution.flow", "attribution.integrated", "attribution.knockout"},
     {"ablation", "attribution", "attribution_patching", "circuits", "effects", "interactions", "lens", "patching"},
     {"plots.style", "probing", "steering", "subspaces", "tasks"},
     {"plots.curves", "plots.maps"},

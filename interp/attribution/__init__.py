@@ -3,3 +3,4 @@
 from interp.attribution.flow import relevance as relevance
 from interp.attribution.flow import rollout as rollout
 from interp.attribution.integrated import integrated_gradients as integrated_gradients
+from interp.attribution.knockout import knock_out as knock_out
