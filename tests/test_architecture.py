@@ -25,6 +25,7 @@ LAYERS = [
     {"ablation", "attribution", "attribution_patching", "circuits", "effects", "interactions", "lens", "patching"},
     {"plots.style", "probing", "steering", "subspaces", "tasks"},
     {"plots.curves", "plots.maps"},
+    {"plots.text"},
     {"plots"},
     {"zoo", "zoo.training", "zoo.handset", "zoo.estimates", "zoo.own_circuits", "english"},
     {"zoo.card"},
