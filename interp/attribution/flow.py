@@ -8,6 +8,7 @@ to look, and say nothing of what the model does with it.
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Bool, Float
@@ -18,7 +19,7 @@ from interp.contrast import widened
 from interp.metrics import Metric
 from interp.model import Model, Prompts
 from interp.sites import Site
-from interp.traces import Tokens
+from interp.traces import Tokens, Trace
 
 
 def rollout(model: Model, prompts: Prompts, layers: Collection[int] | None = None, skip: float = 0.5) -> xr.Dataset:
@@ -78,6 +79,7 @@ def relevance(
 
     Returns:
         Relevance, never negative, by (metric, pos, prompt), without the first if there is one metric; NaN at padding.
+        With the check that it is another than that for a random combination of the logits.
 
     Raises:
         ValueError: A metric that has no gradient; layers that the model does not have.
@@ -90,6 +92,7 @@ def relevance(
         patterns = [trace[site] for site in sites]
         values = [one(trace) for one in metrics]
     rows = torch.stack([_relevance_row(one, value, patterns, tokens) for one, value in zip(metrics, values)])
+    check = _specific(rows, metrics, trace, patterns)
     rows = rows.where(tokens.mask.bool(), torch.nan).transpose(-1, -2)
     coords: dict[str, Sequence[Any]] = {"metric": [one.name for one in metrics]}
     coords |= {"pos": position_labels(model, tokens), "prompt": range(len(tokens))}
@@ -98,7 +101,7 @@ def relevance(
     how: dict[str, Any] = {"method": "gradient-weighted attention", "metric": ", ".join(one.name for one in metrics)}
     how["layers"] = [site.layer for site in sites]
     shape = [len(labels) for labels in coords.values()]
-    return labelled(rows.reshape(shape), "relevance", coords, model, **how)
+    return labelled(rows.reshape(shape), "relevance", coords, model, [check], **how)
 
 
 def _patterns(model: Model, layers: Collection[int] | None) -> list[Site]:
@@ -139,6 +142,33 @@ def _relevance_row(
     for pattern, gradient in zip(reversed(patterns), reversed(found)):
         row = row + torch.einsum("bq,bqk->bk", row, widened(pattern * gradient).clamp(min=0).mean(1))
     return (row - start).detach()
+
+
+def _specific(
+    rows: Float[Tensor, "metric batch key"], metrics: Sequence[Metric], trace: Trace, patterns: Sequence[Tensor]
+) -> Check:
+    """Whether relevance hangs on what it is the relevance of."""
+    from scipy.stats import spearmanr
+
+    generator, tokens = torch.Generator().manual_seed(0), trace.tokens
+    weights = torch.randn(trace.logits.shape[-1], generator=generator).to(trace.logits)
+    found = []
+    for row, metric in zip(rows, metrics):
+        random = Metric("random combination", lambda logits: logits @ weights, metric.at)
+        with torch.enable_grad():
+            total = random(trace)
+        other = _relevance_row(random, total, patterns, tokens)
+        for mask, *pair in zip((row > 0) | (other > 0), row, other):
+            one, two = (values[mask].cpu().numpy() for values in pair)
+            if len(one) > 3 and np.ptp(one) * np.ptp(two) > 0:
+                found.append(spearmanr(one, two).statistic)
+    value = float(np.mean(found)) if found else float("nan")
+    why = (
+        "rank correlation over positions with the relevance for a random combination of the logits: near 1, it hardly "
+    )
+    why += "hangs on the metric"
+    status = "skipped" if not found else "pass" if value <= 0.7 else "warn"
+    return Check("rank correlation with a random target", value, 0.7, status, why, "arXiv:2202.10419")
 
 
 def _last(values: Float[Tensor, "batch query key"]) -> Float[Tensor, "query key batch"]:
