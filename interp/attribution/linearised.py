@@ -38,8 +38,9 @@ def linearised(model: Model, prompts: Prompts, metric: Metric | Sequence[Metric]
     """What each token, its place and every bias add to the metric, with norms, attention patterns and gates held.
 
     The terms are `token` (its embedding), `position` (what else enters the first block), `bias.0` and so on (all biases
-    in a block, those of its norms included), `mlp.0` and so on (what the linear form of an MLP's non-linearity leaves,
-    if anything) and `bias` (of the final norm and the unembedding), each where it enters. They add up to the metric.
+    in a block, those of its norms included), `mlp.0` and so on (unless gates are held: what the linear form of an MLP's
+    non-linearity leaves) and `bias` (of the final norm and the unembedding), each where it enters. They add up to the
+    metric.
 
     Args:
         metric: One, or several, which give an axis `metric`; linear in the logits, such as a logit or a difference of
@@ -83,9 +84,11 @@ def _run(model: Model, tokens: Tokens, mlp: str, last_only: bool) -> tuple[Trace
         trace = model.run(tokens, [_EMBED, _FIRST], held, grad=True, last_only=last_only)
     terms: dict[str, Sequence[Constant]] = {}
     for layer in range(model.shape.n_layers):
-        terms[f"bias.{layer}"] = [one for one in constants if one.layer == layer]
-        terms[f"mlp.{layer}"] = [one for one in neurons.constants if one.layer == layer]
-    terms = {name: parts for name, parts in terms.items() if parts}
+        biases, left = ([one for one in found if one.layer == layer] for found in (constants, neurons.constants))
+        # A gate leaves nothing but rounding, which is counted with the biases as that of norms is.
+        terms |= (
+            {f"bias.{layer}": [*biases, *left]} if mlp == "gate" else {f"bias.{layer}": biases, f"mlp.{layer}": left}
+        )
     return trace, terms | {"bias": [one for one in constants if one.layer is None]}
 
 
