@@ -17,7 +17,7 @@ LAYERS = [
     {"model", "backends.stream", "backends.attention", "progress"},
     {"metrics", "arrays", "backends.families", "recording"},
     {"replay"},
-    {"contrast", "backends.structure", "backends.remote", "backends.readers"},
+    {"contrast", "backends.structure", "backends.remote", "backends.readers", "backends.frozen"},
     {"stats", "agreement", "sweep", "grid", "generation", "tasks.task", "components", "readout"},
     {"backends.huggingface", "backends.transformer_lens", "backends.nnsight", "backends.listening", "checking"},
     {"backends"},

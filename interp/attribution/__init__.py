@@ -4,8 +4,13 @@ from interp.attribution.baselines import mean_baseline as mean_baseline
 from interp.attribution.conductance import conductance as conductance
 from interp.attribution.faithfulness import baseline_sensitivity as baseline_sensitivity
 from interp.attribution.faithfulness import curves as curves
+from interp.attribution.flow import relevance as relevance
+from interp.attribution.flow import rollout as rollout
 from interp.attribution.function import SiteFunction as SiteFunction
 from interp.attribution.integrated import integrated_gradients as integrated_gradients
+from interp.attribution.knockout import knock_out as knock_out
+from interp.attribution.linearised import MLP as MLP
+from interp.attribution.linearised import linearised as linearised
 from interp.attribution.methods import by_captum as by_captum
 from interp.attribution.methods import feature_ablation as feature_ablation
 from interp.attribution.methods import gradient_shap as gradient_shap
