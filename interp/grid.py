@@ -11,6 +11,7 @@ from torch import Tensor
 from interp.contrast import Contrast
 from interp.edits import Edit, copy, exchange
 from interp.sites import Site
+from interp.softmax import visible
 
 POSITIONS = ("pos", "query", "key")
 Roles = Sequence[str] | Mapping[str, Sequence[str]]
@@ -84,7 +85,7 @@ class Grid:
 def _present(site: Site, runs: Contrast) -> list[Bool[Tensor, "prompt head query key"]]:
     """Where attention is not masked, in the source and in the base."""
     values = [run[site] for run in (runs.source, runs.base)]
-    return [x > (0 if site.kind == "pattern" else torch.finfo(x.dtype).min / 2) for x in values]
+    return [x > 0 if site.kind == "pattern" else visible(x) for x in values]
 
 
 def _has_tokens(edit: Edit, runs: Contrast) -> Bool[Tensor, " prompt"]:
