@@ -16,6 +16,7 @@ from interp.edits import Index
 from interp.metrics import Metric
 from interp.model import Model, Prompts
 from interp.sites import Site
+from interp.softmax import visible
 from interp.traces import Tokens, Trace, check_aligned
 
 POSITIONS = ("pos", "query", "key")
@@ -155,8 +156,8 @@ class Grid:
         return {"query", "key"} <= set(self.over)
 
     def _attended(self, site: Site, run: Trace) -> Bool[Tensor, "*over prompt"]:
-        least = 0 if site.kind == "pattern" else torch.finfo(run[site].dtype).min / 2
-        return self.collect(self.pick(run[site] > least, site.axes, run.tokens), site.axes, "any")
+        seen = run[site] > 0 if site.kind == "pattern" else visible(run[site])
+        return self.collect(self.pick(seen, site.axes, run.tokens), site.axes, "any")
 
     def _row(self, site: Site) -> tuple[int, int]:
         return self.kinds.index(site.kind), self.layers.index(site.layer)

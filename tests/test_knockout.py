@@ -114,6 +114,15 @@ def test_roles_are_the_positions_that_they_name(embedded):
     np.testing.assert_allclose(together.sel(prompt=0), apart.sel(prompt=0), atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "width, wanted", [(1, [[0], [1], [2], [3]]), (3, [[0, 1], [0, 1, 2], [1, 2, 3], [2, 3]]), (9, [[0, 1, 2, 3]])]
+)
+def test_windows_are_centred_and_end_with_the_model(embedded, width, wanted):
+    call = lambda windows: attribution.knock_out(embedded, "the dog runs", METRIC, [1], windows=windows)
+    np.testing.assert_allclose(call(width), call(wanted), atol=1e-6)
+    assert list(call(width).window.values) == list(call(wanted).window.values)
+
+
 def test_several_queries_are_cut_together(embedded):
     """Every later position by name is what None means."""
     text = "the dog runs ."

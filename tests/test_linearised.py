@@ -36,6 +36,13 @@ def test_the_terms_add_up_to_the_output(family, mlp):
     assert np.isnan(found.values[:, padding]).all() and np.isfinite(found.values[:, ~padding]).all()
 
 
+def test_norms_of_odd_width_are_held_too():
+    module = tiny.build("gpt2", torch.float64, n_embd=33, n_head=3)
+    model = interp.load(module, tokenizer=tiny.tokenizer())
+    found = attribution.linearised(model, PROMPTS, METRIC)
+    np.testing.assert_allclose(found.sum(("term", "pos")), _output(model, PROMPTS), rtol=0, atol=1e-10)
+
+
 class _Fixed:
     """Values that are computed in a first pass, and are the same ever after."""
 

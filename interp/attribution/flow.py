@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from interp.arrays import Check, labelled, position_labels
@@ -19,6 +19,7 @@ from interp.contrast import widened
 from interp.metrics import Metric
 from interp.model import Model, Prompts
 from interp.sites import Site
+from interp.softmax import visible
 from interp.traces import Tokens, Trace
 
 
@@ -46,9 +47,9 @@ def rollout(model: Model, prompts: Prompts, layers: Collection[int] | None = Non
     scores = [Site("scores", site.layer) for site in sites]
     with torch.no_grad():
         trace = model.run(tokens, read=[*sites, *scores], last_only=True)
-    seen = [_visible(trace[site]) for site in scores]
+    seen = [visible(trace[site]) for site in scores]
     real = _rolled([widened(trace[site]).mean(1) for site in sites], skip)
-    null = _rolled([_uniform(one).to(real).mean(1) for one in seen], skip)
+    null = _rolled([_uniform(one.to(real)).mean(1) for one in seen], skip)
     measured = (null > 0) & tokens.mask.bool()[:, :, None]
     checks = [_first_token(real, null, tokens), _distance(real, null)]
     how = {"layers": [site.layer for site in sites], "skip": skip, "heads": "mean"}
@@ -111,13 +112,9 @@ def _patterns(model: Model, layers: Collection[int] | None) -> list[Site]:
     return sites
 
 
-def _visible(scores: Float[Tensor, "batch head query key"]) -> Bool[Tensor, "batch head query key"]:
-    """Which keys the model lets each query see: those whose score is not masked."""
-    return scores > torch.finfo(scores.dtype).min / 2
-
-
-def _uniform(visible: Bool[Tensor, "batch head query key"]) -> Float[Tensor, "batch head query key"]:
-    return visible.double() / visible.sum(-1, keepdim=True).clamp(min=1)
+def _uniform(seen: Float[Tensor, "batch head query key"]) -> Float[Tensor, "batch head query key"]:
+    """The same weight on every key that a query sees, of ones where it sees one."""
+    return seen / seen.sum(-1, keepdim=True).clamp(min=1)
 
 
 def _rolled(patterns: Sequence[Float[Tensor, "batch query key"]], skip: float) -> Float[Tensor, "batch query key"]:

@@ -21,6 +21,7 @@ from interp.model import Model, Prompts
 from interp.progress import Progress
 from interp.replay import run_recorded
 from interp.sites import Site
+from interp.softmax import visible
 from interp.sweep import sweep
 from interp.traces import Tokens
 
@@ -68,7 +69,7 @@ def knock_out(
         last_only = all(one.last_only for one in metrics)
         trace, recording = run_recorded(model, tokens, sites, sites, last_only)
         base = widened(torch.stack([one(trace) for one in metrics]))
-    seen = {site.layer: _visible(trace[site]) for site in sites}
+    seen = {site.layer: visible(trace[site]).any(1) for site in sites}
     places = list(product(layers, cuts.values()))
     cells = [[cut.edit(Site("scores", layer)) for layer in window] for window, cut in places]
     swept = sweep(model, recording or tokens, cells, metrics, progress=progress)
@@ -150,11 +151,6 @@ def _index(place: int, n_pos: int) -> int:
     if not -n_pos <= place < n_pos:
         raise ValueError(f"position {place} is out of range: the prompts have {n_pos} positions")
     return place % n_pos
-
-
-def _visible(scores: Tensor) -> Bool[Tensor, "prompt query key"]:
-    """Which keys the model lets each query see, in one head at least."""
-    return (scores > torch.finfo(scores.dtype).min / 2).any(1)
 
 
 def _windows(windows: int | Sequence[Sequence[int]], model: Model) -> list[list[int]]:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from interp.contrast import widened
 from interp.model import Model
 
 
@@ -87,22 +88,19 @@ def _affine(norm: nn.Module, x: Float[Tensor, "*batch d"], y: Float[Tensor, "*ba
         # What it makes of zero, of a constant and of a vector of which no entry is its mean tells the whole map.
         ones = x.new_ones(d)
         signs = torch.where(torch.arange(d, device=x.device) % 2 == 0, 1.0, -1.0).to(x)
-        bias, flat, bent = (call(v[None, None])[0, 0].double() for v in (0 * ones, ones, signs))
+        bias, flat, bent = (widened(call(v[None, None])[0, 0]) for v in (0 * ones, ones, signs))
         centred = bool((flat - bias).abs().max() <= 1e-3 * (bent - bias).abs().max())
-        weight = (bent - bias) / (signs - signs.mean() if centred else signs).double()
-    line = weight.to(_wide(x)) * (_wide(x) - _wide(x).mean(-1, keepdim=True) if centred else _wide(x))
+        weight = (bent - bias) / (signs - signs.mean() if centred else signs)
+    x, wide = widened(x), widened(y)
+    line = weight * (x - x.mean(-1, keepdim=True) if centred else x)
     with torch.no_grad():
-        gained = _wide(y) - bias.to(_wide(y))
+        gained = wide - bias
         scale = (gained * line).sum(-1, keepdim=True) / (line * line).sum(-1, keepdim=True).clamp(min=1e-30)
     line = scale * line
-    rest = (_wide(y) - line).detach()
+    rest = (wide - line).detach()
     tolerance = 1e-4 if y.dtype.itemsize >= 4 else 3e-2
-    if bool((rest - bias).abs().max() > tolerance * _wide(y).abs().max()):
+    if bool((rest - bias).abs().max() > tolerance * wide.abs().max()):
         raise ValueError(
             f"{type(norm).__name__} is not a linear map times a scale for each token, so that its scale cannot be held"
         )
     return (line + rest).to(y.dtype), rest
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x if x.dtype.itemsize >= 4 else x.float()
