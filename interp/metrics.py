@@ -111,7 +111,7 @@ def kl_from(reference: Float[Tensor, "batch vocab"]) -> Metric:
     return Metric("KL divergence", of)
 
 
-def _ids(token: Answers, n: int, device: torch.device) -> Int[Tensor, "batch answer"]:
+def ids_of(token: Answers, n: int, device: torch.device) -> Int[Tensor, "batch answer"]:
     """Answer tokens of n prompts; -1 fills up unequal numbers."""
     ids = torch.as_tensor(token, device=device)
     if ids.is_floating_point() or ids.ndim > 2:
@@ -128,7 +128,7 @@ def _ids(token: Answers, n: int, device: torch.device) -> Int[Tensor, "batch ans
 
 def _chosen(values: Tensor, token: Answers) -> tuple[Tensor, Tensor]:
     """The values of some tokens, (batch, answer), and which of them count."""
-    ids = _ids(token, len(values), values.device)
+    ids = ids_of(token, len(values), values.device)
     if int(ids.max()) >= values.shape[-1]:
         raise ValueError(f"token {int(ids.max())} is outside the model's output vocabulary of {values.shape[-1]}")
     return values.gather(-1, ids.clamp(min=0)), ids >= 0
@@ -143,7 +143,7 @@ def _linear(name: str, *signed: tuple[Answers, float]) -> Metric:
     """The sum of mean logits of answers, each times a factor."""
 
     def weights(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        ids = [_ids(token, n, device) for token, _ in signed]
+        ids = [ids_of(token, n, device) for token, _ in signed]
         counts = [(some >= 0) / (some >= 0).sum(-1, keepdim=True) * factor for some, (_, factor) in zip(ids, signed)]
         return torch.cat(ids, 1).clamp(min=0), torch.cat(counts, 1)
 

@@ -5,3 +5,5 @@ from interp.plots.curves import distributions as distributions
 from interp.plots.curves import lines as lines
 from interp.plots.maps import heatmap as heatmap
 from interp.plots.maps import triangle as triangle
+from interp.plots.words import trajectories as trajectories
+from interp.plots.words import words as words
