@@ -19,15 +19,16 @@ from interp.sites import Site
 from interp.traces import Tokens
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, float("inf"))  # the last leaves nothing but a bias
-_LOOKS = 10  # how often the held-out documents are looked at on the way down
+_LOOKS = 5  # how often the held-out documents are looked at on the way down
+_HELD = 2**29  # bytes of streams that are kept from one step to the next
 
 
 def tune(
     model: Model,
     documents: Prompts,
     sites: Sequence[Site] | None = None,
-    steps: int = 300,
-    rate: float = 0.02,
+    steps: int = 500,
+    rate: float = 0.15,
     rows: int = 1024,
     held_out: float = 0.15,
     groups: Sequence[Hashable] | None = None,
@@ -179,22 +180,30 @@ def _starts(model: Model, train: Tokens, sites: Sequence[Site]) -> dict[Site, _S
     return {site: _Start(moments, float((n / moments.weight) ** 0.5), dtype) for site, moments in found.items()}
 
 
-def _batches(
-    model: Model, train: Tokens, sites: Sequence[Site], rows: int, seed: int
-) -> Iterator[dict[Site, Float[Tensor, "row d_model"]]]:
-    """Tokens of documents in random order, again and again."""
+Held = Mapping[Site, Float[Tensor, "row d_model"]]
+
+
+def _batches(model: Model, train: Tokens, sites: Sequence[Site], rows: int, seed: int) -> Iterator[Held]:
+    """Tokens of the documents in random order, again and again."""
     generator = torch.Generator().manual_seed(seed)
-    wanted = [*sites, last_stream(model)]
-    pool: dict[Site, Tensor] = {}
+    for pool in _pools(model, train, [*sites, last_stream(model)], generator):
+        n = len(next(iter(pool.values())))
+        size, shuffled = min(rows, n), torch.randperm(n, generator=generator).to(model.device)
+        for start in range(0, n - size + 1, size):
+            yield {site: x[shuffled[start : start + size]] for site, x in pool.items()}
+
+
+def _pools(model: Model, train: Tokens, wanted: Sequence[Site], generator: torch.Generator) -> Iterator[Held]:
+    """Streams of all documents, if they fit into memory; else of some at a time, which are run again each time."""
+    if int(train.mask.sum()) * len(wanted) * model.shape.d_model * model.dtype.itemsize <= _HELD:
+        parts = [held for _, held, _ in streams(model, train, wanted)]
+        whole = {site: torch.cat([part[site] for part in parts]) for site in wanted}
+        while True:
+            yield whole
     while True:
         order = torch.randperm(len(train), generator=generator).to(model.device)
-        for _, held, _ in streams(model, train.rows(order), wanted, size=32):
-            pool = {site: torch.cat([pool[site], x]) if pool else x for site, x in held.items()}
-            n = len(pool[wanted[0]])
-            shuffled = torch.randperm(n, generator=generator).to(model.device)
-            for start in range(0, n - rows + 1, rows):
-                yield {site: x[shuffled[start : start + rows]] for site, x in pool.items()}
-            pool = {site: x[shuffled[n - n % rows :]] for site, x in pool.items()}
+        for _, held, _ in streams(model, train.rows(order), wanted, size=64):
+            yield held
 
 
 def _split(
