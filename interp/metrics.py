@@ -85,6 +85,18 @@ def log_prob(token: Answers) -> Metric:
     return Metric("log probability", of)
 
 
+def log_odds(token: Answers) -> Metric:
+    """Log odds (nats) of a next token: log p - log(1 - p); of several, of any of them."""
+
+    def of(logits: Tensor) -> Tensor:
+        ids, counts = ids_of(token, len(logits), logits.device), _chosen(logits, token)[1]
+        among = torch.zeros_like(logits, dtype=torch.int).scatter_add(-1, ids.clamp(min=0), counts.int()) > 0
+        inside, outside = logits.masked_fill(~among, -torch.inf), logits.masked_fill(among, -torch.inf)
+        return inside.logsumexp(-1) - outside.logsumexp(-1)
+
+    return Metric("log odds", of)
+
+
 def prob(token: Answers) -> Metric:
     """Probability of a next token; of several, their sum."""
     return Metric("probability", lambda logits: _sum_of(logits.softmax(-1), token))

@@ -3,6 +3,8 @@
 from interp.lens.comparing import compare as compare
 from interp.lens.decoding import decode as decode
 from interp.lens.logit import logit_lens as logit_lens
+from interp.lens.patchscopes import inspect as inspect
+from interp.lens.patchscopes import patchscope as patchscope
 from interp.lens.tuned import TunedLens as TunedLens
 from interp.lens.tuned import identity as identity
 from interp.lens.tuned import load as load
