@@ -152,7 +152,7 @@ def test_a_lens_of_other_weights_is_refused(embedded, tuned, tmp_path):
         lambda: lens.decode(other, "the dog", by=tuned),
         lambda: lens.compare(other, {"tuned": tuned}, ["the dog"]),
     ):
-        with pytest.raises(ValueError, match=f"belongs to a model with weights {tuned.fingerprint}, but those of"):
+        with pytest.raises(ValueError, match=f"this lens belongs to a model with weights {tuned.fingerprint}, but"):
             call()
     moved = lens.load(path, other, transfer=True)
     assert moved.made["transferred from"] == tuned.fingerprint

@@ -2,6 +2,10 @@
 
 from interp.lens.comparing import compare as compare
 from interp.lens.decoding import decode as decode
+from interp.lens.foreseeing import foresee as foresee
+from interp.lens.foreseeing import foresight as foresight
+from interp.lens.future import FutureLens as FutureLens
+from interp.lens.future import fit_future as fit_future
 from interp.lens.logit import logit_lens as logit_lens
 from interp.lens.patchscopes import inspect as inspect
 from interp.lens.patchscopes import patchscope as patchscope

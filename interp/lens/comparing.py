@@ -41,7 +41,7 @@ def compare(model: Model, lenses: Mapping[str, TunedLens], documents: Prompts, p
         ValueError: No lenses; lenses of different sites, or of another model.
     """
     for lens in lenses.values():
-        belongs(lens, model)
+        belongs(lens.fingerprint, model)
     if len({tuple(lens.translators) for lens in lenses.values()}) != 1 or "logit lens" in lenses:
         raise ValueError(
             f"compare needs lenses of the same sites, by names other than 'logit lens'; {list(lenses)} were given"

@@ -62,7 +62,7 @@ def decode(
             fit the prompts.
     """
     if by is not None:
-        belongs(by, model)
+        belongs(by.fingerprint, model)
     tokens, found = model.tokens(prompts), places(model, kind, by)
     if not 1 <= top <= model.shape.d_vocab:
         raise ValueError(f"top is a number of tokens from 1 to {model.shape.d_vocab}, not {top}")

@@ -36,7 +36,7 @@ def logit_lens(
         ValueError: What `decode` raises.
     """
     if by is not None:
-        belongs(by, model)
+        belongs(by.fingerprint, model)
     tokens, found = model.tokens(prompts), places(model, kind, by)
     rows, last = Rows.of(tokens, metric.at), last_stream(model)
     trace = model.run(tokens, read={*(place.site for place in found), last}, last_only=True)

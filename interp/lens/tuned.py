@@ -83,7 +83,7 @@ def load(path: str | Path, model: Model, transfer: bool = False) -> TunedLens:
     found = TunedLens(translators, about["fingerprint"], json.loads(about["made"]))
     _check_width(found, model)
     if not transfer:
-        belongs(found, model)
+        belongs(found.fingerprint, model)
         return found
     return TunedLens(translators, model.fingerprint(), {**found.made, "transferred from": found.fingerprint})
 
@@ -113,17 +113,17 @@ def tuned_sites(model: Model, sites: Sequence[Site] | None) -> list[Site]:
 _KNOWN: WeakKeyDictionary[Model, str] = WeakKeyDictionary()
 
 
-def belongs(lens: TunedLens, model: Model) -> None:
+def belongs(fingerprint: str, model: Model) -> None:
     """Refuse a lens of another model; all weights are hashed, once for each model.
 
     Raises:
-        ValueError: One that was tuned on other weights.
+        ValueError: One of other weights.
     """
     if model not in _KNOWN:
         _KNOWN[model] = model.fingerprint()
-    if lens.fingerprint != _KNOWN[model]:
+    if fingerprint != _KNOWN[model]:
         raise ValueError(
-            f"this tuned lens belongs to a model with weights {lens.fingerprint}, but those of {model.name} are "
+            f"this lens belongs to a model with weights {fingerprint}, but those of {model.name} are "
             f"{_KNOWN[model]}; tune one on this model, or load it with transfer=True if its streams mean the same"
         )
 
