@@ -51,12 +51,13 @@ def patch(model: Model, cfg: Config) -> tuple[Section, Arrays]:
 def read(model: Model, cfg: Config) -> tuple[Section, Arrays]:
     task = tasks.ioi(model, cfg.n, cfg.seed)
     values = lens.logit_lens(model, task.clean, task.logit_diff)
-    top = lens.top_tokens(model, task.clean.rows([0]))
+    top = lens.decode(model, task.clean.rows([0])).isel(top=0, prompt=0)
+    shown = dict(labels=top.input, grey=top.skill <= 0)
     figures = {
         "lens": plots.lines(
             {"logit lens": stats.interval(values, seed=cfg.seed)}, "layer", "Logit difference by layer", "logits"
         ),
-        "lens_tokens": plots.heatmap(top.probability, "Likeliest next word by layer and position", text=top.token),
+        "lens_tokens": plots.words(top.probability, top.token, "Likeliest next word by layer and position", **shown),
     }
     mean = values.mean("prompt").values
     answer = (

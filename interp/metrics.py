@@ -110,6 +110,18 @@ def log_prob(token: Answers) -> Metric:
     return Metric("log probability", of)
 
 
+def log_odds(token: Answers) -> Metric:
+    """Log odds (nats) of a next token: log p - log(1 - p); of several, of any of them."""
+
+    def of(logits: Tensor) -> Tensor:
+        ids, counts = ids_of(token, len(logits), logits.device), _chosen(logits, token)[1]
+        among = torch.zeros_like(logits, dtype=torch.int).scatter_add(-1, ids.clamp(min=0), counts.int()) > 0
+        inside, outside = logits.masked_fill(~among, -torch.inf), logits.masked_fill(among, -torch.inf)
+        return inside.logsumexp(-1) - outside.logsumexp(-1)
+
+    return Metric("log odds", of)
+
+
 def prob(token: Answers) -> Metric:
     """Probability of a next token; of several, their sum."""
     return Metric("probability", lambda logits: _sum_of(logits.softmax(-1), token))
@@ -136,7 +148,7 @@ def kl_from(reference: Float[Tensor, "batch vocab"]) -> Metric:
     return Metric("KL divergence", of)
 
 
-def _ids(token: Answers, n: int, device: torch.device) -> Int[Tensor, "batch answer"]:
+def ids_of(token: Answers, n: int, device: torch.device) -> Int[Tensor, "batch answer"]:
     """Answer tokens of n prompts; -1 fills up unequal numbers."""
     ids = torch.as_tensor(token, device=device)
     if ids.is_floating_point() or ids.ndim > 2:
@@ -153,7 +165,7 @@ def _ids(token: Answers, n: int, device: torch.device) -> Int[Tensor, "batch ans
 
 def _chosen(values: Tensor, token: Answers) -> tuple[Tensor, Tensor]:
     """The values of some tokens, (batch, answer), and which of them count."""
-    ids = _ids(token, len(values), values.device)
+    ids = ids_of(token, len(values), values.device)
     if int(ids.max()) >= values.shape[-1]:
         raise ValueError(f"token {int(ids.max())} is outside the model's output vocabulary of {values.shape[-1]}")
     return values.gather(-1, ids.clamp(min=0)), ids >= 0
@@ -168,7 +180,7 @@ def _linear(name: str, *signed: tuple[Answers, float]) -> Metric:
     """The sum of mean logits of answers, each times a factor."""
 
     def weights(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        ids = [_ids(token, n, device) for token, _ in signed]
+        ids = [ids_of(token, n, device) for token, _ in signed]
         counts = [(some >= 0) / (some >= 0).sum(-1, keepdim=True) * factor for some, (_, factor) in zip(ids, signed)]
         return torch.cat(ids, 1).clamp(min=0), torch.cat(counts, 1)
 

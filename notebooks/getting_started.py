@@ -130,14 +130,16 @@ table.nlargest(6, "mean").round(3)
 # ## Logit lens: when does the model know?
 #
 # The logit lens stops the model after each block and decodes what is there with the final norm and the unembedding.
+# A layer whose words are no nearer to the final ones than mere word frequency would be has no skill, and is grey.
 
 # %%
 by_layer = lens.logit_lens(model, task.clean, task.logit_diff)
 plots.lines({"clean prompts": stats.interval(by_layer)}, "layer", "Decoded after each block", "logit difference")
 
 # %%
-top = lens.top_tokens(model, prompt)
-plots.heatmap(top.probability, "Likeliest next word", text=top.token)
+decoded = lens.decode(model, prompt, top=3).isel(prompt=0)
+grey = decoded.skill <= 0
+plots.words(decoded.probability.isel(top=0), decoded.token, "Likeliest next word", labels=decoded.input, grey=grey)
 
 # %% [markdown]
 # Patching says that the decision is at the last position from block 1 on. The lens says that the answer can be

@@ -256,9 +256,9 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
         lambda m: attribution.integrated_gradients(m, "the dog", "the cat", RESID, metrics.logit(4), steps=0),
         "the path needs at least one step; steps=0 was given",
     ),
-    "lens of heads": (
-        lambda m: lens.logit_lens(m, IDS, metrics.logit(4), kind="z"),
-        "a lens decodes the residual stream and what is added to it; z has axes batch, pos, head, d_head",
+    "lens of scores": (
+        lambda m: lens.logit_lens(m, IDS, metrics.logit(4), kind="scores"),
+        "a lens decodes the residual stream and what is added to it; scores has axes batch, head, query, key",
     ),
     "probe of one class": (lambda m: _probe(m, (True,) * 4), "a probe needs labels of two classes, not [True]"),
     "fit of one class": (

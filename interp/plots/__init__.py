@@ -8,3 +8,5 @@ from interp.plots.maps import triangle as triangle
 from interp.plots.text import TextView as TextView
 from interp.plots.text import token_map as token_map
 from interp.plots.text import token_text as token_text
+from interp.plots.words import trajectories as trajectories
+from interp.plots.words import words as words
