@@ -25,7 +25,9 @@ LAYERS = [
     {"plots.style", "probing", "steering", "subspaces", "tasks"},
     {"plots.curves", "plots.maps"},
     {"plots"},
-    {"zoo", "zoo.training", "zoo.handset", "zoo.estimates", "zoo.own_circuits", "english"},
+    {"zoo", "zoo.training", "zoo.estimates", "zoo.own_circuits", "zoo.known", "zoo.handset.blank", "english"},
+    {"zoo.handset.adder", "zoo.handset.attention", "zoo.handset.backup", "zoo.handset.planted"},
+    {"zoo.handset"},
     {"zoo.card"},
 ]
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer} | {"": len(LAYERS), "__main__": len(LAYERS) + 1}

@@ -1,0 +1,111 @@
+"""Models whose circuit is known before anything is measured, and the exhaustive measurement that tests the claim."""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import xarray as xr
+from torch import Tensor
+
+from interp import circuits
+from interp.arrays import labelled
+from interp.backends.readers import wiring_of
+from interp.edges import masked, written
+from interp.graph import Edge
+from interp.metrics import Metric
+from interp.model import Model
+from interp.sites import Site
+from interp.tasks import Task, from_rows
+
+ABLATIONS = ("resample", "zero")
+Draw = Callable[[random.Random], tuple[str, str]]  # a prompt and its answer
+
+
+@dataclass(frozen=True)
+class Known:
+    """A model, a task that it does, and the edges through which it does it.
+
+    Attributes:
+        edges: By ablation, all edges that matter: exchanged alone for what they carry in the corrupt run ("resample") or
+            set to zero alone ("zero"), they change the task's metric on some of its clean prompts. No other edge
+            changes it on any.
+        directions: Known directions by name, each with the site whose last axis it lies in.
+    """
+
+    name: str
+    model: Model
+    task: Task
+    edges: Mapping[str, frozenset[Edge]]
+    directions: Mapping[str, tuple[Site, Tensor]] = field(default_factory=dict)
+
+    @property
+    def metric(self) -> Metric:
+        """What the edges matter to."""
+        return self.task.logit_diff
+
+    def mask(self, ablation: str) -> Tensor:
+        """The edges that matter, as a mask (writer, reader)."""
+        return circuits.graph(self.model).mask(sorted(self.edges[ablation]))
+
+
+def pairs(name: str, model: Model, draw: Draw, n: int, seed: int) -> Task:
+    """A task of n pairs of prompts, drawn until their answers differ.
+
+    Raises:
+        ValueError: A hundred pairs in a row with the same answer.
+    """
+    rng = random.Random(seed)
+    rows: list[dict[str, str]] = []
+    for _ in range(n):
+        drawn = ((draw(rng), draw(rng)) for _ in range(100))
+        unlike = next((pair for pair in drawn if pair[0][1] != pair[1][1]), None)
+        if unlike is None:
+            raise ValueError(f"a hundred pairs of {name} had the same answer; draw prompts of more kinds")
+        (clean, right), (corrupt, wrong) = unlike
+        rows.append({"clean": clean, "corrupt": corrupt, "right": right, "wrong": wrong})
+    return from_rows(model, rows, name)
+
+
+def effects(known: Known, ablation: str, size: int = 64) -> xr.DataArray:
+    """How the task's metric changes in the clean run when one edge alone is ablated, for every edge: exact.
+
+    Args:
+        ablation: "resample" or "zero".
+        size: How many edges are tried in one pass.
+
+    Returns:
+        The change by (prompt, writer, reader); NaN where there is no edge.
+
+    Raises:
+        ValueError: An unknown ablation.
+    """
+    if ablation not in ABLATIONS:
+        raise ValueError(f"unknown ablation {ablation!r}; choose from {', '.join(ABLATIONS)}")
+    model, task, metric = known.model, known.task, known.metric
+    wiring = wiring_of(model)
+    _, base = written(model, wiring, task.clean, metric)
+    other = written(model, wiring, task.corrupt, metric)[0].tensor()
+    other = other if ablation == "resample" else torch.zeros_like(other)
+    places = wiring.graph.precedes.T.nonzero().flip(1)
+    values = base.new_full((len(base), *wiring.graph.precedes.shape), float("nan"))
+    for some in places.split(size):
+        writers, readers = some.unbind(1)
+        masks = torch.zeros(len(some), *wiring.graph.precedes.shape)
+        masks[torch.arange(len(some)), writers, readers] = 1
+        with torch.no_grad():
+            found = masked(model, wiring, task.clean, other, masks, metric)
+        values[:, writers, readers] = (found - base).T
+    coords: dict[str, Sequence] = {"prompt": range(len(base))}
+    coords |= {"writer": wiring.graph.writers, "reader": wiring.graph.readers}
+    return labelled(
+        values, f"change in {metric.name}", coords, model, method="edge patching, each edge alone", direction="noising",
+        ablation=ablation, metric=metric.name,
+    )  # fmt: skip
+
+
+def edges_that_matter(effects: xr.DataArray, least: float = 1e-4) -> frozenset[Edge]:
+    """The edges whose effect on some prompt is larger than this."""
+    largest = abs(effects).max("prompt")
+    found = largest.where(largest > least).stack(edge=("writer", "reader")).dropna("edge")
+    return frozenset((str(writer), str(reader)) for writer, reader in found["edge"].values)
