@@ -28,6 +28,12 @@ LAYERS = [
     {"zoo", "zoo.training", "zoo.estimates", "zoo.own_circuits", "zoo.known", "zoo.handset.blank", "english"},
     {"zoo.handset.adder", "zoo.handset.attention", "zoo.handset.backup", "zoo.handset.planted"},
     {"zoo.handset"},
+    {"zoo.compiled.language"},
+    {"zoo.compiled.placing"},
+    {"zoo.compiled.interpreter", "zoo.compiled.programs"},
+    {"zoo.compiled.compiler"},
+    {"zoo.compiled.claims"},
+    {"zoo.compiled"},
     {"zoo.card"},
 ]
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer} | {"": len(LAYERS), "__main__": len(LAYERS) + 1}

@@ -19,6 +19,7 @@ from interp.sites import Site
 from interp.tasks import Task, from_rows
 
 ABLATIONS = ("resample", "zero")
+LEAST = 1e-4  # an effect; what does not matter is smaller by rounding alone
 Draw = Callable[[random.Random], tuple[str, str]]  # a prompt and its answer
 
 
@@ -27,8 +28,8 @@ class Known:
     """A model, a task that it does, and the edges through which it does it.
 
     Attributes:
-        edges: By ablation, all edges that matter: exchanged alone for what they carry in the corrupt run ("resample") or
-            set to zero alone ("zero"), they change the task's metric on some of its clean prompts. No other edge
+        edges: By ablation, all edges that matter: exchanged alone for what they carry in the corrupt run ("resample"),
+            or set to zero alone ("zero"), they change the task's metric on some of its clean prompts. No other edge
             changes it on any.
         directions: Known directions by name, each with the site whose last axis it lies in.
     """
@@ -50,21 +51,28 @@ class Known:
 
 
 def pairs(name: str, model: Model, draw: Draw, n: int, seed: int) -> Task:
-    """A task of n pairs of prompts, drawn until their answers differ.
+    """A task of n pairs of prompts, drawn until they are of one length and their answers differ.
 
     Raises:
-        ValueError: A hundred pairs in a row with the same answer.
+        ValueError: A thousand tries in a row in vain.
     """
     rng = random.Random(seed)
     rows: list[dict[str, str]] = []
     for _ in range(n):
-        drawn = ((draw(rng), draw(rng)) for _ in range(100))
-        unlike = next((pair for pair in drawn if pair[0][1] != pair[1][1]), None)
+        drawn = ((draw(rng), draw(rng)) for _ in range(1000))
+        unlike = next((pair for pair in drawn if _fit(*pair)), None)
         if unlike is None:
-            raise ValueError(f"a hundred pairs of {name} had the same answer; draw prompts of more kinds")
+            raise ValueError(
+                f"no two prompts of {name} were of one length and had different answers in a thousand tries; draw "
+                f"prompts of more kinds"
+            )
         (clean, right), (corrupt, wrong) = unlike
         rows.append({"clean": clean, "corrupt": corrupt, "right": right, "wrong": wrong})
     return from_rows(model, rows, name)
+
+
+def _fit(one: tuple[str, str], other: tuple[str, str]) -> bool:
+    return len(one[0].split()) == len(other[0].split()) and one[1] != other[1]
 
 
 def effects(known: Known, ablation: str, size: int = 64) -> xr.DataArray:
@@ -104,7 +112,7 @@ def effects(known: Known, ablation: str, size: int = 64) -> xr.DataArray:
     )  # fmt: skip
 
 
-def edges_that_matter(effects: xr.DataArray, least: float = 1e-4) -> frozenset[Edge]:
+def edges_that_matter(effects: xr.DataArray, least: float = LEAST) -> frozenset[Edge]:
     """The edges whose effect on some prompt is larger than this."""
     largest = abs(effects).max("prompt")
     found = largest.where(largest > least).stack(edge=("writer", "reader")).dropna("edge")
