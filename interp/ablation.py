@@ -16,6 +16,7 @@ from torch import Tensor
 from interp import edits
 from interp.arrays import Check, labelled
 from interp.contrast import share
+from interp.donors import donors
 from interp.metrics import Metric
 from interp.model import Model, Prompts
 from interp.nodes import Nodes
@@ -88,13 +89,13 @@ def sensitivity(
     found = trace if reference is None else model.run(source, read=sites, last_only=True)
     before = metric(trace)
     nodes = Nodes.of(sites, over, roles, trace)
-    donors: list[Trace] = []
+    others: list[Trace] = []
     if not nodes.roles and {"mean", "resample"} & set(kinds):
         _check_covers(tokens, source)
     if "resample" in kinds:
         rows = _donors(tokens, source, reference is None, bool(nodes.roles), draws, seed)
-        donors = [_rows(found, row) for row in rows]
-    ways = {kind: [_cells(kind, found, donors, site, at) for site, at in nodes] for kind in kinds}
+        others = [_rows(found, row) for row in rows]
+    ways = {kind: [_cells(kind, found, others, site, at) for site, at in nodes] for kind in kinds}
     swept = sweep(
         model, tokens, [cell for way in ways.values() for node in way for cell in node], [metric], progress=progress
     )
@@ -103,18 +104,18 @@ def sensitivity(
     checks = [_agreement(values)] if len(kinds) > 1 else []
     coords = {"ablation": list(kinds), **nodes.coords(model, tokens)}
     how = {"method": "ablation", "site": sites[0].kind, "metric": metric.name, "reference": len(source)}
-    how |= {"draws": draws, "seed": seed} if donors else {}
+    how |= {"draws": draws, "seed": seed} if others else {}
     unit = f"share of {metric.name}" if normalize else f"change in {metric.name}"
     values = values.reshape([len(axis) for axis in coords.values()])
     return labelled(values, unit, coords, model, checks, **how, **swept.how)
 
 
-def _cells(kind: str, found: Trace, donors: Sequence[Trace], site: Site, at: Mapping[str, Any]) -> list[Cell]:
+def _cells(kind: str, found: Trace, others: Sequence[Trace], site: Site, at: Mapping[str, Any]) -> list[Cell]:
     """The cells by which one node is ablated: one, or one for each draw."""
     if kind == "zero":
         return [[edits.zero(site, **at)]]
     if kind == "resample":
-        return [[edits.copy(donor, site, **at)] for donor in donors]
+        return [[edits.copy(donor, site, **at)] for donor in others]
     if kind == "mean" or (kind == "role mean" and isinstance(at.get("pos"), str)):
         return [[edits.mean(found, site, **at)]]
     pooled = edits.mean(found, site, ("batch", "pos"), **at)
@@ -139,24 +140,9 @@ def _donors(
     tokens: Tokens, reference: Tokens, own: bool, by_role: bool, draws: int, seed: int
 ) -> Int[Tensor, "draw prompt"]:
     """Which reference prompt stands in for each prompt: in each draw a permutation of those of its length."""
-    if draws < 1:
-        raise ValueError(f"resampling needs at least one draw; draws={draws} was given")
-    generator = torch.Generator().manual_seed(seed)
-    lengths, offered = tokens.mask.sum(1).cpu(), reference.mask.sum(1).cpu()
-    donors = torch.empty(draws, len(tokens), dtype=torch.long)
-    for length in [None] if by_role else lengths.unique().tolist():
-        wanting = (lengths >= 0 if length is None else lengths == length).nonzero().flatten()
-        pool = (offered >= 0 if length is None else offered == length).nonzero().flatten()
-        if len(pool) < 1 + own:
-            of_length = "" if length is None else f" of {length} tokens"
-            raise ValueError(f"resampling needs other prompts{of_length}; the reference has none")
-        for draw in donors:
-            order = pool[torch.randperm(len(pool), generator=generator)]
-            if own:  # one cycle through all of them: no prompt stands in for itself
-                draw[order] = order.roll(1)
-            else:
-                draw[wanting] = order[torch.arange(len(wanting)) % len(order)]
-    return donors.to(tokens.ids.device)
+    lengths, offered = ([0] * len(some) if by_role else some.mask.sum(1).tolist() for some in (tokens, reference))
+    named = lambda length: "" if by_role else f" of {length} tokens"
+    return donors(lengths, None if own else offered, draws, seed, named).to(tokens.ids.device)
 
 
 def _rows(trace: Trace, rows: Int[Tensor, " prompt"]) -> Trace:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.model import Model
 from interp.traces import Tokens, Trace
 
 Answers = int | Sequence[int] | Tensor  # one token for all prompts; or (batch,) one each; or (batch, n) several each
@@ -63,6 +64,16 @@ class Metric:
     def last_only(self) -> bool:
         """Whether the last position's logits are enough."""
         return self.at == -1
+
+
+def of_stream(
+    metric: Metric, model: Model, resid: Float[Tensor, "row d_model"], n: int
+) -> Float[Tensor, "cell prompt"]:
+    """A metric of what enters the final norm at its position, for variants of n prompts; only the logits it needs."""
+    if metric.weights is None:
+        return metric.over_cells(model.unembed(resid).unflatten(0, (-1, n)))
+    ids, weights = (x.repeat(len(resid) // n, 1) for x in metric.weights(n, resid.device))
+    return (model.unembed_some(resid, ids) * weights.to(resid)).sum(-1).unflatten(0, (-1, n))
 
 
 def logit(token: Answers) -> Metric:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.edits import Edit
-from interp.metrics import Metric
+from interp.metrics import Metric, of_stream
 from interp.model import Model, Prompts
 from interp.progress import Progress, bar
 from interp.recording import Recording, record
@@ -131,15 +131,8 @@ class _Packed:
         resid, work = replay(model, recording, born, visits, self._reach(model.shape.n_layers))
         visits.finish()
         return torch.stack(
-            [self._decode(metric, model, metric.position(self.tokens, resid)) for metric in metrics]
+            [of_stream(metric, model, metric.position(self.tokens, resid), self.n) for metric in metrics]
         ), work
-
-    def _decode(self, metric: Metric, model: Model, resid: Float[Tensor, "row d_model"]) -> Tensor:
-        """A metric of the final residual stream; of logits, only those that it needs."""
-        if metric.weights is None:
-            return self._measure(metric, model.unembed(resid))
-        ids, weights = (x.repeat(len(self.cells), 1) for x in metric.weights(self.n, resid.device))
-        return (model.unembed_some(resid, ids) * weights.to(resid)).sum(-1).unflatten(0, (len(self.cells), self.n))
 
     def _reach(self, n_layers: int) -> Int[Tensor, "step row"]:
         """First positions that a row's edits inside each block can change and, at last, that any of its edits can."""

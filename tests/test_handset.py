@@ -37,13 +37,13 @@ def test_patching_every_edge_finds_those_that_are_documented_and_no_others(made,
 def test_every_edge_alone_is_what_the_library_says_of_it(made):
     task = made.task
     library = circuits.patch_each_edge(made.model, task.clean, task.corrupt, made.metric, direction="noising")
-    np.testing.assert_allclose(known.effects(made, "resample", size=20).values, library.values, atol=1e-5)
+    np.testing.assert_allclose(known.effects(made, "corrupt", budget=2**18).values, library.values, atol=1e-5)
 
 
 def test_the_task_is_done_and_nothing_but_the_circuit_is_needed(made):
     task, graph = made.task, circuits.graph(made.model)
     assert made.model.run(task.clean).logits[:, -1].argmax(-1).tolist() == task.right[:, 0].tolist()
-    rest = graph.mask() - made.mask("resample")
+    rest = graph.mask() - made.mask("corrupt")
     found = circuits.patch_edges(made.model, task.clean, task.corrupt, {"rest": rest}, made.metric, "noising")
     assert float(abs(found).max()) < 2e-5
 
@@ -125,7 +125,7 @@ def test_both_planted_directions_are_there_and_one_is_used():
 def test_what_is_wrong_is_said():
     with pytest.raises(ValueError, match="odd p and different frequencies"):
         handset.adder(p=10)
-    with pytest.raises(ValueError, match="unknown ablation 'mean'; choose from resample, zero"):
+    with pytest.raises(ValueError, match="unknown ablation 'mean'; choose from corrupt, zero"):
         known.effects(handset.copying(), "mean")
     blank = handset.Blank.of(["a"], ["x"], 1, 1)
     with pytest.raises(ValueError, match="a head of width 2 has no room for 0 scores and 3 writes"):

@@ -6,19 +6,20 @@ from dataclasses import dataclass, field
 
 import torch
 import xarray as xr
+from jaxtyping import Float
 from torch import Tensor
 
 from interp import circuits
 from interp.arrays import labelled
-from interp.backends.readers import wiring_of
-from interp.edges import masked, written
+from interp.circuits.ablations import ablated
+from interp.circuits.masks import BUDGET
 from interp.graph import Edge
 from interp.metrics import Metric
 from interp.model import Model
 from interp.sites import Site
 from interp.tasks import Task, from_rows
 
-ABLATIONS = ("resample", "zero")
+ABLATIONS = ("corrupt", "zero")
 LEAST = 1e-4  # an effect; what does not matter is smaller by rounding alone
 Draw = Callable[[random.Random], tuple[str, str]]  # a prompt and its answer
 
@@ -28,7 +29,7 @@ class Known:
     """A model, a task that it does, and the edges through which it does it.
 
     Attributes:
-        edges: By ablation, all edges that matter: exchanged alone for what they carry in the corrupt run ("resample"),
+        edges: By ablation, all edges that matter: exchanged alone for what they carry in the corrupt run ("corrupt"),
             or set to zero alone ("zero"), they change the task's metric on some of its clean prompts. No other edge
             changes it on any.
         directions: Known directions by name, each with the site whose last axis it lies in.
@@ -75,12 +76,12 @@ def _fit(one: tuple[str, str], other: tuple[str, str]) -> bool:
     return len(one[0].split()) == len(other[0].split()) and one[1] != other[1]
 
 
-def effects(known: Known, ablation: str, size: int = 64) -> xr.DataArray:
+def effects(known: Known, ablation: str, budget: int = BUDGET) -> xr.DataArray:
     """How the task's metric changes in the clean run when one edge alone is ablated, for every edge: exact.
 
     Args:
-        ablation: "resample" or "zero".
-        size: How many edges are tried in one pass.
+        ablation: "corrupt" or "zero".
+        budget: Bytes that the activations of one pass may take.
 
     Returns:
         The change by (prompt, writer, reader); NaN where there is no edge.
@@ -91,25 +92,29 @@ def effects(known: Known, ablation: str, size: int = 64) -> xr.DataArray:
     if ablation not in ABLATIONS:
         raise ValueError(f"unknown ablation {ablation!r}; choose from {', '.join(ABLATIONS)}")
     model, task, metric = known.model, known.task, known.metric
-    wiring = wiring_of(model)
-    _, base = written(model, wiring, task.clean, metric)
-    other = written(model, wiring, task.corrupt, metric)[0].tensor()
-    other = other if ablation == "resample" else torch.zeros_like(other)
-    places = wiring.graph.precedes.T.nonzero().flip(1)
-    values = base.new_full((len(base), *wiring.graph.precedes.shape), float("nan"))
-    for some in places.split(size):
-        writers, readers = some.unbind(1)
-        masks = torch.zeros(len(some), *wiring.graph.precedes.shape)
-        masks[torch.arange(len(some)), writers, readers] = 1
-        with torch.no_grad():
-            found = masked(model, wiring, task.clean, other, masks, metric)
-        values[:, writers, readers] = (found - base).T
-    coords: dict[str, Sequence] = {"prompt": range(len(base))}
-    coords |= {"writer": wiring.graph.writers, "reader": wiring.graph.readers}
+    values = each_edge(model, task, metric, ablation, budget)
+    names = circuits.graph(model)
+    coords: dict[str, Sequence] = {"prompt": range(len(task))}
+    coords |= {"writer": names.writers, "reader": names.readers}
     return labelled(
         values, f"change in {metric.name}", coords, model, method="edge patching, each edge alone", direction="noising",
         ablation=ablation, metric=metric.name,
     )  # fmt: skip
+
+
+def each_edge(
+    model: Model, task: Task, metric: Metric, ablation: str, budget: int = BUDGET
+) -> Float[Tensor, "prompt writer reader"]:
+    """The change in the clean run when one edge alone is ablated, NaN where there is none."""
+    (exchange,) = ablated(model, task.clean, task.corrupt, metric, ablation)
+    precedes = circuits.graph(model).precedes
+    readers, writers = precedes.T.nonzero(as_tuple=True)
+    masks = torch.zeros(len(readers), *precedes.shape)
+    masks[torch.arange(len(readers)), writers, readers] = 1
+    found, _ = exchange.changes(masks.split(exchange.most(budget)), len(masks), progress=False)
+    values = found.new_full((len(task), *precedes.shape), float("nan"))
+    values[:, writers, readers] = found.T
+    return values
 
 
 def edges_that_matter(effects: xr.DataArray, least: float = LEAST) -> frozenset[Edge]:

@@ -49,7 +49,7 @@ def changes(program: Program, task: Task, ablation: str) -> Mapping[Edge, Sequen
         whole, other = (interpret(placed, words) for words in (clean, corrupt))
         before = _said(whole[placed.output][-1], *answers)
         for edge, values in found.items():
-            cut = interpret(placed, clean, Cut(edge, other if ablation == "resample" else None))
+            cut = interpret(placed, clean, Cut(edge, other if ablation == "corrupt" else None))
             values.append(_said(cut[placed.output][-1], *answers) - before)
     return found
 

@@ -59,7 +59,7 @@ def adder(
     model, every = blank.model(backend), {("mlp0", "logits")}
     for name in ("L0H0", "L0H1"):
         every |= {("embed", f"{name}.v"), (name, "mlp0")}
-    edges = {"resample": frozenset(every), "zero": frozenset(every)}
+    edges = {"corrupt": frozenset(every), "zero": frozenset(every)}
     return Known("adder", model, pairs("adder", model, draw, n, seed), edges)
 
 

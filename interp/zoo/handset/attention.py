@@ -22,9 +22,9 @@ def induction(n: int = 16, seed: int = 0, length: int = 5, backend: str | None =
       there is no such place, it attends to the start, which holds no word.
     * L0H1 and L1H1 attend to all words alike and write what they find where nothing reads it.
 
-    Prompts are some words, all different, and one of them again; in the corrupt run, others. Under resampling, the
-    previous-token head's queries and keys do not matter, for positions are the same in both runs; under zero ablation
-    they do. The start is a key of the induction head, from `embed`, that never matters on these prompts.
+    Prompts are some words, all different, and one of them again; in the corrupt run, others. The previous-token head's
+    queries and keys are positions, the same in both runs: they matter under zero ablation alone. The start is a key of
+    the induction head, from `embed`, that never matters on these prompts.
     """
     places = _places(length + 3)
     features = [*_each("word"), *_each("previous"), *_each("answer"), *_each("unread"), *places, "start"]
@@ -133,5 +133,5 @@ def _known(
     zero: set[Edge],
 ) -> Known:
     """A task of pairs with different answers, and the edges that matter under both ablations or under zero alone."""
-    edges = {"resample": frozenset(shared), "zero": frozenset(shared | zero)}
+    edges = {"corrupt": frozenset(shared), "zero": frozenset(shared | zero)}
     return Known(name, model, pairs(name, model, draw, n, seed), edges)

@@ -46,9 +46,9 @@ def backup(repair: float = 0.8, strength: float = 4.0, backend: str | None = Non
 def self_repair(repair: float = 0.8, strength: float = 4.0, backend: str | None = None) -> Known:
     """`backup` on Anna and Tom, with the edges that matter.
 
-    The backup attends to the start in both runs, so that under resampling nothing but the mover matters. Under zero
-    ablation, the mover's queries, keys and flag matter too, and the backup's keys: without them it attends everywhere.
-    Its queries do not, nor its values, nor what it writes: that is zero as long as the mover works.
+    The backup attends to the start in both runs, so that nothing but the mover's values matters between them. Under
+    zero ablation, its queries, keys and flag matter too, and the backup's keys: without them it attends everywhere.
+    The backup's queries do not, nor its values, nor what it writes: that is zero as long as the mover works.
     """
     model = backup(repair, strength, backend)
     prompts = [(f"{BOS} {{}} and :", "Anna", "Tom"), (f"{BOS} and {{}} :", "Tom", "Anna")]
@@ -58,5 +58,5 @@ def self_repair(repair: float = 0.8, strength: float = 4.0, backend: str | None 
     ]
     moved = {("embed", "L0H0.v"), ("L0H0", "logits")}
     zero = moved | {("embed", "L0H0.q"), ("embed", "L0H0.k"), ("L0H0", "L1H0.q"), ("embed", "L1H0.k")}
-    edges = {"resample": frozenset(moved), "zero": frozenset(zero)}
+    edges = {"corrupt": frozenset(moved), "zero": frozenset(zero)}
     return Known("backup", model, from_rows(model, rows, "backup"), edges)

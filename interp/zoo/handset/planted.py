@@ -53,7 +53,7 @@ def planted(seed: int = 0, strength: float = 1.0, idle_strength: float = 2.0, ba
         if a != c
     ]
     shared = {("embed", "L0H0.v"), ("L0H0", "logits")}
-    edges = {"resample": frozenset(shared), "zero": frozenset(shared | {("embed", "L0H0.q"), ("embed", "L0H0.k")})}
+    edges = {"corrupt": frozenset(shared), "zero": frozenset(shared | {("embed", "L0H0.q"), ("embed", "L0H0.k")})}
     wide = torch.nn.functional.pad(torch.stack([used, idle]), (0, model.shape.d_model - _SIZE))
     directions = {name: (Site("resid_post", 0), vector) for name, vector in zip(("used", "idle"), wide)}
     return Known("planted", model, from_rows(model, rows, "planted"), edges, directions)

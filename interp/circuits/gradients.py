@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from interp.backends.listening import Expand, Listener, listening
 from interp.backends.readers import Layer, Projection, Wiring
-from interp.edges import Kept, Writers, Written, normed
+from interp.circuits.masks import normed
+from interp.circuits.runs import Kept, Writers, Written
 from interp.edits import put
 from interp.graph import Graph
 from interp.metrics import Metric

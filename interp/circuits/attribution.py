@@ -1,112 +1,25 @@
-"""Circuits: which edges between heads, MLPs and logits carry what distinguishes two prompts?
+"""Edge attribution: what would patching each edge do, estimated for all of them by a few backward passes?
 
-Exact patching of edges as in Goldowsky-Dill et al. 2023 (arXiv:2304.05969); edge attribution patching, its gradient at
-zero, by Syed et al. 2023 (arXiv:2310.10348); with integrated gradients by Hanna et al. 2024 (arXiv:2403.17806).
+Edge attribution patching, the gradient of the mask at zero, by Syed et al. 2023 (arXiv:2310.10348); with integrated
+gradients by Hanna et al. 2024 (arXiv:2403.17806).
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float
 from torch import Tensor
 
-from interp.arrays import Check, labelled
-from interp.backends.readers import wiring_of
-from interp.edge_gradients import gradients
-from interp.edge_pairs import Pair
-from interp.edges import written
-from interp.graph import Graph
+from interp.arrays import Check
+from interp.circuits.gradients import gradients
+from interp.circuits.masks import BUDGET
+from interp.circuits.pair import Pair
+from interp.circuits.runs import written
 from interp.metrics import Metric
 from interp.model import Model, Prompts
-from interp.progress import Progress
 
 _IG = "arXiv:1703.01365"
-BUDGET = 2**28  # bytes that one pass may take; larger passes are no faster
-
-
-def graph(model: Model) -> Graph:
-    """The writers and readers of a model's residual stream, by name, and which edges there are between them.
-
-    Raises:
-        ValueError: A backend or a family whose readers cannot be had.
-    """
-    return wiring_of(model).graph
-
-
-def patch_edges(
-    model: Model,
-    clean: Prompts,
-    corrupt: Prompts,
-    sets: Mapping[str, Tensor],
-    metric: Metric,
-    direction: str = "denoising",
-    budget: int = BUDGET,
-    progress: Progress = None,
-) -> xr.DataArray:
-    """How the metric changes when the edges of a set, and no others, carry what they carry in the other run.
-
-    Args:
-        sets: By name, how much of each edge is taken from the other run: (writer, reader) or (pos, writer, reader), as
-            `graph(model).mask([("L0H1", "*")])` gives it. Every set is tried alone, many in one pass.
-        direction: "denoising" runs the corrupt prompts with edges of the clean run, "noising" the reverse.
-        budget: Bytes that the activations of one pass may take.
-
-    Returns:
-        The change in the metric by (set, prompt).
-
-    Raises:
-        ValueError: Prompts that do not match position by position; a mask of another shape, with NaN, or on edges that
-            there are not; what `graph` raises.
-    """
-    pair = Pair.of(model, clean, corrupt, direction)
-    stacked = pair.masks(sets)
-    values, passes = pair.tried(stacked.split(pair.most(budget)), len(stacked), metric, progress)
-    coords = {"set": list(sets), "prompt": range(len(pair.this))}
-    how: dict[str, Any] = {"method": "edge patching", "direction": direction, "metric": metric.name}
-    return labelled(values, f"change in {metric.name}", coords, model, **how, passes=passes)
-
-
-def patch_each_edge(
-    model: Model,
-    clean: Prompts,
-    corrupt: Prompts,
-    metric: Metric,
-    edges: Float[Tensor, "writer reader"] | None = None,
-    direction: str = "denoising",
-    budget: int = BUDGET,
-    progress: Progress = None,
-) -> xr.DataArray:
-    """How the metric changes when one edge alone carries what it carries in the other run: exact, a row for each edge.
-
-    Args:
-        edges: Which edges to try, 1 or 0; by default all.
-        direction, budget: As for `patch_edges`.
-
-    Returns:
-        The change in the metric by (prompt, writer, reader); NaN where there is no edge, or it was not tried.
-
-    Raises:
-        ValueError: What `patch_edges` raises.
-    """
-    pair = Pair.of(model, clean, corrupt, direction)
-    names = pair.wiring.graph
-    chosen = names.mask() if edges is None else edges.cpu()
-    names.check("edges", chosen)
-    if not bool(chosen.any()):
-        raise ValueError(
-            "no edge was chosen to be tried; give a mask with 1 on some, such as graph(model).mask([('*', 'logits')])"
-        )
-    # By reader, so that the edges of one pass leave most readers alone.
-    readers, writers = chosen.T.nonzero(as_tuple=True)
-    size = pair.most(budget)
-    ones = (_one_each(names, w, r) for w, r in zip(writers.split(size), readers.split(size)))
-    found, passes = pair.tried(ones, len(readers), metric, progress)
-    values = found.new_full((len(pair.this), *names.precedes.shape), float("nan"))
-    values[:, writers, readers] = found.T
-    return pair.scores(values, metric, method="edge patching, each edge alone", passes=passes)
 
 
 def eap(
@@ -177,7 +90,7 @@ def eap_ig(
     t = torch.tensor((nodes + 1) / 2).to(this.embed)[:, None, None, None]
     points = this.embed + t * (other.embed - this.embed)
     difference = other.minus(this, pair.start).tensor()
-    size = max(1, pair.most(budget) // model.shape.n_layers)
+    size = max(1, budget // (96 * pair.this.ids.numel() * model.shape.d_model * model.shape.n_layers))
     total = None
     for some, weight in zip(points.split(size), torch.tensor(weights / 2).to(points).split(size)):
         found = gradients(model, pair.wiring, pair.this, metric, some, weight, pair.start)
@@ -187,12 +100,6 @@ def eap_ig(
     check = _adding_up("completeness error", "if there are steps enough", total, after - before)
     how = {"path": "what enters the first block", "rule": "Gauss-Legendre", "steps": steps}
     return pair.scores(total, metric, [check], method="edge attribution with integrated gradients", **how)
-
-
-def _one_each(names: Graph, writers: Tensor, readers: Tensor) -> Float[Tensor, "edge writer reader"]:
-    masks = torch.zeros(len(writers), *names.precedes.shape)
-    masks[torch.arange(len(writers)), writers, readers] = 1
-    return masks
 
 
 def _positions(over: Sequence[str]) -> bool:
