@@ -12,7 +12,7 @@ from torch import Tensor
 from interp.arrays import Check, attach, labelled
 from interp.model import Model
 from interp.weights.matrices import embedding, heads, unembedding
-from interp.weights.tokens import unit_variance
+from interp.weights.tokens import labels, unit_variance
 
 
 @torch.no_grad()
@@ -48,9 +48,7 @@ def singular_vectors(
     sign = written.gather(1, written.abs().argmax(1, keepdim=True)).sign()
     generator = torch.Generator().manual_seed(seed)
     random = torch.randn(draws, read.shape[1], generator=generator).to(read) @ (read - read.mean(0)).T
-    words = model.words(range(shape.d_vocab))
-    tokens = words if len(set(words)) == len(words) else [f"{i} {word}" for i, word in enumerate(words)]
-    coords = {"direction": range(k), "token": tokens}
+    coords = {"direction": range(k), "token": labels(model, torch.arange(shape.d_vocab))}
     reads = labelled(sign * (left[:k] @ embedded.T), "share", coords, model)
     writes = labelled(sign * written, "logit", coords, model)
     how = {"method": "singular vectors of OV", "layer": layer, "head": head, "left_out": found.left_out}

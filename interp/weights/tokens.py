@@ -3,6 +3,7 @@
 The QK and OV circuits of Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits", between tokens.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -35,7 +36,7 @@ def qk(model: Model, ids: Ids = None, n: int = 100, seed: int = 0, first_mlp: bo
     """
     found, tokens = heads(model), chosen_tokens(model, ids, n, seed)
     scores = token_scores(found, unit_variance(embedding(model, tokens, first_mlp)))
-    words = _labels(model, tokens)
+    words = labels(model, tokens)
     coords = {"layer": range(len(scores)), "head": range(scores.shape[1]), "query": words, "key": words}
     how = {"method": "QK circuit", "first_mlp": str(first_mlp), "left_out": found.left_out}
     return labelled(scores - scores.mean(-1, keepdim=True), "score", coords, model, **how)  # type: ignore[arg-type]
@@ -58,7 +59,7 @@ def ov(model: Model, ids: Ids = None, n: int = 100, seed: int = 0, first_mlp: bo
     """
     found, tokens = heads(model), chosen_tokens(model, ids, n, seed)
     logits = token_logits(found, unit_variance(embedding(model, tokens, first_mlp)), unembedding(model, tokens))
-    words = _labels(model, tokens)
+    words = labels(model, tokens)
     coords = {"layer": range(len(logits)), "head": range(logits.shape[1]), "source": words, "output": words}
     how = {"method": "OV circuit", "first_mlp": str(first_mlp), "left_out": found.left_out}
     return labelled(logits - logits.mean(-1, keepdim=True), "logit", coords, model, **how)  # type: ignore[arg-type]
@@ -87,7 +88,8 @@ def unit_variance(streams: Float[Tensor, "token d_model"]) -> Float[Tensor, "tok
     return streams / size.clamp(min=torch.finfo(streams.dtype).tiny)
 
 
-def _labels(model: Model, tokens: Tensor) -> list[str]:
-    """Tokens as unique labels."""
+def labels(model: Model, tokens: Tensor) -> list[str]:
+    """The text of each token, and its id where several have the same."""
     words = model.words(tokens.tolist())
-    return words if len(set(words)) == len(words) else [f"{i} {word}" for i, word in zip(tokens.tolist(), words)]
+    counts = Counter(words)
+    return [word if counts[word] == 1 else f"{word} ({i})" for i, word in zip(tokens.tolist(), words)]
