@@ -87,17 +87,15 @@ def probe(model: Model, cfg: Config) -> tuple[Section, Arrays]:
     task = tasks.sentiment(model, 4 * cfg.n, cfg.seed, split="train")  # more adjectives; those of the test are held out
     words = task.clean.ids[torch.arange(len(task)), task.clean.roles["adjective"]]
     groups = model.words(words.tolist())
-    result = probing.probe_layers(
-        model, task.clean, task.labels["positive"], groups, model.sites("resid_post"), seed=cfg.seed
-    )
-    curves = {name: result[name] for name in ("accuracy", "control", "majority")}
-    figures = {"probe": plots.lines(curves, "layer", "Probe of sentiment at the last position", "held-out accuracy")}
-    best = float(result.accuracy.max())
+    data = tasks.from_labels(model, task.clean, task.labels["positive"], groups, name="sentiment")
+    result = probing.probe(model, data, model.sites("resid_post"), seed=cfg.seed)
+    figures = {"probe": plots.probes(result, "accuracy", "Probe of sentiment at the last position")}
+    best, null = float(result.accuracy.max()), result.attrs["null_of_the_best"]
     answer = (
-        f"A probe of the writer's feeling reaches {best:.0%} on adjectives that it never saw; probes of shuffled labels "
-        f"reach {float(result.control.max()):.0%}. What can be read off need not be used: see the next question."
+        f"A probe of the writer's feeling reaches {best:.0%} on adjectives that it never saw; of shuffled labels, the best "
+        f"layer reaches {null:.0%} in one case of twenty. What can be read off need not be used: see the next question."
     )
-    return Section("Can sentiment be read off?", answer, figures, checks_of(result.accuracy)), {"probe": result}
+    return Section("Can sentiment be read off?", answer, figures, checks_of(result)), {"probe": result}
 
 
 def steer(model: Model, cfg: Config) -> tuple[Section, Arrays]:

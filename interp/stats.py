@@ -1,6 +1,6 @@
 """Uncertainty and nulls for labelled arrays, along their prompt axis; NaN is what was not measured."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 
 import numpy as np
@@ -30,15 +30,23 @@ def summary(
 
 
 def interval(
-    array: xr.DataArray, over: str = "prompt", level: float = 0.95, draws: int = 2000, seed: int = 0
+    array: xr.DataArray,
+    over: str = "prompt",
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+    clusters: Sequence[str] | None = None,
 ) -> xr.Dataset:
     """Mean over prompts with a percentile bootstrap interval (Efron & Tibshirani 1993).
+
+    Args:
+        clusters: What each prompt belongs to, if prompts of one cluster are alike: clusters are then drawn as wholes.
 
     Returns:
         A dataset of `mean`, `low` and `high` with the other axes of the array; of cells with fewer than two values, no
         bounds.
     """
-    weights = _weights(array, over, draws, seed)
+    weights = _weights(array, over, draws, seed, clusters)
     ends = [(1 - level) / 2, (1 + level) / 2]
     bounds = np.concatenate([_quantiles(weights, block, ends) for block in _blocks(_flat(array, over))], axis=1)
     low, high = bounds
@@ -52,8 +60,12 @@ def ratio(
     level: float = 0.95,
     draws: int = 2000,
     seed: int = 0,
+    clusters: Sequence[str] | None = None,
 ) -> xr.Dataset:
     """Ratio of two means over prompts with a percentile bootstrap interval, prompts drawn for both together.
+
+    Args:
+        clusters: As in `interval`.
 
     Returns:
         A dataset of `mean`, `low` and `high` with the other axes of the arrays, which they share; NaN where the
@@ -62,7 +74,7 @@ def ratio(
     if top.dims != bottom.dims or top.shape != bottom.shape:
         raise ValueError(f"a ratio needs arrays of the same axes, not {dict(top.sizes)} and {dict(bottom.sizes)}")
     tops, bottoms = (
-        _weights(array, over, draws, seed) @ _flat(array, over) / array.sizes[over] for array in (top, bottom)
+        _weights(array, over, draws, seed, clusters) @ _flat(array, over) / array.sizes[over] for array in (top, bottom)
     )
     ends = [(1 - level) / 2, (1 + level) / 2]
     least, most = np.quantile(bottoms, ends, axis=0)
@@ -74,12 +86,20 @@ def ratio(
     return _interval(mean, low, high, over, level=level, draws=draws, seed=seed)
 
 
-def _weights(array: xr.DataArray, over: str, draws: int, seed: int) -> Float[np.ndarray, "draw prompt"]:
-    """How often each prompt is drawn, with replacement."""
-    if over not in array.dims or array.sizes[over] < 2:
-        raise ValueError(f"an interval needs at least two values along {over!r}; the array has {dict(array.sizes)}")
-    n = array.sizes[over]
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(float)
+def _weights(
+    array: xr.DataArray, over: str, draws: int, seed: int, clusters: Sequence[str] | None = None
+) -> Float[np.ndarray, "draw prompt"]:
+    """How often each prompt is drawn, with replacement; or each cluster, with all of its prompts."""
+    n = array.sizes.get(over, 0)
+    if clusters is not None and len(clusters) != n:
+        raise ValueError(f"{n} values along {over!r} and {len(clusters)} clusters were given; one each is needed")
+    which = np.arange(n) if clusters is None else np.unique(np.asarray(clusters, dtype=str), return_inverse=True)[1]
+    units = int(which.max(initial=-1)) + 1
+    if units < 2:
+        kind = "values" if clusters is None else "clusters"
+        raise ValueError(f"an interval needs at least two {kind} along {over!r}; the array has {dict(array.sizes)}")
+    drawn = np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), size=draws)
+    return drawn.astype(float)[:, which]
 
 
 def _interval(mean: xr.DataArray, low: np.ndarray, high: np.ndarray, over: str, **how: float) -> xr.Dataset:

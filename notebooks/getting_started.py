@@ -168,13 +168,15 @@ plots.bars(stats.interval(attributions), "pos", "What each word adds", "logit di
 #
 # A third behaviour: after `the movie was not great . i felt`, the model says how the writer felt. A linear probe reads
 # the mood from the residual stream at the last word. Adjectives are split: it is tested on some that it never saw.
-# Beside it run probes that were trained on shuffled labels.
+# The grey band is what the best layer reaches when labels are shuffled: nineteen times in twenty, no more.
 
 # %%
 mood = tasks.sentiment(model, n=192, split="train")  # more adjectives to split than in "test"
 adjectives = model.words(mood.clean.ids[torch.arange(len(mood)), mood.clean.role("adjective")])
-probes = probing.probe_layers(model, mood.clean, mood.labels["positive"], adjectives, model.sites("resid_pre"))
-plots.lines({name: probes[name] for name in probes}, "layer", "Is the mood readable entering each block?", "accuracy")
+moods = tasks.from_labels(model, mood.clean, mood.labels["positive"], adjectives, name="mood")
+probes = probing.probe(model, moods, model.sites("resid_pre"))
+print(probes.attrs["verdict"])
+plots.probes(probes, "accuracy", "Is the mood readable entering each block?")
 
 # %% [markdown]
 # Entering block 0, the stream at the last word holds `felt` and its position, and the probe is at chance. Entering

@@ -21,7 +21,7 @@ LAYERS = [
     {"backends.frozen", "stats", "agreement", "sweep", "grid", "generation", "tasks.task", "components", "readout"},
     {"backends.huggingface", "backends.transformer_lens", "backends.nnsight", "backends.listening", "checking"},
     {"backends"},
-    {"tasks.embedded", "gradients"},
+    {"tasks", "gradients"},
     {
         "ablation",
         "attribution",
@@ -33,7 +33,7 @@ LAYERS = [
         "patching",
         "weights",
     },
-    {"probing", "steering", "subspaces", "tasks", "weights"},
+    {"probing", "steering", "subspaces", "weights"},
     {"plots"},
     {"zoo", "english"},
     {"zoo.card"},

@@ -5,6 +5,7 @@ from interp.plots.curves import distributions as distributions
 from interp.plots.curves import lines as lines
 from interp.plots.maps import heatmap as heatmap
 from interp.plots.maps import triangle as triangle
+from interp.plots.probes import probes as probes
 from interp.plots.text import TextView as TextView
 from interp.plots.text import token_map as token_map
 from interp.plots.text import token_text as token_text
