@@ -99,16 +99,14 @@ def probe(model: Model, cfg: Config) -> tuple[Section, Arrays]:
 
 
 def steer(model: Model, cfg: Config) -> tuple[Section, Arrays]:
-    site = Site("resid_post", 2)
     learn, test = (tasks.sentiment(model, 4 * cfg.n, cfg.seed + 1, split) for split in ("train", "test"))
-    sides = [
-        [text for text, positive in zip(learn.texts[0], learn.labels["positive"]) if positive is side]
-        for side in (True, False)
-    ]
-    vector = steering.mean_difference(model, sides[0], sides[1], site)
+    words = model.words(learn.clean.ids[torch.arange(len(learn)), learn.clean.roles["adjective"]].tolist())
+    concept = steering.labelled_set(model, "sentiment", learn.clean, learn.labels["positive"], words)
+    vector = steering.extract(model, concept, Site("resid_post", 2), seed=cfg.seed)
     sad = [text for text, positive in zip(test.texts[0], test.labels["positive"]) if not positive]
     metric = metrics.logit_diff(model.token_id("happy"), model.token_id("sad"))
-    values = steering.dose_response(model, sad, site, vector, metric, seed=cfg.seed)
+    random_ones = {"random": steering.random_like(vector, seed=cfg.seed)}
+    values = steering.dose_response(model, sad, vector, metric, nulls=random_ones)
     steered, random = values.sel(vector="steered", drop=True), values.isel(vector=slice(1, None)).mean("vector")
     bands = {name: stats.interval(array, seed=cfg.seed) for name, array in (("steered", steered), ("random", random))}
     figures = {"steering": plots.lines(bands, "dose", "Dose and response on negative prompts", "logit of happy - sad")}
