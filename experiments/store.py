@@ -1,87 +1,206 @@
-"""Keep finished runs: payload files first, the manifest last, created exclusively."""
+"""Keep finished runs: payload files first, the manifest last, created exclusively.
 
-import hashlib
+A run is there if and only if its manifest is: `EXPERIMENT/KEY.json`, beside the folder of its files,
+`EXPERIMENT/KEY.xxxxxxxx/`. A process that is killed leaves a folder without a manifest, which nobody reads and `gc`
+removes. Several processes and machines may write at once; of two that finish the same run, the first one's stands.
+"""
+
+import errno
 import json
-import os
-import platform
-import subprocess
-import sys
-import time
+import logging
 import uuid
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import plotly.graph_objects as go
-import plotly.io
-import xarray as xr
+from experiments.storage import upkeep
+from experiments.storage.manifests import manifests, sealed, sha256
+from experiments.storage.places import Disk, Place
+from experiments.storage.records import Run as Run
+from experiments.storage.records import combine
+from experiments.storage.upkeep import Problem as Problem
 
-from interp import Model
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
 
-PACKAGES = ("torch", "transformers", "transformer-lens", "nnsight", "captum", "xarray", "plotly")
+    from interp.progress import Progress
 
+log = logging.getLogger(__name__)
 
-def provenance(model: Model, config: Mapping[str, Any]) -> dict[str, Any]:
-    """How a result was made: model and tokenizer hashes, seed, versions, commit and command."""
-    words = json.dumps(sorted(model.tokenizer.get_vocab().items())) if model.tokenizer is not None else ""
-    return {
-        "config": dict(config),
-        "model": model.name,
-        "backend": model.backend,
-        "weights": model.fingerprint(),
-        "tokenizer": hashlib.sha256(words.encode()).hexdigest()[:16],
-        "dtype": str(model.dtype),
-        "device": str(model.device),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
-        "commit": _commit(),
-        "command": " ".join([Path(sys.executable).name, *sys.orig_argv[1:]]),
-        "time": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-    }
+FORMAT = 1  # of the manifest
+PAGES = "pages"  # the folder for pages beside the runs, which is no experiment
+_STAGES, _SWEEPS, _FAILED = ".stages", ".sweeps", ".failed"
 
 
-def publish(
-    root: Path,
-    arrays: Mapping[str, xr.DataArray | xr.Dataset],
-    figures: Mapping[str, go.Figure],
-    made: Mapping[str, Any],
-) -> Path:
-    """Write a run's arrays and figures into a new folder, and then its manifest; return the folder.
-
-    A folder without `manifest.json` is no run: it was killed, or the disk was full.
-    """
-    folder = root / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
-    folder.mkdir(parents=True)
-    for name, array in arrays.items():
-        array.to_netcdf(folder / f"{name}.nc", engine="h5netcdf")
-    for name, figure in figures.items():
-        (folder / f"{name}.plotly.json").write_text(figure.to_json())
-    files = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
-    draft = folder / "manifest.tmp"
-    draft.write_text(json.dumps({**made, "files": files}, indent=1))
-    os.link(draft, folder / "manifest.json")
-    draft.unlink()
-    return folder
+def key_of(experiment: str, version: int, settings: Mapping[str, Any], fingerprints: list[str]) -> str:
+    """What a run is called by: sixteen hexadecimal digits of all that its numbers depend on."""
+    parts = [experiment, version, settings, fingerprints]
+    return sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode())[:16]
 
 
-def pictures(folder: Path, figures: Mapping[str, go.Figure]) -> str:
-    """Write PNGs where a Chromium is found; one line that says what happened."""
-    try:
-        files = [str(folder / f"{name}.png") for name in figures]
-        plotly.io.write_images(list(figures.values()), files, width=900, scale=2)  # one browser for all of them
-    except Exception as error:  # kaleido raises its own, and what a browser raises
-        return f"no PNG was written: {str(error).strip().splitlines()[0]}"
-    return f"{len(figures)} PNG written"
+class Store:
+    """All runs below one root: a folder, or an address of object storage such as "s3://bucket/prefix"."""
+
+    def __init__(self, root: str | Path | Place = "runs") -> None:
+        self.place = root if isinstance(root, Place) else _open(str(root))
+        self.root = str(root)
+
+    def get(self, experiment: str, key: str) -> Run | None:
+        """A finished run, or None."""
+        try:
+            return Run(self.place, json.loads(self.place.get(f"{experiment}/{key}.json")))
+        except FileNotFoundError:
+            return None
+
+    def publish(self, experiment: str, key: str, files: Mapping[str, bytes], record: Mapping[str, Any]) -> Run:
+        """Keep a run's files and then its manifest; return the run that is kept, which may be another process's.
+
+        Raises:
+            OSError: The disk is full, or cannot be written; nothing is kept then, and what was there stays.
+        """
+        folder = f"{experiment}/{key}.{uuid.uuid4().hex[:8]}"
+        listed = {name: {"bytes": len(data), "sha256": sha256(data)} for name, data in files.items()}
+        manifest = {**record, "format": FORMAT, "experiment": experiment, "key": key, "folder": folder, "files": listed}
+        try:
+            for name, data in files.items():
+                self.place.put(f"{folder}/{name}", data)
+            first = self.place.create(f"{experiment}/{key}.json", sealed(manifest))
+        except OSError as error:
+            self.place.drop(folder)
+            raise _explained(error, f"{experiment}/{key}", self.root, sum(map(len, files.values()))) from error
+        if first:
+            return Run(self.place, manifest)
+        self.place.drop(folder)
+        winner = self.get(experiment, key)
+        if winner is None:
+            raise OSError(f"the manifest of {experiment}/{key} was removed while it was read")
+        return winner
+
+    def experiments(self) -> list[str]:
+        """The names of the experiments that have runs."""
+        return [name for name in self.place.listing()[0] if not name.startswith(".") and name != PAGES]
+
+    def runs(self, experiment: str = "", sweep: str = "") -> list[Run]:
+        """All finished runs, of one experiment or of one sweep if these are named, oldest first.
+
+        A manifest that cannot be read is left out, with a warning in the log; `verify` names it.
+        """
+        wanted = self._members(sweep) if sweep else None
+        found = []
+        for name, manifest in manifests(self.place, [experiment] if experiment else self.experiments()):
+            if manifest is None:
+                log.warning("%s cannot be read; `python -m experiments verify` says more", name)
+            elif wanted is None or f"{manifest['experiment']}/{manifest['key']}" in wanted:
+                found.append(Run(self.place, manifest))
+        return sorted(found, key=lambda run: run.manifest.get("finished", 0))
+
+    def find(self, text: str) -> Run:
+        """The run whose key begins so; "EXPERIMENT/KEY" is understood as well.
+
+        Raises:
+            ValueError: There is none, or more than one.
+        """
+        experiment, _, prefix = text.rpartition("/")
+        names = [
+            (home, file.removesuffix(".json"))
+            for home in ([experiment] if experiment else self.experiments())
+            for file in self.place.listing(home)[1]
+            if file.endswith(".json") and file.startswith(prefix)
+        ]
+        if len(names) == 1 and (run := self.get(*names[0])) is not None:
+            return run
+        some = ", ".join("/".join(name) for name in names[:5])
+        hint = f": {some}; give more digits" if names else "; `python -m experiments list` shows what there is"
+        raise ValueError(f"{len(names)} runs in {self.root} begin with {prefix!r}{hint}")
+
+    def frame(self, experiment: str = "", sweep: str = "") -> "pd.DataFrame":
+        """One row a run: key, options, numbers, how its checks ended, seconds; see `runs`."""
+        import pandas as pd
+
+        return pd.DataFrame([run.row() for run in self.runs(experiment, sweep)])
+
+    def dataset(self, array: str, experiment: str = "", sweep: str = "") -> "xr.DataArray | xr.Dataset":
+        """One array of all runs, with an axis for every option in which they differ; see `runs`."""
+        return combine(self.runs(experiment, sweep), array)
+
+    def begin_sweep(self, sweep: str, record: Mapping[str, Any]) -> None:
+        """Note what a sweep is; one that goes on keeps its first note."""
+        self.place.create(f"{_SWEEPS}/{sweep}.json", json.dumps(record).encode())
+
+    def join_sweep(self, sweep: str, run: Run) -> None:
+        """Note that a finished run is a point of a sweep."""
+        self.place.create(f"{_SWEEPS}/{sweep}/{run.name}", b"")
+
+    def sweeps(self) -> dict[str, dict[str, Any]]:
+        """What each sweep is."""
+        names = [f"{_SWEEPS}/{file}" for file in self.place.listing(_SWEEPS)[1] if file.endswith(".json")]
+        return {Path(name).stem: json.loads(data) for name, data in self.place.get_all(names)}
+
+    def keep_stage(self, experiment: str, key: str, files: Mapping[str, bytes], record: Mapping[str, Any]) -> None:
+        """Keep a part of a run that failed later, so that it need not be computed again."""
+        self.publish(f"{_STAGES}/{experiment}", key, files, record)
+
+    def stage(self, experiment: str, key: str) -> Run | None:
+        """What `keep_stage` kept."""
+        return self.get(f"{_STAGES}/{experiment}", key)
+
+    def drop_stage(self, experiment: str, key: str) -> None:
+        """Forget what `keep_stage` kept, the run being whole now."""
+        if stage := self.stage(experiment, key):
+            self.place.delete(f"{_STAGES}/{experiment}/{key}.json")
+            self.place.drop(stage.manifest["folder"])
+
+    def keep_failure(self, experiment: str, key: str, text: str) -> str:
+        """Keep the log of a run that failed; return the name of its file."""
+        name = f"{_FAILED}/{experiment}/{key}.{uuid.uuid4().hex[:8]}.log"
+        self.place.put(name, text.encode())
+        return name
+
+    def verify(self, progress: "Progress" = None) -> list[Problem]:
+        """Read every file of every run again, compare it with its hash, and name those that differ."""
+        from interp.progress import bar
+
+        homes = self.experiments()
+        total = sum(name.endswith(".json") for home in homes for name in self.place.listing(home)[1])
+        found: list[Problem] = []
+        with bar(total, "runs", progress) as advance:
+            for wrong in upkeep.problems(self.place, homes):
+                found += wrong
+                advance(1)
+        return found
+
+    def gc(self, older_than: float = 86400.0, dry: bool = False) -> list[str]:
+        """Remove what killed processes left and nobody wrote to for so many seconds; return what that was.
+
+        Finished runs are never removed.
+        """
+        homes = [*self.experiments(), *(f"{_STAGES}/{name}" for name in self.place.listing(_STAGES)[0])]
+        found = list(upkeep.orphans(self.place, homes, older_than))
+        for name in [] if dry else found:
+            (self.place.drop if name.endswith("/") else self.place.delete)(name.rstrip("/"))
+        return found
+
+    def _members(self, sweep: str) -> set[str]:
+        base = f"{_SWEEPS}/{sweep}"
+        known = [name.removesuffix(".json") for name in self.place.listing(_SWEEPS)[1]]
+        if sweep not in known:
+            raise ValueError(f"there is no sweep {sweep!r} in {self.root}; there is {', '.join(known) or 'none'}")
+        return {
+            f"{home}/{key}" for home in self.place.listing(base)[0] for key in self.place.listing(f"{base}/{home}")[1]
+        }
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _open(root: str) -> Place:
+    if "://" in root:
+        from experiments.storage.bucket import open_bucket
+
+        return open_bucket(root)
+    return Disk(Path(root).expanduser())
 
 
-def _commit() -> str:
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
-    except OSError:
-        return "unknown"
-    return done.stdout.strip() or "unknown"
+def _explained(error: OSError, name: str, root: str, size: int) -> OSError:
+    what = f"{root} cannot be written: {error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        what = f"there is no room for {size / 1e6:.1f} MB in {root}; free some and start again"
+    return OSError(error.errno or errno.EIO, f"run {name} was not kept: {what}. Finished runs stay as they are")

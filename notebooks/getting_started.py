@@ -10,13 +10,14 @@
 # %%
 import tempfile
 from itertools import islice
-from pathlib import Path
 
 import torch
 import xarray as xr
 
 import interp
-from experiments import store
+from experiments import indirect_object
+from experiments.lab import keep
+from experiments.store import Store
 from interp import Site, arrays, attribution, edits, lens, metrics, patching, plots, probing, stats, steering, tasks
 
 model = interp.load()  # the embedded model; interp.load("gpt2") works as well, where the hub can be reached
@@ -256,19 +257,21 @@ result.show()
 #
 # ## Keep a result
 #
-# Arrays are xarray: `to_netcdf` writes one. `experiments.store` writes a whole run, with hashes of the weights,
-# versions and the commit, into a folder of its own. Here that is a temporary folder; use `runs` for your own.
+# Arrays are xarray: `to_netcdf` writes one. A file in `experiments/` asks one question, and `keep` runs it and keeps
+# what it finds: arrays, figures, checks, hashes of weights and prompts, versions and the commit. The same call again
+# computes nothing. Here the store is a temporary folder; leave it out for `runs`.
 
 # %%
-made = store.provenance(model, {"task": task.name, "n": len(task), "seed": 0})
-folder = store.publish(Path(tempfile.mkdtemp()), {"by_head": by_head}, {"looks": result}, made)
-print(sorted(path.name for path in folder.iterdir()))
-print(by_head.attrs["method"], by_head.attrs["site"], by_head.attrs["metric"], by_head.attrs["model"])
+store = Store(tempfile.mkdtemp())
+run = keep(indirect_object.Config(n=16), store)
+print(run.question, run.answer)
+print(keep(indirect_object.Config(n=16), store).key == run.key, list(run.arrays))
+store.frame()[["key", "n", "restored", "lost", "checks"]]
 
 # %% [markdown]
 # ## Where to go next
 #
-# * `python -m experiments.main_job` runs all five methods, stores them and writes a report that opens in a browser.
+# * `python -m experiments.main_job` runs all five methods and writes a page; `python -m experiments --help` lists more.
 # * Try another behaviour: `tasks.EMBEDDED` lists nine. Which head carries `tasks.greater_than`?
 # * Swap clean and corrupt in `patching.patch`: what breaks when a place is *damaged*, not restored?
 # * Replace 1.1 in the last experiment. How far does the attention of head 3.2 move?

@@ -8,7 +8,6 @@ import torch
 import xarray as xr
 from torch.testing import assert_close
 
-from experiments import main_job
 from interp import Site, attribution, edits, generate, lens, metrics, patching, stats, steering, tasks
 from interp.arrays import checks_of
 from interp.zoo import card, own_circuits
@@ -107,16 +106,6 @@ def test_a_task_from_a_file(embedded, tmp_path):
     assert (
         float(task.logit_diff(embedded.run(task.clean))[0]) > 0 > float(task.logit_diff(embedded.run(task.corrupt))[0])
     )
-
-
-def test_the_main_job(tmp_path):
-    page = main_job.run(main_job.Config(n=8, out=str(tmp_path)))
-    manifest = json.loads((page.parent / "manifest.json").read_text())
-    assert {"weights", "tokenizer", "commit", "versions", "config", "command"} <= set(manifest)
-    assert all((page.parent / name).is_file() for name in manifest["files"])
-    with xr.open_dataarray(page.parent / "patch_head.nc", engine="h5netcdf") as array:
-        assert array.dims == ("layer", "head", "prompt")
-    assert "cdn.plot.ly" not in page.read_text().split("</script>")[-1]
 
 
 def test_the_circuits_on_the_card_are_found_in_both_directions(embedded):

@@ -1,0 +1,137 @@
+"""Which heads continue what was said before? Prefix matching beside patching, head by head.
+
+Olsson et al. 2022 (arXiv:2209.11895).
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from experiments.lab import Arrays, OnModel, Shown, option
+from experiments.lab.subjects import open_model, speaks_embedded
+from experiments.lab.wording import between, head, largest
+
+if TYPE_CHECKING:
+    from interp import Model
+    from interp.tasks import Task
+
+QUESTION = "Which heads continue what was said before?"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Config(OnModel):
+    period: int = option(12, "how many tokens there are before they repeat")
+
+
+def inputs(cfg: Config) -> tuple[Any, ...]:
+    from interp import tasks
+
+    model = open_model(cfg)
+    if cfg.data:
+        raise ValueError("induction draws random tokens and takes no data=; leave it out")
+    if speaks_embedded(model):
+        return model, tasks.induction(model, cfg.n, cfg.seed, cfg.period)
+    return model, _random_repeats(model, cfg)
+
+
+def run(cfg: Config) -> Arrays:
+    from interp import patching, stats
+
+    model, task = inputs(cfg)
+    heads = patching.patch(model, task.clean, task.corrupt, model.sites("z"), task.logit_diff, over=["head"])
+    return {"heads": heads, "heads_table": stats.summary(heads, seed=cfg.seed), "attention": _attention(model, task)}
+
+
+def numbers(arrays: Arrays) -> dict[str, float]:
+    looking, effect = arrays["attention"].mean("prompt"), arrays["heads_table"]["mean"]
+    return {
+        "attention": float(looking.max()),
+        "restored": float(effect.max()),
+        "agreement": _rank_correlation(looking, effect),
+    }
+
+
+def answer(arrays: Arrays) -> str:
+    looking, table = arrays["attention"].mean("prompt"), arrays["heads_table"]
+    most, best = largest(looking), largest(table["mean"])
+    found = numbers(arrays)
+    carrier = "it also" if most == best else f"head {head(best)}"
+    return (
+        f"Head {head(most)} puts {found['attention']:.2f} of its attention on what followed the word before; {carrier} restores "
+        f"most of the answer, {between(table, **best)}. Over all heads, looking there and carrying the answer agree in rank "
+        f"to {found['agreement']:.2f}."
+    )
+
+
+def draw(arrays: Arrays) -> Shown:
+    import plotly.graph_objects as go
+
+    from interp import plots
+    from interp.plots.style import dress
+
+    looking, table = arrays["attention"].mean("prompt"), arrays["heads_table"]
+    names = [f"L{layer}H{number}" for layer in looking["layer"].values for number in looking["head"].values]
+    points = go.Scatter(x=looking.values.ravel(), y=table["mean"].values.ravel(), text=names, mode="markers+text")
+    both = go.Figure(points.update(textposition="top center", marker_size=9, marker_color="#2a5d9f"))
+    both.update_xaxes(title="attention to what followed before").update_yaxes(title="share of the answer restored")
+    return {
+        "effect": plots.heatmap(
+            table["mean"].rename("share"), "Heads restored (★ p ≤ 0.05)", significant=table["significant"]
+        ),
+        "attention": plots.heatmap(looking, "Attention from the last word to what followed before"),
+        "both": dress(both, "Looking there, and carrying the answer"),
+    }
+
+
+def _attention(model: "Model", task: "Task") -> Any:
+    """How much each head looks from the last token to the one after its earlier occurrence, by (layer, head, prompt)."""
+    import torch
+
+    from interp.arrays import labelled
+
+    sites = model.sites("pattern")
+    trace = model.run(task.clean, read=sites, last_only=True)
+    rows, source = torch.arange(len(task), device=model.device), task.clean.role("source")
+    seen = torch.stack([trace[site][rows, :, -1, source].T for site in sites])
+    coords: dict[str, Any] = {
+        "layer": [s.layer for s in sites],
+        "head": range(seen.shape[1]),
+        "prompt": range(len(task)),
+    }
+    return labelled(seen, "attention", coords, model, method="prefix matching", site="pattern")
+
+
+def _random_repeats(model: "Model", cfg: Config) -> "Task":
+    """Random tokens, repeated up to the middle; in the corrupt prompt another token followed there."""
+    import torch
+
+    from interp import Tokens
+    from interp.tasks import Task
+
+    special = getattr(model.tokenizer, "all_special_ids", [])
+    usable = torch.tensor([i for i in range(model.shape.d_vocab) if i not in special])
+    if len(usable) <= cfg.period:
+        raise ValueError(
+            f"period={cfg.period} needs more tokens than the {len(usable)} of {model.name}; give a shorter one"
+        )
+    generator = torch.Generator().manual_seed(cfg.seed)
+    drawn = torch.stack(
+        [usable[torch.randperm(len(usable), generator=generator)[: cfg.period + 1]] for _ in range(cfg.n)]
+    )
+    block, other = drawn[:, :-1], drawn[:, -1:]
+    at = cfg.period // 2
+    changed = torch.cat([block[:, : at + 1], other, block[:, at + 2 :]], 1)
+    start = torch.full((cfg.n, 1), model.tokenizer.bos_token_id) if model.bos else block[:, :0]
+    shift = start.shape[1]
+    places = {"first": at, "source": at + 1, "END": cfg.period + at}
+    roles = {name: torch.full((cfg.n,), shift + place, device=model.device) for name, place in places.items()}
+    ids = [torch.cat([start, side, block[:, : at + 1]], 1).to(model.device) for side in (block, changed)]
+    clean, corrupt = (Tokens(side, torch.ones_like(side), roles) for side in ids)
+    right, wrong = block[:, at + 1 : at + 2].to(model.device), other.to(model.device)
+    return Task("induction", clean, corrupt, right, wrong, {}, ([], []))
+
+
+def _rank_correlation(a: Any, b: Any) -> float:
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(a.values.ravel(), b.transpose(*a.dims).values.ravel()).statistic)

@@ -1,0 +1,234 @@
+"""Commands on what is stored: `list`, `show`, `diff`, `verify` and the rest."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from experiments.lab import logs
+from experiments.storage.comparing import differences, largest_differences
+from experiments.storage.records import Run
+from experiments.store import PAGES, Store
+
+COMMANDS = {
+    "list": "the runs of the store, of one experiment or of one sweep",
+    "show": "what a run found, with its checks",
+    "diff": "in what two runs differ",
+    "rerun": "run a stored config again, and compare",
+    "verify": "read every file again and name what is corrupted",
+    "gc": "remove what killed processes left",
+    "page": "write the page of runs or of a sweep again",
+    "compare": "write a page with runs side by side",
+    "pictures": "write a run's figures as PNG or SVG",
+    "gallery": "run every experiment and write one page of all",
+    "export": "copy a run to wandb or mlflow",
+}
+_SAME = 1e-5  # of an array's largest value: what other threads and kernels may change in float32
+
+
+def run(name: str, arguments: Sequence[str]) -> int:
+    """Run a command; return its exit code."""
+    logs.show()
+    given = _parser(name).parse_args(arguments)
+    actions: dict[str, Callable[[Store, argparse.Namespace], int]] = {
+        "list": _list, "show": _show, "diff": _diff, "rerun": _rerun, "verify": _verify, "gc": _gc, "page": _page,
+        "compare": _compare, "pictures": _pictures, "gallery": _gallery, "export": _export,
+    }  # fmt: skip
+    return actions[name](Store(given.store), given)
+
+
+def write_page(runs: Sequence[Run], root: str, file: str = "", sweep: str = "") -> Path:
+    """Write the page of one run, of a sweep, or of several runs; return where it is."""
+    from experiments.report import gallery_page, run_page, write
+
+    first = runs[0]
+    if sweep:
+        name, page = f"{first.experiment}-sweep-{sweep}", _sweep_page(runs, Store(root), sweep)
+    elif len(runs) == 1:
+        name, page = f"{first.experiment}-{first.key}", run_page(first)
+    else:
+        name, page = "several", gallery_page(runs, "Several runs", ", ".join(run.name for run in runs))
+    return write(Path(file) if file else pages(root) / f"{name}.html", page)
+
+
+def pages(root: str) -> Path:
+    """Where pages go: beside the runs, or into a folder of this machine if those are elsewhere."""
+    return Path(PAGES) if "://" in root else Path(root) / PAGES
+
+
+def _sweep_page(runs: Sequence[Run], store: Store, sweep: str) -> str:
+    from experiments.report import sweep_page
+
+    return sweep_page(runs, _asked(store, sweep), store.sweeps()[sweep].get("command", ""))
+
+
+def _asked(store: Store, sweep: str) -> str:
+    what = store.sweeps()[sweep]["what"]
+    return (
+        " ".join(what) if isinstance(what, list) else ", ".join(f"{name} in {values}" for name, values in what.items())
+    )
+
+
+def _list(store: Store, given: argparse.Namespace) -> int:
+    if given.sweeps:
+        for name, note in store.sweeps().items():
+            print(f"{name}  {note['experiment']}  {_asked(store, name)}")
+        return 0
+    frame = store.frame(given.experiment, given.sweep)
+    if frame.empty:
+        print(f"there are no runs of {given.experiment or 'anything'} in {store.root}")
+        return 0
+    varied = [
+        name
+        for name in frame.columns
+        if name in ("key", "experiment", "seconds") or frame[name].nunique(dropna=False) > 1
+    ]
+    print((frame if given.all else frame[varied]).to_string(index=False, na_rep="", float_format=lambda x: f"{x:.4g}"))
+    return 0
+
+
+def _show(store: Store, given: argparse.Namespace) -> int:
+    run = store.find(given.key)
+    print(f"{run.name}\n{run.question}\n{run.answer}\n")
+    for title, values in (("options", run.config), ("numbers", run.numbers)):
+        print(
+            title,
+            *(
+                f"  {name} = {value:.4g}" if isinstance(value, float) else f"  {name} = {value}"
+                for name, value in values.items()
+            ),
+            sep="\n",
+        )
+    print(
+        "checks",
+        *(f"  {c['status']:7} {c['name']}: {c['value']:.3g}, threshold {c['threshold']:.3g}" for c in run.checks),
+        sep="\n",
+    )
+    print("files", *(f"  {name}" for name in run.manifest["files"]), sep="\n")
+    if given.log:
+        print(run.log)
+    return 0
+
+
+def _diff(store: Store, given: argparse.Namespace) -> int:
+    runs = [store.find(given.key), store.find(given.other)]
+    found = differences(runs)
+    for part, rows in found.items():
+        for name, (a, b) in rows.items():
+            mark = "" if a != b else "  (same)"
+            print(f"{part:8}  {name}: {_short(a)} -> {_short(b)}{mark}")
+    for name, apart in largest_differences(runs[0].arrays, runs[1].arrays).items():
+        print(
+            f"arrays    {name}: {'the same' if apart == 0 else 'not comparable' if apart == float('inf') else f'{apart:.2e} apart'}"
+        )
+    return 0
+
+
+def _rerun(store: Store, given: argparse.Namespace) -> int:
+    from experiments.lab.keeping import repeat
+
+    old = store.find(given.key)
+    new = repeat(old, store)
+    apart = largest_differences(old.arrays, new.arrays)
+    for name, value in apart.items():
+        print(f"{name}: {value:.2e} of its largest value apart" if value < float("inf") else f"{name}: not comparable")
+    if new.key != old.key:
+        print(f"kept as {new.name}: its version, model or data is another than in {old.name}")
+    same = max(apart.values(), default=0.0) <= _SAME
+    print("the same numbers" if same else f"other numbers (more than {_SAME:g} apart)")
+    return 0 if same else 1
+
+
+def _verify(store: Store, given: argparse.Namespace) -> int:
+    problems = store.verify()
+    for problem in problems:
+        print(problem)
+    print(f"{len(problems)} files are not what they were" if problems else "every file is what it was")
+    return 1 if problems else 0
+
+
+def _gc(store: Store, given: argparse.Namespace) -> int:
+    found = store.gc(given.hours * 3600, given.dry)
+    print(*found, f"{len(found)} leftovers {'found' if given.dry else 'removed'}", sep="\n")
+    return 0
+
+
+def _page(store: Store, given: argparse.Namespace) -> int:
+    runs = store.runs(sweep=given.sweep) if given.sweep else [store.find(key) for key in given.keys]
+    if not runs:
+        raise ValueError("give the keys of runs, or --sweep NAME")
+    print(f"page: {write_page(runs, given.store, given.page, given.sweep)}")
+    return 0
+
+
+def _compare(store: Store, given: argparse.Namespace) -> int:
+    from experiments.report import comparison_page, write
+
+    runs = [store.find(key) for key in given.keys]
+    file = (
+        Path(given.page) if given.page else pages(given.store) / f"compare-{'-'.join(run.key[:6] for run in runs)}.html"
+    )
+    print(f"page: {write(file, comparison_page(runs))}")
+    return 0
+
+
+def _pictures(store: Store, given: argparse.Namespace) -> int:
+    from experiments.report import pictures
+
+    print(pictures([store.find(key) for key in given.keys], Path(given.folder), given.formats.split(",")))
+    return 0
+
+
+def _gallery(store: Store, given: argparse.Namespace) -> int:
+    from experiments.lab.gallery import gallery
+
+    return gallery(store, given.overrides, Path(given.page) if given.page else pages(given.store) / "index.html")
+
+
+def _export(store: Store, given: argparse.Namespace) -> int:
+    from experiments.lab import exporters
+
+    print(exporters.EXPORTERS[given.to](store.find(given.key), given.project))
+    return 0
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _parser(name: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"python -m experiments {name}", description=COMMANDS[name])
+    parser.add_argument("--store", default="runs", help="folder, or s3://bucket/prefix (default: runs)")
+    if name in ("show", "diff", "rerun", "export"):
+        parser.add_argument("key", help="a run's key, or how it begins")
+    if name in ("page", "compare", "pictures"):
+        parser.add_argument("keys", nargs="*" if name == "page" else "+", help="keys of runs, or how they begin")
+    if name in ("page", "compare", "gallery"):
+        parser.add_argument("--page", default="", metavar="FILE", help="where to write it")
+    if name == "list":
+        parser.add_argument("experiment", nargs="?", default="", help="of this experiment only")
+        parser.add_argument("--all", action="store_true", help="all columns, not only those in which runs differ")
+        parser.add_argument("--sweeps", action="store_true", help="the sweeps instead of the runs")
+    if name in ("list", "page"):
+        parser.add_argument("--sweep", default="", help="of this sweep only")
+    _more(name, parser)
+    return parser
+
+
+def _more(name: str, parser: argparse.ArgumentParser) -> None:
+    if name == "show":
+        parser.add_argument("--log", action="store_true", help="with its log")
+    if name == "diff":
+        parser.add_argument("other", help="the other run's key")
+    if name == "gc":
+        parser.add_argument("--hours", type=float, default=24.0, help="what was written to since stays (default: 24)")
+        parser.add_argument("--dry", action="store_true", help="only say what would be removed")
+    if name == "pictures":
+        parser.add_argument("--folder", default="pictures", help="where to write them (default: pictures)")
+        parser.add_argument("--formats", default="png", help="png, svg, pdf, with commas between (default: png)")
+    if name == "gallery":
+        parser.add_argument(
+            "overrides", nargs="*", metavar="key=value", help="for every experiment that has this option"
+        )
+    if name == "export":
+        parser.add_argument("to", choices=("wandb", "mlflow"), help="where to copy it")
+        parser.add_argument("--project", default="interp", help="the project or experiment there (default: interp)")

@@ -1,0 +1,117 @@
+"""An experiment: a module that asks one question.
+
+It has `QUESTION`, `VERSION` (to be raised when the same config gives other numbers), a frozen dataclass `Config`, and
+
+    inputs(cfg) -> tuple      what it depends on beside the config: models, tasks, files; hashed into the key
+    run(cfg) -> arrays        pure: labelled arrays, data sets and tensors by name
+    numbers(arrays) -> dict   a few numbers, by which runs are compared and searched
+    answer(arrays) -> str     the answer in a sentence or two
+    draw(arrays) -> dict      plotly figures, and data frames for tables
+"""
+
+import ast
+import difflib
+import importlib
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from experiments.lab.options import Arrays, Shown
+
+FOLDER = Path(__file__).parents[1]
+_PARTS = ("QUESTION", "VERSION", "Config", "inputs", "run", "numbers", "answer", "draw")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One question, and the module that asks it."""
+
+    name: str
+    module: ModuleType
+
+    @property
+    def question(self) -> str:
+        return str(self.module.QUESTION)
+
+    @property
+    def version(self) -> int:
+        return int(self.module.VERSION)
+
+    @property
+    def config(self) -> type:
+        """The dataclass of its options."""
+        return self.module.Config  # type: ignore[no-any-return]
+
+    def inputs(self, cfg: Any) -> tuple[Any, ...]:
+        return tuple(self.module.inputs(cfg))
+
+    def run(self, cfg: Any) -> Arrays:
+        return self.module.run(cfg)  # type: ignore[no-any-return]
+
+    def numbers(self, arrays: Arrays) -> dict[str, float]:
+        return {name: float(value) for name, value in self.module.numbers(arrays).items()}
+
+    def answer(self, arrays: Arrays) -> str:
+        return str(self.module.answer(arrays))
+
+    def draw(self, arrays: Arrays) -> Shown:
+        return self.module.draw(arrays)  # type: ignore[no-any-return]
+
+
+def shipped() -> dict[str, str]:
+    """The question of each experiment in this folder, by name; read without importing any."""
+    found = {path.stem: _question(path) for path in sorted(FOLDER.glob("*.py"))}
+    return {name: question for name, question in found.items() if question}
+
+
+def find(name: str) -> Experiment:
+    """An experiment by its name, or by the path of a file of your own.
+
+    Raises:
+        ValueError: No such experiment; a file that lacks a part of one.
+    """
+    if name.endswith(".py"):
+        return _checked(_from_file(Path(name)))
+    known = shipped()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise ValueError(f"there is no experiment {name!r}{hint} Choose from {', '.join(known)}, or give a .py file")
+    return _checked(importlib.import_module(f"experiments.{name}"))
+
+
+def experiment_of(cfg: Any) -> Experiment:
+    """The experiment whose config this is."""
+    return _checked(sys.modules[type(cfg).__module__])
+
+
+def _checked(module: ModuleType) -> Experiment:
+    if lost := [part for part in _PARTS if not hasattr(module, part)]:
+        raise ValueError(
+            f"{module.__name__} is no experiment: it lacks {', '.join(lost)}; see experiments.lab.experiment"
+        )
+    return Experiment(module.__name__.rpartition(".")[2], module)
+
+
+def _from_file(path: Path) -> ModuleType:
+    """The module of a file, under its own name and importable in processes started from this one."""
+    if not path.is_file():
+        raise ValueError(f"there is no file {str(path)!r}; give a .py file that asks a question")
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
+    module = importlib.import_module(path.stem)
+    if Path(str(module.__file__)).resolve() != path.resolve():
+        raise ValueError(f"{path.stem!r} is already the name of {module.__name__}; give the file {path.name} another")
+    return module
+
+
+def _question(path: Path) -> str:
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "QUESTION":
+            return str(ast.literal_eval(node.value))
+    return ""

@@ -1,0 +1,118 @@
+"""Run an experiment, or fetch it from the store if it has been run."""
+
+import logging
+import shlex
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from experiments.lab.experiment import FOLDER, Experiment, experiment_of, find
+from experiments.lab.fingerprints import identify
+from experiments.lab.logs import Record, recorded
+from experiments.lab.options import from_settings, settings, wheres
+from experiments.lab.provenance import provenance
+from experiments.storage import payload
+from experiments.store import Run, Store, key_of
+
+log = logging.getLogger(__name__)
+
+
+def keep(cfg: Any, store: Store | None = None) -> Run:
+    """The finished run of a config: from the store if it is there, else run now and kept.
+
+    Args:
+        cfg: A config of an experiment, such as `indirect_object.Config(n=16)`.
+        store: By default the folder `runs`.
+
+    Raises:
+        OSError: The run cannot be kept.
+        Exception: What the experiment raises; its log is kept among the failures. If `run` was done by then, its arrays
+            are kept too: the next try goes on from them.
+    """
+    store = Store() if store is None else store
+    experiment = experiment_of(cfg)
+    key, found = _identified(experiment, cfg)
+    return store.get(experiment.name, key) or _recorded(experiment, cfg, store, key, found)
+
+
+def repeat(run: Run, store: Store) -> Run:
+    """The same config run again by today's code, on the model and data as they are today.
+
+    What is no new run, because its key is the same, is not kept.
+    """
+    experiment = find(run.experiment if run.manifest.get("shipped", True) else str(run.manifest["source"]))
+    cfg = from_settings(experiment.config, run.config | run.manifest.get("where", {}))
+    key, found = _identified(experiment, cfg)
+    return _recorded(experiment, cfg, Store("memory://") if key == run.key else store, key, found)
+
+
+def _identified(experiment: Experiment, cfg: Any) -> tuple[str, dict[str, Any]]:
+    """A run's key, and what the manifest says of its inputs."""
+    prints, models = identify(experiment.inputs(cfg))
+    key = key_of(experiment.name, experiment.version, settings(cfg), prints)
+    return key, {"inputs": prints, "models": models}
+
+
+def _recorded(experiment: Experiment, cfg: Any, store: Store, key: str, found: dict[str, Any]) -> Run:
+    """Run now and keep, with a log; a failure leaves its log as well."""
+    with recorded() as record:
+        try:
+            return _run(experiment, cfg, store, key, record, found)
+        except Exception:
+            kept = store.keep_failure(experiment.name, key, record.text + traceback.format_exc())
+            log.error("%s failed; its log is %s in %s", experiment.name, kept, store.root)
+            raise
+
+
+def _run(experiment: Experiment, cfg: Any, store: Store, key: str, record: Record, found: dict[str, Any]) -> Run:
+    log.info("%s %s", experiment.name, settings(cfg))
+    stage = store.stage(experiment.name, key)
+    arrays = stage.arrays if stage else experiment.run(cfg)
+    log.info("%s", "its arrays were there already" if stage else f"its arrays took {record.seconds:.1f} s")
+    try:
+        said = {"answer": experiment.answer(arrays), "numbers": experiment.numbers(arrays)}
+        log.info("%s", said["answer"])
+        files, kinds = payload.encode(arrays, experiment.draw(arrays), record.text)
+    except Exception:
+        if stage is None:  # what took long is not lost because a figure could not be drawn
+            files, kinds = payload.encode(arrays, {}, record.text)
+            store.keep_stage(experiment.name, key, files, {"kinds": kinds})
+        raise
+    files[payload.LOG] = record.text.encode()
+    ended = {"kinds": kinds, "checks": payload.checks_in(arrays), "seconds": record.seconds, "finished": time.time()}
+    run = store.publish(experiment.name, key, files, {**_described(experiment, cfg), **said, **found, **ended})
+    store.drop_stage(experiment.name, key)
+    return run
+
+
+def _described(experiment: Experiment, cfg: Any) -> dict[str, Any]:
+    """What was asked, and how to ask it again."""
+    file = Path(str(experiment.module.__file__))
+    shipped = file.parent == FOLDER
+    usual = settings(experiment.config()) | wheres(experiment.config())
+    changed = {name: value for name, value in (settings(cfg) | wheres(cfg)).items() if value != usual[name]}
+    words = [shlex.quote(f"{name}={_hydra(value)}") for name, value in changed.items()]
+    return {
+        "question": experiment.question,
+        "version": experiment.version,
+        "config": settings(cfg),
+        "where": wheres(cfg),
+        "changed": changed,
+        "shipped": shipped,
+        "source": experiment.name if shipped else str(file),
+        "command": " ".join(
+            ["python -m experiments", experiment.name if shipped else shlex.quote(f"./{file.name}"), *words]
+        ),
+        "made": provenance(),
+    }
+
+
+def _hydra(value: Any) -> str:
+    """A value as the command line's grammar reads it."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_hydra, value))}]"
+    if isinstance(value, str):
+        plain = value.replace("_", "").replace("-", "").replace("/", "").replace(".", "").isalnum()
+        return value if plain else f'"{value}"'
+    return "null" if value is None else str(value)

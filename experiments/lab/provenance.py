@@ -1,0 +1,45 @@
+"""How a run was made: what a reader needs to make it again, and what is no part of its key."""
+
+import platform
+import subprocess
+import sys
+import time
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "transformers", "transformer-lens", "nnsight", "captum", "xarray", "numpy", "plotly")
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, commit, command and time."""
+    return {**_of_process(), "time": time.strftime("%Y-%m-%d %H:%M:%S %z")}
+
+
+@lru_cache(maxsize=1)  # of the code as it was when a process first ran something
+def _of_process() -> dict[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "versions": {name: _version(name) for name in PACKAGES},
+        "commit": _git("rev-parse", "HEAD") or "unknown",
+        "changed": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "command": " ".join(["python", *sys.orig_argv[1:]]),
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _git(*arguments: str) -> str:
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, cwd=here, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

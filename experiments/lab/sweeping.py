@@ -1,0 +1,66 @@
+"""The same experiment at many points of its options."""
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+from typing import Any
+
+from experiments.lab.experiment import experiment_of
+from experiments.lab.keeping import keep
+from experiments.lab.options import settings
+from experiments.store import Run, Store
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The finished points of a sweep, and the name by which the store finds them again."""
+
+    name: str
+    runs: list[Run]
+
+
+def sweep(base: Any, store: Store | None = None, on: str = "here", jobs: int = -1, **axes: Sequence[Any]) -> Sweep:
+    """Every combination of some options' values; points that are in the store are not run again.
+
+    Args:
+        base: A config; what is not swept stays as it is there.
+        on, jobs: See `experiments.lab.parallel.parallel`.
+        axes: Values of each option, as in `sweep(Config(), seed=range(5), n=[8, 16])`.
+
+    Raises:
+        ValueError: No axes, or one that is no option.
+    """
+    from experiments.lab.parallel import parallel
+
+    store = Store() if store is None else store
+    known = list(settings(base))
+    if not axes or not {*axes} <= {*known}:
+        what = ", ".join(sorted({*axes} - {*known})) or "none"
+        raise ValueError(f"a sweep needs values of some options, not of {what}; there are {', '.join(known)}")
+    experiment = experiment_of(base).name
+    swept = {axis: list(values) for axis, values in axes.items()}
+    name = sweep_name(experiment, settings(base), swept)
+    store.begin_sweep(name, note(experiment, swept))
+    points = [replace(base, **dict(zip(swept, values))) for values in product(*swept.values())]
+    parallel(partial(_point, store=store, sweep=name), points, on, jobs)
+    return Sweep(name, store.runs(experiment, name))
+
+
+def sweep_name(experiment: str, *parts: Any) -> str:
+    """What a sweep is called by: the same points, the same name, so that one that was killed goes on."""
+    return hashlib.sha256(json.dumps([experiment, *parts], sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def note(experiment: str, what: Any, command: str = "") -> dict[str, Any]:
+    """What the store keeps of a sweep itself."""
+    return {"experiment": experiment, "what": what, "command": command, "began": time.time()}
+
+
+def _point(cfg: Any, store: Store, sweep: str) -> str:
+    run = keep(cfg, store)
+    store.join_sweep(sweep, run)
+    return run.key

@@ -1,0 +1,67 @@
+(() => {
+  const root = document.documentElement;
+  const asked = () => root.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+  try { if (localStorage.theme) root.dataset.theme = localStorage.theme; } catch { /* a file without storage */ }
+
+  // Figures are stored in the colours of white paper; these take their place on dark paper.
+  const onDark = {
+    "#111": "#e4e7eb", "#222": "#e4e7eb", "#444": "#b8c0ca", "#888": "#6b7683", "#bbb": "#4a525c", "#e8e8e8": "#2a2f36",
+    "#2a5d9f": "#7db0f0", "#c0562f": "#f0936b", "#5b8c5a": "#8fca8d", "#8a5a9e": "#c79adb", "#b08d2e": "#dfbd62",
+    "rgba(42,93,159,0.15)": "rgba(125,176,240,0.25)",
+  };
+  const recolour = (value, dark) => {
+    if (typeof value === "string") return (dark && onDark[value.toLowerCase()]) || value;
+    if (Array.isArray(value)) return value.map((part) => recolour(part, dark));
+    if (value && typeof value === "object")
+      return Object.fromEntries(Object.entries(value).map(([name, part]) => [name, recolour(part, dark)]));
+    return value;
+  };
+  // A map's middle is the paper: white on white paper, dark on dark paper.
+  const scales = {
+    signed: [[0, "#ffb199"], [0.25, "#b5533c"], [0.5, "#1d2127"], [0.75, "#3a73b5"], [1, "#a9cdf7"]],
+    plain: [[0, "#1d2127"], [0.5, "#3a73b5"], [1, "#a9cdf7"]],
+  };
+  const rescaled = (trace) =>
+    trace.type === "heatmap" ? { ...trace, colorscale: trace.zmid === 0 ? scales.signed : scales.plain } : trace;
+  const dressed = (stored) => {
+    const dark = asked() === "dark";
+    const css = getComputedStyle(root);
+    const line = css.getPropertyValue("--line").trim(), ink = css.getPropertyValue("--ink").trim();
+    const layout = recolour({ ...stored.layout, width: undefined, autosize: true }, dark);
+    const inside = stored.layout.plot_bgcolor;
+    Object.assign(layout, { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: inside ? layout.plot_bgcolor : "rgba(0,0,0,0)" });
+    layout.font = { ...layout.font, color: ink };
+    layout.hoverlabel = { ...layout.hoverlabel, bgcolor: css.getPropertyValue("--wash").trim(), font: { color: ink } };
+    for (const name of new Set([...Object.keys(layout).filter((key) => /^[xy]axis/.test(key)), "xaxis", "yaxis"]))
+      layout[name] = { gridcolor: line, linecolor: line, zerolinecolor: line, ...layout[name] };
+    const bar = { bgcolor: "rgba(0,0,0,0)", color: css.getPropertyValue("--soft").trim(), activecolor: ink };
+    layout.modebar = { ...bar, ...layout.modebar };
+    const data = recolour(stored.data, dark);
+    return { data: dark ? data.map(rescaled) : data, layout };
+  };
+  const figures = [...document.querySelectorAll(".plot")].map((place) => ({
+    place, stored: JSON.parse(place.parentElement.querySelector("script").textContent), drawn: false,
+  }));
+  const draw = (figure) => {
+    const { data, layout } = dressed(figure.stored);
+    figure.drawn = true;
+    Plotly.react(figure.place, data, layout, { responsive: true, displaylogo: false });
+  };
+  const redraw = () => figures.filter((figure) => figure.drawn).forEach(draw);
+  // A page of many figures draws each when it comes near the window, and all of them for the printer.
+  const near = new IntersectionObserver((entries) => {
+    for (const entry of entries) {
+      const figure = figures.find(({ place }) => place === entry.target);
+      if (entry.isIntersecting && !figure.drawn) draw(figure);
+    }
+  }, { rootMargin: "1200px" });
+  figures.forEach(({ place }) => near.observe(place));
+  addEventListener("beforeprint", () => figures.filter((figure) => !figure.drawn).forEach(draw));
+
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  document.getElementById("theme").addEventListener("click", () => {
+    root.dataset.theme = asked() === "dark" ? "light" : "dark";
+    try { localStorage.theme = root.dataset.theme; } catch { /* a file without storage */ }
+    redraw();
+  });
+})();

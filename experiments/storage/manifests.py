@@ -1,0 +1,47 @@
+"""The text of manifests: sealed with a hash of themselves, and read back."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from experiments.storage.places import Place
+
+_NEEDED = {"experiment", "key", "folder", "files"}
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def sealed(manifest: Mapping[str, Any]) -> bytes:
+    """The manifest as text, with a hash of the rest in it."""
+    return json.dumps({**manifest, "seal": _seal(manifest)}, indent=1).encode()
+
+
+def is_sealed(manifest: Mapping[str, Any]) -> bool:
+    """Whether a manifest is as it was written."""
+    rest = {name: value for name, value in manifest.items() if name != "seal"}
+    return bool(manifest.get("seal") == _seal(rest))
+
+
+def manifests(place: Place, experiments: list[str]) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """Every manifest with its file's name; None for one that cannot be read."""
+    for experiment in experiments:
+        files = place.listing(experiment)[1]
+        names = [f"{experiment}/{file}" for file in files if file.endswith(".json")]
+        for name, data in place.get_all(names):
+            yield name, parsed(data)
+
+
+def parsed(data: bytes) -> dict[str, Any] | None:
+    """A manifest's content, or None if it is broken."""
+    try:
+        manifest = json.loads(data)
+    except ValueError:
+        return None
+    return manifest if isinstance(manifest, dict) and manifest.keys() >= _NEEDED else None
+
+
+def _seal(manifest: Mapping[str, Any]) -> str:
+    return sha256(json.dumps(manifest, sort_keys=True).encode())

@@ -1,0 +1,151 @@
+"""A finished run, as it is read from a store."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from experiments.storage import payload
+from experiments.storage.places import Place
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: its manifest, and its files on demand."""
+
+    place: Place
+    manifest: Mapping[str, Any]
+
+    @property
+    def experiment(self) -> str:
+        return str(self.manifest["experiment"])
+
+    @property
+    def key(self) -> str:
+        return str(self.manifest["key"])
+
+    @property
+    def name(self) -> str:
+        """Experiment and key, by which `Store.find` finds it."""
+        return f"{self.experiment}/{self.key}"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The options that its numbers depend on."""
+        return dict(self.manifest["config"])
+
+    @property
+    def question(self) -> str:
+        return str(self.manifest.get("question", ""))
+
+    @property
+    def answer(self) -> str:
+        return str(self.manifest.get("answer", ""))
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        return dict(self.manifest.get("numbers", {}))
+
+    @property
+    def checks(self) -> list[dict[str, Any]]:
+        """The checks of its arrays, as rows."""
+        return list(self.manifest.get("checks", []))
+
+    @property
+    def seconds(self) -> float:
+        return float(self.manifest.get("seconds", float("nan")))
+
+    def read(self, file: str) -> bytes:
+        """One of its files.
+
+        Raises:
+            ValueError: There is no such file in this run.
+        """
+        if file not in self.manifest["files"]:
+            raise ValueError(f"{self.name} has no file {file!r}; it has {', '.join(self.manifest['files'])}")
+        return self.place.get(f"{self.manifest['folder']}/{file}")
+
+    def names(self, kind: str) -> list[str]:
+        """The names of its arrays, datasets, tensors, figures or tables: `names("figure")`."""
+        return [name for part in self._kinds.values() for name, is_kind in part.items() if is_kind == kind]
+
+    def load(self, name: str) -> Any:
+        """An array, data set or tensor by its name.
+
+        Raises:
+            ValueError: The run has nothing of this name.
+        """
+        return self._decoded("arrays", name)
+
+    def show(self, name: str) -> Any:
+        """A figure (plotly) or a table (pandas) by its name.
+
+        Raises:
+            ValueError: The run has nothing of this name.
+        """
+        return self._decoded("shown", name)
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """All arrays, data sets and tensors: what `run` returned."""
+        return {name: self.load(name) for name in self._kinds["arrays"]}
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """All figures and tables: what `draw` returned."""
+        return {name: self.show(name) for name in self._kinds["shown"]}
+
+    @property
+    def log(self) -> str:
+        return self.read(payload.LOG).decode()
+
+    @property
+    def _kinds(self) -> Mapping[str, Mapping[str, str]]:
+        return self.manifest.get("kinds", {"arrays": {}, "shown": {}})  # type: ignore[no-any-return]
+
+    def _decoded(self, part: str, name: str) -> Any:
+        kinds = self._kinds[part]
+        if name not in kinds:
+            raise ValueError(f"{self.name} has no {name!r}; it has {', '.join(kinds) or 'none'}")
+        found = payload.decode(kinds[name], self.read(payload.file_of(name, kinds[name])))
+        return found[name] if kinds[name] == "tensor" else found
+
+    def row(self) -> dict[str, Any]:
+        """What a data frame of runs shows of it."""
+        statuses = [check["status"] for check in self.checks]
+        ended = next((status for status in ("fail", "warn", "pass") if status in statuses), "")
+        started = {"key": self.key, "experiment": self.experiment}
+        return {**started, **self.config, **self.numbers, "checks": ended, "seconds": self.seconds}
+
+
+def differing(runs: Sequence[Run]) -> list[str]:
+    """The options in which runs differ."""
+    names = list(dict.fromkeys(name for run in runs for name in run.config))
+    return [name for name in names if len({json.dumps(run.config.get(name)) for run in runs}) > 1]
+
+
+def combine(runs: Sequence[Run], array: str) -> "xr.DataArray | xr.Dataset":
+    """One array of several runs, with an axis for each option in which they differ; NaN where a run is missing.
+
+    Raises:
+        ValueError: No runs; runs of several experiments.
+    """
+    import xarray as xr
+
+    if len({run.experiment for run in runs}) != 1:
+        raise ValueError(f"arrays of one experiment can be combined, not of {len({run.experiment for run in runs})}")
+    axes = differing(runs)
+    parts = []
+    for run in runs:
+        at = {axis: [_label(run.config.get(axis))] for axis in axes}
+        part = run.load(array)
+        parts.append((part.to_dataset(name=array) if isinstance(part, xr.DataArray) else part).expand_dims(at))
+    joined: xr.Dataset = xr.combine_by_coords(parts, combine_attrs="drop_conflicts", join="outer")  # type: ignore[assignment]
+    return joined[array] if isinstance(part, xr.DataArray) else joined
+
+
+def _label(value: Any) -> Any:
+    return value if isinstance(value, str | int | float) else json.dumps(value)

@@ -1,0 +1,60 @@
+"""Upkeep of a store: whether every file is what it was, and what killed processes left."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from experiments.storage.manifests import is_sealed, manifests, sha256
+from experiments.storage.places import Place
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A file that is not what its manifest says, and what is wrong with it."""
+
+    file: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.what}"
+
+
+def problems(place: Place, experiments: list[str]) -> Iterator[list[Problem]]:
+    """What is wrong with each run, every file of which is read again; an empty list if nothing is."""
+    for name, manifest in manifests(place, experiments):
+        if manifest is None or not is_sealed(manifest):
+            yield [Problem(name, "the manifest is corrupted")]
+        else:
+            yield list(_wrong_files(place, manifest))
+
+
+def orphans(place: Place, homes: list[str], older_than: float) -> Iterator[str]:
+    """Folders (which end in a slash) and drafts that belong to no run and were not written for so many seconds.
+
+    A folder that may belong to a corrupted manifest is none of them.
+    """
+    for home in homes:
+        found = list(manifests(place, [home]))
+        kept = {manifest["folder"] for _, manifest in found if manifest}
+        broken = {name.removesuffix(".json") for name, manifest in found if manifest is None}
+        folders, files = place.listing(home)
+        names = [f"{home}/{name}" for name in folders] + [f"{home}/{name}" for name in files if name.endswith(".tmp")]
+        for name in names:
+            free = name not in kept and name.partition(".")[0] not in broken
+            if free and time.time() - place.written(name) > older_than:
+                yield name if name.endswith(".tmp") else f"{name}/"
+
+
+def _wrong_files(place: Place, manifest: Mapping[str, Any]) -> Iterator[Problem]:
+    for name, wanted in manifest["files"].items():
+        path = f"{manifest['folder']}/{name}"
+        try:
+            data = place.get(path)
+        except OSError as error:
+            yield Problem(path, "missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}")
+            continue
+        if len(data) != wanted["bytes"]:
+            yield Problem(path, f"{len(data)} bytes, not {wanted['bytes']}")
+        elif sha256(data) != wanted["sha256"]:
+            yield Problem(path, "its content has changed")

@@ -1,0 +1,271 @@
+"""The store: what is kept, found, compared, verified and cleaned up."""
+
+import errno
+import json
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from parabola import Config
+
+from experiments import store as store_module
+from experiments.lab import keep, sweep
+from experiments.lab.experiment import experiment_of
+from experiments.lab.fingerprints import fingerprint, identify
+from experiments.lab.keeping import repeat
+from experiments.lab.options import from_settings, settings
+from experiments.storage.bucket import Bucket
+from experiments.storage.comparing import differences, largest_differences
+from experiments.store import Store, key_of
+
+
+@pytest.fixture(params=["disk", "bucket"])
+def store(request, tmp_path):
+    if request.param == "disk":
+        return Store(tmp_path / "runs")
+    obstore = pytest.importorskip("obstore.store", reason="obstore is not installed: no object storage")
+    return Store(Bucket(obstore.MemoryStore(), "memory://"))
+
+
+def test_what_is_read_back_is_what_the_experiment_returned(store):
+    cfg = Config(x=3.0, powers=(1, 2, 3))
+    made, run = experiment_of(cfg).run(cfg), keep(cfg, store)
+    assert list(run.arrays) == list(made)
+    xr.testing.assert_identical(run.load("height"), made["height"])
+    xr.testing.assert_identical(run.load("table"), made["table"])
+    assert torch.equal(run.load("noise"), made["noise"]) and run.load("noise").dtype == torch.bfloat16
+    assert run.show("height") == experiment_of(cfg).draw(made)["height"]
+    assert run.show("rows")["name"].tolist() == ["a <b>", "c"]
+    assert run.answer == "It is -4.000 high." and run.numbers == {"height": -4.0}
+    assert [check["status"] for check in run.checks] == ["warn"]
+    found = store.find(run.key[:6])
+    assert found.manifest == {**run.manifest, "seal": found.manifest["seal"]}
+
+
+def test_a_run_that_exists_is_not_run_again(store, tmp_path):
+    cfg = Config(x=2.0, log=str(tmp_path / "log"))
+    first = keep(cfg, store)
+    again = keep(replace(cfg, wait=0.01), store)  # where and how are no part of the key
+    assert first.key == again.key and len(store.runs()) == 1
+    assert len((tmp_path / "log").read_text().splitlines()) == 1
+    assert keep(replace(cfg, x=2.5), store).key != first.key
+
+
+def test_the_key_depends_on_all_that_numbers_depend_on():
+    base = ("a", 1, {"n": 1, "m": 2}, ["f"])
+    others = [("b", *base[1:]), ("a", 2, *base[2:]), ("a", 1, {"n": 2, "m": 2}, ["f"]), ("a", 1, base[2], ["g"])]
+    assert len({key_of(*parts) for parts in [base, *others]}) == 5
+    assert key_of(*base) == key_of("a", 1, {"m": 2, "n": 1}, ["f"])
+    assert settings(Config(x=1)) == settings(Config(x=1.0)) and type(settings(Config(x=1))["x"]) is float
+    assert from_settings(Config, json.loads(json.dumps(settings(Config(powers=(3,)))))) == Config(powers=(3,))
+    with pytest.raises(ValueError, match="has no option y any more; it has"):
+        from_settings(Config, {"y": 1})
+
+
+def test_fingerprints_tell_contents_apart(embedded, tmp_path):
+    from interp import tasks
+
+    one, same, other = (tasks.ioi(embedded, n=4, seed=seed) for seed in (0, 0, 1))
+    assert fingerprint(one) == fingerprint(same) != fingerprint(other)
+    swapped = replace(one, clean=one.corrupt, corrupt=one.clean)
+    assert fingerprint(swapped) != fingerprint(one)
+    plain = [
+        torch.arange(4),
+        torch.arange(4).float(),
+        torch.arange(4).reshape(2, 2),
+        np.arange(4),
+        [0, 1, 2, 3],
+        "0123",
+    ]
+    assert len({fingerprint(thing) for thing in plain}) == len(plain)
+    assert fingerprint(["ab", "c"]) != fingerprint(["a", "bc"]) and fingerprint(1) != fingerprint(True)
+    file = tmp_path / "data.csv"
+    prints = [(file.write_text(text), fingerprint(file))[1] for text in ("a", "b", "a")]
+    assert prints[0] == prints[2] != prints[1]
+    changed = torch.nn.Module.state_dict(embedded.module)["transformer.ln_f.bias"]
+    before = identify([embedded])[0]
+    try:
+        changed += 1e-6
+        assert identify([embedded])[0] != before
+    finally:
+        changed -= 1e-6
+    with pytest.raises(TypeError, match="the content of a object cannot be hashed"):
+        fingerprint(object())
+
+
+def test_of_two_that_finish_the_same_run_the_first_stands(store):
+    record = {"config": {}, "numbers": {}}
+    first = store.publish("race", "0" * 16, {"log.txt": b"first"}, record)
+    second = store.publish("race", "0" * 16, {"log.txt": b"second"}, record)
+    assert second.manifest["folder"] == first.manifest["folder"] and second.log == "first"
+    assert store.verify(progress=False) == [] and store.gc(older_than=-1) == []  # the loser's files are gone already
+
+
+def test_verify_names_what_is_corrupted(tmp_path):
+    store = Store(tmp_path)
+    runs = [keep(Config(x=float(x)), store) for x in range(4)]
+    files = [tmp_path / run.manifest["folder"] for run in runs]
+    data = bytearray((files[0] / "height.nc").read_bytes())
+    data[len(data) // 2] ^= 1
+    (files[0] / "height.nc").write_bytes(data)
+    (files[1] / "log.txt").unlink()
+    (files[2] / "rows.csv").write_text("")
+    manifest = tmp_path / f"{runs[3].name}.json"
+    manifest.write_text(manifest.read_text().replace('"height": -4.0', '"height": -5.0'))
+    found = {problem.file: problem.what for problem in store.verify(progress=False)}
+    names = [f"{run.manifest['folder']}/{name}" for run, name in zip(runs, ("height.nc", "log.txt", "rows.csv"))]
+    size = runs[2].manifest["files"]["rows.csv"]["bytes"]
+    assert found == {
+        names[0]: "its content has changed", names[1]: "missing", names[2]: f"0 bytes, not {size}",
+        f"{runs[3].name}.json": "the manifest is corrupted",
+    }  # fmt: skip
+
+
+def test_a_broken_manifest_hides_no_other_run_and_gc_spares_its_files(tmp_path, caplog):
+    store = Store(tmp_path)
+    runs = [keep(Config(x=float(x)), store) for x in range(2)]
+    (tmp_path / f"{runs[0].name}.json").write_text("{")
+    assert [run.key for run in store.runs()] == [runs[1].key]
+    assert "cannot be read" in caplog.text
+    assert store.gc(older_than=-1) == [] and (tmp_path / runs[0].manifest["folder"]).is_dir()
+
+
+def test_gc_removes_what_killed_processes_left_and_nothing_else(tmp_path):
+    store = Store(tmp_path)
+    run = keep(Config(), store)
+    orphan, young = tmp_path / "parabola/aaaa.1234", tmp_path / "parabola/bbbb.1234"
+    draft = tmp_path / "parabola/cccc.json.1234.tmp"
+    for folder in (orphan, young):
+        folder.mkdir()
+        (folder / "height.nc").write_bytes(b"half")
+    draft.write_bytes(b"half")
+    old = time.time() - 7200
+    for path in (orphan / "height.nc", orphan, draft, young):
+        os.utime(path, (old, old))  # a file in `young` was written just now
+    assert store.gc(3600, dry=True) == ["parabola/aaaa.1234/", "parabola/cccc.json.1234.tmp"]
+    assert orphan.is_dir()
+    store.gc(3600)
+    assert not orphan.exists() and not draft.exists() and young.is_dir()
+    assert [r.key for r in store.runs()] == [run.key] and store.verify(progress=False) == []
+
+
+def test_a_failure_keeps_its_log_and_what_was_computed(store, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="not measured"):
+        keep(Config(x=-1.0), store)
+    assert store.runs() == []
+    failed = [entry.name for entry in store.place.entries(".failed")]
+    assert len(failed) == 1 and b"give x from 0 on" in store.place.get(failed[0])
+    import parabola
+
+    cfg, draw = Config(x=7.0, log=str(tmp_path / "log")), parabola.draw
+    monkeypatch.setattr(parabola, "draw", lambda arrays: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        keep(cfg, store)
+    monkeypatch.setattr(parabola, "draw", draw)
+    run = keep(cfg, store)
+    assert len((tmp_path / "log").read_text().splitlines()) == 1  # the arrays were not computed again
+    xr.testing.assert_identical(run.load("height"), parabola.run(cfg)["height"])
+    assert not any("stages" in entry.name for entry in store.place.entries(".stages"))
+
+
+def test_a_log_has_what_was_logged_and_warned(store):
+    log = keep(Config(x=2000.0), store).log
+    assert "measuring at 2000.0" in log and "UserWarning: x is large" in log and "high" in log
+
+
+def test_a_sweep_is_one_frame_and_one_array(store):
+    done = sweep(Config(), store, x=[0.0, 1.0, 3.0], sign=["up", "down"])
+    frame = store.frame(sweep=done.name)
+    assert len(frame) == len(done.runs) == 6
+    assert (frame["height"] == np.where(frame["sign"] == "up", 1, -1) * (frame["x"] - 1) ** 2).all()
+    array = store.dataset("height", sweep=done.name)
+    assert array.dims == ("x", "sign", "prompt") and float(array.sel(x=3.0, sign="up")[0]) == 4.0
+    keep(Config(x=9.0), store)
+    assert len(store.frame("parabola")) == 7 and len(store.frame(sweep=done.name)) == 6
+    assert sweep(Config(), store, x=[0.0, 1.0, 3.0], sign=["up", "down"]).name == done.name
+    with pytest.raises(ValueError, match="not of y; there are x, seed"):
+        sweep(Config(), store, y=[1])
+    with pytest.raises(ValueError, match="there is no sweep 'gone'"):
+        store.frame(sweep="gone")
+
+
+def test_runs_are_found_by_the_beginning_of_their_key(store):
+    runs = [keep(Config(x=float(x)), store) for x in range(20)]
+    assert store.find(f"parabola/{runs[3].key}").key == runs[3].key
+    with pytest.raises(ValueError, match=r"0 runs in .* begin with 'zz'"):
+        store.find("zz")
+    with pytest.raises(ValueError, match=r"20 runs in .* give more digits"):
+        store.find("")
+    with pytest.raises(ValueError, match=r"has no 'gone'; it has height, table, noise"):
+        runs[0].load("gone")
+
+
+def test_differences_and_repeats(store, monkeypatch):
+    import parabola
+
+    a, b = keep(Config(x=2.0), store), keep(Config(x=2.0, sign="up"), store)
+    assert differences([a, b]) == {
+        "options": {"sign": ["down", "up"]}, "inputs": {}, "made by": {}, "numbers": {"height": [-1.0, 1.0]},
+    }  # fmt: skip
+    assert largest_differences(a.arrays, b.arrays) == {"height": 2.0, "table": 0.0, "noise": 0.0}
+    shipped = {**a.manifest, "shipped": False, "source": parabola.__file__}
+    again = repeat(replace(a, manifest=shipped), store)
+    assert largest_differences(a.arrays, again.arrays) == {"height": 0.0, "table": 0.0, "noise": 0.0}
+    assert len(store.runs()) == 2
+    monkeypatch.setattr(parabola, "VERSION", 2)
+    assert repeat(replace(a, manifest=shipped), store).key != a.key and len(store.runs()) == 3
+    lost = {**a.arrays, "height": a.load("height")[:2]}
+    assert largest_differences(a.arrays, lost)["height"] == float("inf")
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    run = keep(Config(), store)
+    put = store_module.Disk.put
+
+    def fills_up(self, name, data):
+        if name.endswith("noise") or name.endswith(".plotly.json"):
+            put(self, name, data[:10])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        put(self, name, data)
+
+    monkeypatch.setattr(store_module.Disk, "put", fills_up)
+    with pytest.raises(OSError, match=r"was not kept: there is no room for 0\.0 MB in .*; free some and start again"):
+        keep(Config(x=5.0), store)
+    monkeypatch.undo()
+    assert [r.key for r in store.runs()] == [run.key] and store.verify(progress=False) == []
+    assert store.gc(older_than=-1) == [], "the half of it is gone already"
+
+
+def test_five_thousand_runs_are_one_frame(tmp_path):
+    store = Store(tmp_path)
+    run = keep(Config(), store)
+    text = (tmp_path / f"{run.name}.json").read_text()
+    for i in range(5000):
+        (tmp_path / f"parabola/{i:016x}.json").write_text(text.replace(run.key, f"{i:016x}"))
+    start = time.process_time()
+    frame = store.frame("parabola")
+    took = time.process_time() - start
+    assert len(frame) == 5001 and frame["key"].is_unique
+    assert took < 3, f"{took:.2f} s of CPU"  # below 1 s on a quiet machine; see docs/experiments.md
+
+
+def test_what_cannot_be_kept_is_named(store, monkeypatch):
+    import parabola
+
+    monkeypatch.setattr(parabola, "run", lambda cfg: {"height": xr.DataArray([1.0]), "junk": {1, 2}})
+    with pytest.raises(TypeError, match="'junk' is of type set, which the store cannot keep there; `run` returns"):
+        keep(Config(x=1.0), store)
+    assert store.runs() == []
+
+
+def test_an_address_of_nothing_is_refused(monkeypatch):
+    pytest.importorskip("obstore", reason="obstore is not installed: no object storage")
+    with pytest.raises(ValueError, match="names no bucket; write it as s3://bucket/prefix"):
+        Store("s3://")
+    assert Path("s3:").exists() is False
