@@ -23,7 +23,6 @@ from interp.progress import Progress, bar
 from interp.sites import Site
 from interp.traces import Tokens
 
-
 # The final norm gives a mean of streams the size of one of them, so that what is decoded from it is too sure.
 _SHARPNESS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 _CALIBRATED = 64  # documents that decide on it
