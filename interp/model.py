@@ -203,13 +203,18 @@ class Model(ABC):
         """The floating-point type of the model's parameters."""
         return next(p.dtype for p in self.module.parameters())
 
+    def weights(self) -> Mapping[str, Tensor]:
+        """All weights, by the names under which they were published, so far as the backend can tell."""
+        return self.module.state_dict()
+
     @final
     def fingerprint(self) -> str:
-        """A hash of all weights: sixteen hexadecimal digits, the same on every device and for every backend's copy."""
+        """A hash of all weights: sixteen hexadecimal digits, the same on every device and on each backend that can tell
+        under which names they were published."""
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.module.state_dict().items()):
-            digest.update(name.replace("_original_component.", "").encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        for name, tensor in sorted(self.weights().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()[:16]
 
     def __repr__(self) -> str:

@@ -1,6 +1,8 @@
 """Lenses: what would the model predict if it stopped at a layer, and what else do its hidden states say?"""
 
+from interp.lens.causal import fidelity as fidelity
 from interp.lens.comparing import compare as compare
+from interp.lens.contributions import neurons as neurons
 from interp.lens.decoding import decode as decode
 from interp.lens.foreseeing import foresee as foresee
 from interp.lens.foreseeing import foresight as foresight

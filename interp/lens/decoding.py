@@ -6,7 +6,6 @@ nostalgebraist 2020, "interpreting GPT: the logit lens"; trajectories after Belr
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float, Int
@@ -16,7 +15,7 @@ from interp.arrays import Check, attach, labelled
 from interp.components import last_stream
 from interp.lens.judging import Marginals, beats_a_constant, is_unbiased, last_is_the_model, skill
 from interp.lens.places import Place, axes_of, names_of, places
-from interp.lens.rows import Rows, chunks, divergence, log_probs
+from interp.lens.rows import Rows, chunks, divergence, log_probs, words
 from interp.lens.tuned import TunedLens, belongs
 from interp.metrics import Answers, ids_of
 from interp.model import Model, Prompts
@@ -58,8 +57,8 @@ def decode(
         Checks: the last layer is the model's own output; skill; bias.
 
     Raises:
-        ValueError: A kind without the stream's width; a lens of another model or of other sites; answers that do not
-            fit the prompts.
+        ValueError: A kind without the stream's width; a lens of another model; answers that do not fit the prompts.
+        KeyError: A lens of other sites.
     """
     if by is not None:
         belongs(by.fingerprint, model)
@@ -143,10 +142,3 @@ def _dataset(
         "input": (list(where), words(model, rows.spread(rows.ids, -1))),
     }
     return xr.Dataset({**texts, **arrays}, attrs=arrays["kl"].attrs | attach(checks, {}))
-
-
-def words(model: Model, ids: Int[Tensor, "*any"]) -> np.ndarray:
-    """The text of each token, as an array of the same shape; nothing for -1."""
-    known, which = ids.cpu().unique(return_inverse=True)
-    texts = [text if i >= 0 else "" for i, text in zip(known.tolist(), model.words(known.clamp(min=0).tolist()))]
-    return np.array(texts, dtype=object)[which.numpy()]

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from interp.arrays import Check, attach, labelled
 from interp.components import last_stream
-from interp.lens.decoding import words
 from interp.lens.future import FutureLens, apart, check_documents
-from interp.lens.rows import Rows, chunks, log_probs, streams
+from interp.lens.rows import Rows, chunks, log_probs, streams, words
 from interp.lens.tuned import belongs
 from interp.model import Model, Prompts
 from interp.progress import Progress, bar

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.components import output_matrices
+from interp.components import last_stream, output_matrices
 from interp.lens.rows import Rows
 from interp.lens.tuned import TunedLens
 from interp.model import Model
@@ -37,23 +37,26 @@ def places(model: Model, kind: str, by: TunedLens | None = None) -> list[Place]:
     """Everything of one kind in a model, from the bottom up; of `z`, what each head writes.
 
     Raises:
-        ValueError: A kind that is no part of the stream; heads that cannot be told apart; a tuned lens of other sites.
+        ValueError: A kind that is no part of the stream; heads that cannot be told apart; heads and a tuned lens.
+        KeyError: Sites that the lens does not translate.
     """
     sites = model.sites(kind)
-    if kind == "z":
-        return _heads(model, sites, by)
-    if sites[0].axes[-1] != "d_model":
-        axes = ", ".join(sites[0].axes)
-        raise ValueError(f"a lens decodes the residual stream and what is added to it; {kind} has axes {axes}")
-    last = Site("resid_post", model.shape.n_layers - 1)
-    return [
-        Place(
-            {} if site.layer is None else {"layer": site.layer},
-            site,
-            by[site] if by is not None and site != last else _same,
-        )
-        for site in sites
-    ]
+    return _heads(model, sites, by) if kind == "z" else [place_of(model, site, by) for site in sites]
+
+
+def place_of(model: Model, site: Site, by: TunedLens | None = None) -> Place:
+    """A whole site, as it is or as a tuned lens translates it; what leaves the last block needs no translation.
+
+    Raises:
+        ValueError: A site that is no part of the stream.
+        KeyError: One that the lens does not translate.
+    """
+    if site.axes[-1] != "d_model":
+        axes = ", ".join(site.axes)
+        raise ValueError(f"a lens decodes the residual stream and what is added to it; {site.kind} has axes {axes}")
+    index = {} if site.layer is None else {"layer": site.layer}
+    final = site in (last_stream(model), Site("resid_final"))
+    return Place(index, site, _same if by is None or final else by[site])
 
 
 def axes_of(found: Sequence[Place]) -> dict[str, list[int]]:

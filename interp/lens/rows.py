@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
@@ -103,3 +104,10 @@ def streams(
         trace = model.run(part, read=sites, last_only=True)
         rows = Rows.of(part)
         yield rows, {site: rows.take(trace[site]) for site in sites}, trace
+
+
+def words(model: Model, ids: Int[Tensor, "*any"]) -> np.ndarray:
+    """The text of each token, as an array of the same shape; nothing for -1."""
+    known, which = ids.cpu().unique(return_inverse=True)
+    texts = [text if i >= 0 else "" for i, text in zip(known.tolist(), model.words(known.clamp(min=0).tolist()))]
+    return np.array(texts, dtype=object)[which.numpy()]
