@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test check notebooks install format clean
+.PHONY: demo test check notebooks docs install format clean
 
 demo: install
 	$(VENV)/bin/python -m experiments.main_job
@@ -21,6 +21,10 @@ check: install
 # Run every notebook and store it with its pictures; needs a Chromium.
 notebooks: install
 	$(VENV)/bin/python notebooks/run.py
+
+# Write the reference from the docstrings, and the table of supported models.
+docs: install
+	$(VENV)/bin/python -m docs.make
 
 format: install
 	$(VENV)/bin/ruff format .

@@ -6,9 +6,11 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 
 import torch
+import xarray as xr
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+Mask = Tensor | xr.DataArray  # by (writer, reader), in this order unless the axes have names
 Edge = tuple[str, str]  # a writer and a reader, by name; either may be a pattern such as "L2H*" or "*"
 
 
@@ -61,6 +63,19 @@ class Graph:
             there[: self.before_mlp(layer), self.mlp(layer)] = True
         there[:, self.logits] = True
         return there
+
+    @cached_property
+    def makes(self) -> Bool[Tensor, "reader writer"]:
+        """Which readers make what a writer writes: a head's queries, keys and values, and an MLP."""
+        made = torch.zeros(len(self.readers), len(self.writers), dtype=torch.bool)
+        for layer in range(self.n_layers):
+            made[self.mlp(layer), self.wrote_mlp(layer)] = True
+            first, writer = self.attention(layer).start, self.before_attention(layer)
+            for head in range(self.n_heads):
+                group = head * self.n_kv_heads // self.n_heads
+                readers = [head, self.n_heads + group, self.n_heads + self.n_kv_heads + group]
+                made[[first + reader for reader in readers], writer + head * self.splits] = True
+        return made
 
     def attention(self, layer: int) -> slice:
         """The readers that are a layer's queries, keys and values, in this order."""
@@ -133,6 +148,21 @@ class Graph:
                 f"the mask {name!r} is not 0 from {self.writers[writer]!r} to {self.readers[reader]!r}, where there is "
                 f"no edge; multiply it by graph.precedes"
             )
+
+    def tensor_of(self, name: str, mask: Mask) -> Float[Tensor, "*pos writer reader"]:
+        """A mask or scores as a tensor in the order of the graph's names, which those of a labelled array must be.
+
+        Raises:
+            ValueError: Other axes or names.
+        """
+        if isinstance(mask, Tensor):
+            return mask.detach().cpu()
+        if not {"writer", "reader"} <= set(mask.dims) <= {"pos", "writer", "reader"}:
+            raise ValueError(f"{name!r} should have the axes writer and reader, not {mask.dims}; average the others")
+        if set(mask.writer.values) != set(self.writers) or set(mask.reader.values) != set(self.readers):
+            raise ValueError(f"{name!r} has other writers or readers than this model, which has {self}")
+        ordered = mask.sel(writer=list(self.writers), reader=list(self.readers)).transpose(..., "writer", "reader")
+        return torch.from_numpy(ordered.values.copy())
 
     def __str__(self) -> str:
         counts = f"{len(self.writers)} writers, {len(self.readers)} readers, {int(self.precedes.sum())} edges"

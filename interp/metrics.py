@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.model import Model
 from interp.traces import Tokens, Trace
 
 Answers = int | Sequence[int] | Tensor  # one token for all prompts; or (batch,) one each; or (batch, n) several each
@@ -55,6 +56,20 @@ class Metric:
         except RuntimeError:  # a metric of a user's own may look at its values
             return torch.stack([self.of(variant) for variant in logits])
 
+    def among(self, rows: Int[Tensor, " some"], n: int) -> "Metric":
+        """The same metric of some of the n prompts that it was made for, each once, in the order given."""
+        weights = self.weights
+
+        def of(logits: Tensor) -> Tensor:
+            every = logits.new_zeros(n, logits.shape[-1]).index_copy(0, rows, logits)
+            return self.of(every)[rows]
+
+        def some_weights(_: int, device: torch.device) -> tuple[Tensor, Tensor]:
+            ids, factors = weights(n, device)  # type: ignore[misc]
+            return ids[rows], factors[rows]
+
+        return replace(self, of=of, weights=None if weights is None else some_weights)
+
     def reading(self, at: int | str) -> "Metric":
         """The same metric at another position or role."""
         return replace(self, at=at)
@@ -63,6 +78,16 @@ class Metric:
     def last_only(self) -> bool:
         """Whether the last position's logits are enough."""
         return self.at == -1
+
+
+def of_stream(
+    metric: Metric, model: Model, resid: Float[Tensor, "row d_model"], n: int
+) -> Float[Tensor, "cell prompt"]:
+    """A metric of what enters the final norm at its position, for variants of n prompts; only the logits it needs."""
+    if metric.weights is None:
+        return metric.over_cells(model.unembed(resid).unflatten(0, (-1, n)))
+    ids, weights = (x.repeat(len(resid) // n, 1) for x in metric.weights(n, resid.device))
+    return (model.unembed_some(resid, ids) * weights.to(resid)).sum(-1).unflatten(0, (-1, n))
 
 
 def logit(token: Answers) -> Metric:

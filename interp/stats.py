@@ -122,6 +122,24 @@ def sign_flip(
     return mean.copy(data=p.reshape(mean.shape)).rename("p")
 
 
+def rank_correlation(a: xr.DataArray, b: xr.DataArray, over: str = "prompt") -> xr.DataArray:
+    """Spearman's rank correlation of two arrays of the same axes, for each prompt over all other cells.
+
+    Cells that either lacks are left out; NaN where fewer than three are left, or where one side is constant.
+    """
+    from scipy.stats import rankdata
+
+    if a.dims != b.dims or a.shape != b.shape:
+        raise ValueError(f"a correlation needs arrays of the same axes, not {dict(a.sizes)} and {dict(b.sizes)}")
+    found = np.full(a.sizes[over], np.nan)
+    for i, (x, y) in enumerate(zip(_flat(a, over), _flat(b, over))):
+        known = np.isfinite(x) & np.isfinite(y)
+        ranks = np.array([rankdata(side[known]) for side in (x, y)])
+        if known.sum() > 2 and (np.ptp(ranks, axis=1) > 0).all():
+            found[i] = np.corrcoef(ranks)[0, 1]
+    return xr.DataArray(found, dims=(over,), coords={over: a[over].values}, name="rank correlation")
+
+
 def _signs(n: int, draws: int, seed: int) -> Float[np.ndarray, "flip prompt"]:
     """Sign flips of n prompts, the first of which flips none: that is how the observed result counts as one of them."""
     if 2**n <= draws + 1:

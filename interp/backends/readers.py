@@ -37,9 +37,9 @@ class Projection:
         """The inverse of `split`."""
         return self._by_reader(f"row pos (part head) d -> row pos ({self.layout})", heads)
 
-    def of(self, normed: Float[Tensor, "row reader pos d_model"]) -> Float[Tensor, "row pos features"]:
+    def of(self, normed: Float[Tensor, "reader row pos d_model"]) -> Float[Tensor, "row pos features"]:
         """What the matrix returns if each reader is given a stream of its own."""
-        heads = torch.einsum("brpd,red->bpre", normed, self._weight)
+        heads = torch.einsum("rbpd,red->bpre", normed, self._weight)
         bias: Any = self.module.bias
         if bias is not None:
             heads = heads + self._by_reader(f"({self.layout}) -> (part head) d", bias)

@@ -1,21 +1,21 @@
 """A clean and a corrupt run, one of which is patched with edges of the other."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import xarray as xr
-from jaxtyping import Float
 from torch import Tensor
 
 from interp.arrays import Check, labelled, position_labels
 from interp.backends.readers import Wiring, wiring_of
+from interp.circuits.ablations import first_difference
+from interp.circuits.masks import Exchange
+from interp.circuits.runs import Run, written
 from interp.contrast import DIRECTIONS
-from interp.edges import masked, written
 from interp.metrics import Metric
 from interp.model import Model, Prompts
-from interp.progress import Progress, bar
 from interp.traces import Tokens, check_aligned
 
 
@@ -43,40 +43,16 @@ class Pair:
         check_aligned(clean, corrupt)
         return cls(model, wiring, *((corrupt, clean) if direction == "denoising" else (clean, corrupt)), direction)
 
-    def most(self, budget: int) -> int:
-        """How many sets of edges are tried in one pass, by a generous guess of what each takes."""
-        names, shape = self.wiring.graph, self.model.shape
-        copies = len(names.writers) + 4 * names.attention(0).stop + 24
-        each = self.this.ids.shape[1] * shape.d_model * copies + shape.d_vocab
-        return max(1, budget // (4 * each * len(self.this)))
-
     @property
     def start(self) -> int:
-        """The first position at which the prompts differ: before it, both runs of a causal model write the same."""
-        differs = (self.this.ids != self.other.ids).any(0)
-        return int(differs.int().argmax()) if bool(differs.any()) else len(differs) - 1
+        """The first position at which the prompts differ."""
+        return first_difference(self.this, self.other)
 
-    @torch.no_grad()
-    def tried(self, chunks: Iterable[Tensor], n: int, metric: Metric, progress: Progress) -> tuple[Tensor, int]:
-        """The change in the metric under each of n masks, (set, prompt), and in how many passes it was found."""
+    def exchange(self, metric: Metric) -> Exchange:
+        """This run, with what every edge carries in the other."""
         other, _ = written(self.model, self.wiring, self.other, metric)
-        _, before = written(self.model, self.wiring, self.this, metric)
-        writers, values = other.tensor(), list[Tensor]()
-        with bar(n, "sets of edges", progress) as advance:
-            for masks in chunks:
-                values.append(masked(self.model, self.wiring, self.this, writers, masks, metric) - before)
-                advance(len(masks))
-        return torch.cat(values), len(values)
-
-    def masks(self, sets: Mapping[str, Tensor]) -> Float[Tensor, "set *pos writer reader"]:
-        """Masks as one tensor, once they are seen to fit."""
-        if not sets:
-            raise ValueError("no set of edges was given; give some by name, such as {'all': graph(model).mask()}")
-        for name, mask in sets.items():
-            self.wiring.graph.check(name, mask, self.this.ids.shape[1])
-        if len({mask.ndim for mask in sets.values()}) > 1:
-            raise ValueError("some sets of edges have positions and others have none; try them in two calls")
-        return torch.stack([mask.detach() for mask in sets.values()])
+        run = Run.of(self.model, self.wiring, self.this, metric)
+        return Exchange(run, other.tensor()[None], self.start)
 
     def scores(self, values: Tensor, metric: Metric, checks: Sequence[Check] = (), **how: Any) -> xr.DataArray:
         """Values (prompt, [pos,] writer, reader) as a labelled array; positions that they lack at the front hold 0."""

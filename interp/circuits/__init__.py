@@ -1,0 +1,15 @@
+"""Circuits: which edges between heads, MLPs and logits carry what distinguishes two prompts?"""
+
+from interp.circuits.attribution import eap as eap
+from interp.circuits.attribution import eap_ig as eap_ig
+from interp.circuits.evaluation import evaluate as evaluate
+from interp.circuits.evaluation import faithfulness as faithfulness
+from interp.circuits.patching import graph as graph
+from interp.circuits.patching import patch_each_edge as patch_each_edge
+from interp.circuits.patching import patch_edges as patch_edges
+from interp.circuits.paths import path_patch as path_patch
+from interp.circuits.selection import prune as prune
+from interp.circuits.selection import random_circuits as random_circuits
+from interp.circuits.selection import select as select
+from interp.circuits.selection import stability as stability
+from interp.circuits.verification import verify as verify
