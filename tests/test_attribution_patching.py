@@ -8,9 +8,10 @@ from conftest import load
 from torch.testing import assert_close
 
 import interp
-from interp import Site, Tokens, edits, metrics, patching, softmax, tasks
+from interp import Site, Tokens, edits, metrics, patching, tasks
 from interp import attribution_patching as ap
 from interp.arrays import checks_of
+from interp.attribution_patching import softmax
 
 METRIC = metrics.logit_diff(5, 9)
 IDS = torch.randint(3, 30, (2, 2, 5), generator=torch.Generator().manual_seed(3))

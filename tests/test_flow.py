@@ -122,6 +122,16 @@ def test_several_metrics_at_several_places_are_measured_as_each_alone(embedded):
     assert not found.isel(metric=1).values[after].any() and (found.isel(metric=1).values[~after] > 0).any()
 
 
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_backends_agree(architecture, backend):
+    for call in (
+        lambda model: attribution.rollout(model, PROMPTS)["excess"],
+        lambda model: attribution.relevance(model, PROMPTS, METRIC),
+        lambda model: attribution.knock_out(model, PROMPTS, METRIC, windows=2),
+    ):
+        np.testing.assert_allclose(call(load(architecture, backend)), call(load(architecture)), atol=1e-4, rtol=1e-4)
+
+
 def test_what_cannot_be_rolled_out_is_said(embedded):
     for call, message in (
         (lambda: attribution.rollout(embedded, "the dog", skip=1.0), "from 0 to below 1, not 1.0"),

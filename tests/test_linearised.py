@@ -36,6 +36,15 @@ def test_the_terms_add_up_to_the_output(family, mlp):
     assert np.isnan(found.values[:, padding]).all() and np.isfinite(found.values[:, ~padding]).all()
 
 
+def test_gates_that_cannot_be_had_apart_leave_what_neurons_give():
+    module = tiny.build("phi3", torch.float64)  # one matrix for gate and input
+    model = interp.load(module, tokenizer=tiny.tokenizer())
+    with pytest.raises(ValueError, match="has no 'mlp_pre'"):
+        attribution.linearised(model, PROMPTS, METRIC)
+    found = attribution.linearised(model, PROMPTS, METRIC, "constant")
+    np.testing.assert_allclose(found.sum(("term", "pos")), _output(model, PROMPTS), rtol=0, atol=1e-10)
+
+
 def test_norms_of_odd_width_are_held_too():
     module = tiny.build("gpt2", torch.float64, n_embd=33, n_head=3)
     model = interp.load(module, tokenizer=tiny.tokenizer())

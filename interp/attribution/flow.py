@@ -14,12 +14,13 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.arrays import Check, labelled, position_labels
+from interp.arrays import Check, attach, labelled, position_labels
 from interp.contrast import widened
+from interp.grid import visible
 from interp.metrics import Metric
 from interp.model import Model, Prompts
 from interp.sites import Site
-from interp.softmax import visible
+from interp.stats import rank_correlation
 from interp.traces import Tokens, Trace
 
 
@@ -87,22 +88,18 @@ def relevance(
     """
     tokens, sites = model.tokens(prompts), _patterns(model, layers)
     metrics = [metric] if isinstance(metric, Metric) else list(metric)
-    with torch.enable_grad():
-        last_only = all(one.last_only for one in metrics)
-        trace = model.run(tokens, read=sites, grad=True, last_only=last_only)
-        patterns = [trace[site] for site in sites]
-        values = [one(trace) for one in metrics]
-    rows = torch.stack([_relevance_row(one, value, patterns, tokens) for one, value in zip(metrics, values)])
-    check = _specific(rows, metrics, trace, patterns)
-    rows = rows.where(tokens.mask.bool(), torch.nan).transpose(-1, -2)
-    coords: dict[str, Sequence[Any]] = {"metric": [one.name for one in metrics]}
-    coords |= {"pos": position_labels(model, tokens), "prompt": range(len(tokens))}
-    if isinstance(metric, Metric):
-        coords.pop("metric")
+    trace = model.run(tokens, read=sites, grad=True, last_only=all(one.last_only for one in metrics))
+    patterns = [trace[site] for site in sites]
     how: dict[str, Any] = {"method": "gradient-weighted attention", "metric": ", ".join(one.name for one in metrics)}
     how["layers"] = [site.layer for site in sites]
-    shape = [len(labels) for labels in coords.values()]
-    return labelled(rows.reshape(shape), "relevance", coords, model, [check], **how)
+    coords: dict[str, Sequence[Any]] = {"metric": [one.name for one in metrics]}
+    coords |= {"pos": position_labels(model, tokens), "prompt": range(len(tokens))}
+    found, other = (
+        labelled(_relevances(some, trace, patterns), "relevance", coords, model, **how)
+        for some in (metrics, _random(metrics, trace))
+    )
+    found = found.assign_attrs(attach([_specific(found, other)], {}))
+    return found.isel(metric=0, drop=True) if isinstance(metric, Metric) else found
 
 
 def _patterns(model: Model, layers: Collection[int] | None) -> list[Site]:
@@ -126,45 +123,42 @@ def _rolled(patterns: Sequence[Float[Tensor, "batch query key"]], skip: float) -
     return rolled
 
 
-def _relevance_row(
-    metric: Metric, value: Float[Tensor, " batch"], patterns: Sequence[Tensor], tokens: Tokens
-) -> Float[Tensor, "batch key"]:
-    """The row of the relevance at which a metric is read, less its identity."""
-    if not value.requires_grad:
-        raise ValueError(f"{metric.name} has no gradient; make it of differentiable operations on the logits")
-    found = torch.autograd.grad(value.sum(), patterns, retain_graph=True, materialize_grads=True)
+def _relevances(
+    metrics: Sequence[Metric], trace: Trace, patterns: Sequence[Float[Tensor, "batch head query key"]]
+) -> Float[Tensor, "metric key batch"]:
+    """The row of the relevance at which each metric is read, less its identity; NaN at padding."""
+    tokens, rows = trace.tokens, []
     identity = torch.eye(tokens.ids.shape[1]).to(widened(patterns[0])).expand(len(tokens), -1, -1)
-    start = metric.position(tokens, identity)
-    row = start
-    for pattern, gradient in zip(reversed(patterns), reversed(found)):
-        row = row + torch.einsum("bq,bqk->bk", row, widened(pattern * gradient).clamp(min=0).mean(1))
-    return (row - start).detach()
-
-
-def _specific(
-    rows: Float[Tensor, "metric batch key"], metrics: Sequence[Metric], trace: Trace, patterns: Sequence[Tensor]
-) -> Check:
-    """Whether relevance hangs on what it is the relevance of."""
-    from scipy.stats import spearmanr
-
-    generator, tokens = torch.Generator().manual_seed(0), trace.tokens
-    weights = torch.randn(trace.logits.shape[-1], generator=generator).to(trace.logits)
-    found = []
-    for row, metric in zip(rows, metrics):
-        random = Metric("random combination", lambda logits: logits @ weights, metric.at)
+    for metric in metrics:
         with torch.enable_grad():
-            total = random(trace)
-        other = _relevance_row(random, total, patterns, tokens)
-        for mask, *pair in zip((row > 0) | (other > 0), row, other):
-            one, two = (values[mask].cpu().numpy() for values in pair)
-            if len(one) > 3 and np.ptp(one) * np.ptp(two) > 0:
-                found.append(spearmanr(one, two).statistic)
-    value = float(np.mean(found)) if found else float("nan")
+            value = metric(trace)
+        if not value.requires_grad:
+            raise ValueError(f"{metric.name} has no gradient; make it of differentiable operations on the logits")
+        found = torch.autograd.grad(value.sum(), patterns, retain_graph=True, materialize_grads=True)
+        row = start = metric.position(tokens, identity)
+        for pattern, gradient in zip(reversed(patterns), reversed(found)):
+            row = row + torch.einsum("bq,bqk->bk", row, widened(pattern * gradient).clamp(min=0).mean(1))
+        rows.append((row - start).detach().where(tokens.mask.bool(), torch.nan).T)
+    return torch.stack(rows)
+
+
+def _random(metrics: Sequence[Metric], trace: Trace) -> list[Metric]:
+    """A random combination of the logits at each place that is read."""
+    weights = torch.randn(trace.logits.shape[-1], generator=torch.Generator().manual_seed(0)).to(trace.logits)
+    return [Metric("random combination", lambda logits: logits @ weights, metric.at) for metric in metrics]
+
+
+def _specific(found: xr.DataArray, other: xr.DataArray) -> Check:
+    """Whether relevance hangs on what it is the relevance of."""
+    read = (found.values > 0) | (other.values > 0)  # what lies behind the place that is read is zero in both
+    pairs = [(one.where(seen), two.where(seen)) for one, two, seen in zip(found, other, read)]
+    each = np.concatenate([rank_correlation(one, two).values for one, two in pairs])
+    value = float(np.nanmean(each)) if np.isfinite(each).any() else float("nan")
     why = (
         "rank correlation over positions with the relevance for a random combination of the logits: near 1, it hardly "
     )
     why += "hangs on the metric"
-    status = "skipped" if not found else "pass" if value <= 0.7 else "warn"
+    status = "skipped" if np.isnan(value) else "pass" if value <= 0.7 else "warn"
     return Check("rank correlation with a random target", value, 0.7, status, why, "arXiv:2202.10419")
 
 

@@ -16,17 +16,17 @@ from torch import Tensor
 from interp.arrays import labelled, position_labels
 from interp.contrast import share, widened
 from interp.edits import Edit
+from interp.grid import visible
 from interp.metrics import Metric
 from interp.model import Model, Prompts
 from interp.progress import Progress
 from interp.replay import run_recorded
 from interp.sites import Site
-from interp.softmax import visible
 from interp.sweep import sweep
 from interp.traces import Tokens
 
-Place = int | str  # a position: an index for all prompts, or the name of a role
-Keys = Sequence[Place] | Mapping[str, Sequence[Place]]
+Spot = int | str  # a position: an index for all prompts, or the name of a role
+Keys = Sequence[Spot] | Mapping[str, Sequence[Spot]]
 
 
 def knock_out(
@@ -34,7 +34,7 @@ def knock_out(
     prompts: Prompts,
     metric: Metric | Sequence[Metric],
     keys: Keys = (),
-    query: Place | Sequence[Place] | None = -1,
+    query: Spot | Sequence[Spot] | None = -1,
     windows: int | Sequence[Sequence[int]] = 3,
     normalize: bool = False,
     progress: Progress = None,
@@ -97,7 +97,7 @@ class _Cut:
 
     queries: Bool[Tensor, "prompt query"]
     keys: Bool[Tensor, "prompt key"]
-    query: Place | None
+    query: Spot | None
     to_itself: bool
 
     @property
@@ -120,7 +120,7 @@ class _Cut:
         return exist & ~emptied
 
 
-def _cuts(tokens: Tokens, keys: Keys, query: Place | Sequence[Place] | None, words: Sequence[str]) -> dict[str, _Cut]:
+def _cuts(tokens: Tokens, keys: Keys, query: Spot | Sequence[Spot] | None, words: Sequence[str]) -> dict[str, _Cut]:
     """The edges to cut, by the name of their keys."""
     if isinstance(keys, Mapping):
         groups = {str(name): list(places) for name, places in keys.items()}
@@ -135,7 +135,7 @@ def _cuts(tokens: Tokens, keys: Keys, query: Place | Sequence[Place] | None, wor
     return {name: _Cut(at_query, _marked(tokens, at), single, query is not None) for name, at in groups.items()}
 
 
-def _marked(tokens: Tokens, places: Sequence[Place]) -> Bool[Tensor, "prompt pos"]:
+def _marked(tokens: Tokens, places: Sequence[Spot]) -> Bool[Tensor, "prompt pos"]:
     """Where some positions, or roles, of the prompts are."""
     if not places:
         raise ValueError("a set of keys, or of queries, names at least one position or role; an empty one was given")

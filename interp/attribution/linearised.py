@@ -106,8 +106,18 @@ class _Neurons:
 
     def edits(self, model: Model) -> list[Edit]:
         """The edits of a run, which leave all values as they are and change gradients."""
+        if self.rule == "constant":
+            return [self._held(post) for post in model.sites("mlp_post")]
         pairs = zip(model.sites("mlp_pre"), model.sites("mlp_post"))
         return [edit for pre, post in pairs for edit in self._pair(pre, post)]
+
+    def _held(self, post: Site) -> Edit:
+        def leave(y: Tensor) -> Tensor:
+            held = y.detach().requires_grad_()
+            self.constants.append(Constant(post.layer, y.detach(), held))
+            return held.clone()
+
+        return Edit(post, leave)
 
     def _pair(self, pre: Site, post: Site) -> list[Edit]:
         entered: list[Tensor] = []
@@ -120,7 +130,7 @@ class _Neurons:
         def leave(y: Tensor) -> Tensor:
             x, own = entered
             line = self._slope(own, y) * x
-            through = y if self.gated and self.rule != "constant" else torch.zeros_like(y)
+            through = y if self.gated else torch.zeros_like(y)
             rest = (y - line - through).detach()
             onto = through + line + rest
             self.constants.append(Constant(post.layer, rest, onto))
@@ -132,9 +142,7 @@ class _Neurons:
         """Of what a neuron gives, along what enters its non-linearity."""
         if self.rule == "tangent":
             return torch.autograd.grad(y.sum(), x, retain_graph=True)[0]
-        if self.rule == "constant" or self.gated:
-            return torch.zeros_like(y)
-        return torch.where(x == 0, 0, y.detach() / x)
+        return torch.zeros_like(y) if self.gated else torch.where(x == 0, 0, y.detach() / x)
 
 
 def _has_gates(model: Model, tokens: Tokens) -> bool:

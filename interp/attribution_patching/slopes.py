@@ -9,12 +9,12 @@ from torch import Tensor
 
 from interp import edits
 from interp.attribution_patching.estimator import Estimator
+from interp.attribution_patching.softmax import by_key, by_query
 from interp.contrast import Contrast
 from interp.gradients import Leaves, gradients
 from interp.grid import Grid
 from interp.model import Model
 from interp.sites import Site
-from interp.softmax import by_key, by_query
 from interp.sweep import Cell
 
 Effect = Callable[[Tensor], Tensor]  # from a gradient to the effects of a site's nodes, (*over, prompt)

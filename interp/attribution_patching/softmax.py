@@ -1,17 +1,11 @@
-"""What goes through a softmax: which scores, and what changes when queries or keys change.
+"""What goes through a softmax when queries or keys change: the exact change of the pattern, times a gradient.
 
-That is the exact change of the pattern, times a gradient: the "QK fix" of AtP* (Kramár et al. 2024, arXiv:2403.00745),
-for a linear estimate fails at attention that is saturated.
+The "QK fix" of AtP* (Kramár et al. 2024, arXiv:2403.00745): a linear estimate fails at attention that is saturated.
 """
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
-
-
-def visible(scores: Float[Tensor, "batch head query key"]) -> Bool[Tensor, "batch head query key"]:
-    """Which keys the model lets each query see: those whose score is not masked."""
-    return scores > torch.finfo(scores.dtype).min / 2
 
 
 def by_query(
