@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import xarray as xr
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
@@ -54,17 +55,23 @@ def ids() -> tuple[torch.Tensor, torch.Tensor]:
     return both[:, :N_POS], both[0, N_POS:]
 
 
-def ours(n: int, steps: int | None = None, own: bool = False) -> Callable[[], Any]:
-    """Attributions (target, pos) by this library."""
+def asked(n: int, steps: int | None = None, own: bool = False) -> Callable[[], xr.DataArray]:
+    """A call of this library for so many targets."""
     model = interp.load(module())
     prompt, follow = ids()
     filler = torch.full_like(prompt, FILLER)
-    if n == 1 and not own:
-        one = partial(attribution.integrated_gradients, model, prompt, filler, Site("embed"))
-        return lambda: one(metrics.logit(int(follow[0])), steps=steps).values.T
+    if n == 1:
+        metric = metrics.logit(int(follow[0]))
+        one = partial(attribution.integrated_gradients, model, prompt, filler, Site("embed"), metric)
+        return lambda: one(steps=steps).expand_dims("target")
     baseline: Any = attribution.mean_baseline(model, filler) if own else filler
-    every = partial(attribution.of_continuation, model, prompt, baseline, follow[:n])
-    return lambda: every(steps=steps, own=own).values[:, :N_POS, 0]
+    return partial(attribution.of_continuation, model, prompt, baseline, follow[:n], steps=steps, own=own)
+
+
+def ours(n: int, steps: int | None = None, own: bool = False) -> Callable[[], Any]:
+    """Attributions (target, pos) by this library."""
+    call = asked(n, steps, own)
+    return lambda: call().isel(prompt=0).values[:, :N_POS]
 
 
 def by_captum(n: int) -> Callable[[], Any]:
@@ -114,15 +121,16 @@ def nothing(n: int) -> Callable[[], Any]:
     return lambda: None
 
 
-def seconds(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """The median CPU time of each side, called by turns."""
+def measured(calls: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict[str, float], dict[str, Any]]:
+    """The median CPU time of each side, called by turns, and what it found."""
     times: dict[str, list[float]] = {side: [] for side in calls}
+    found: dict[str, Any] = {}
     for _ in range(repeats):
         for side, call in calls.items():
             start = process_time()
-            call()
+            found[side] = call()
             times[side].append(process_time() - start)
-    return {side: median(some) for side, some in times.items()}
+    return {side: median(some) for side, some in times.items()}, found
 
 
 def peak_memory(side: str, n: int) -> float:
@@ -132,16 +140,13 @@ def peak_memory(side: str, n: int) -> float:
     return float(json.loads(out.splitlines()[-1]))
 
 
-def table(n: int) -> list[str]:
+def table(n: int, memory: dict[str, float]) -> list[str]:
     """Time, memory and numbers for so many targets, as lines of a table."""
-    memory = {side: peak_memory(side, n) for side in ["the model alone", *SIDES]}
-    calls = {side: make(n) for side, make in SIDES.items()}
-    found = {side: call() for side, call in calls.items()}  # also the call that is not counted
-    times = seconds(calls, REPEATS[n])
-    mine, steps = times["this library"], steps_taken(n)
-    references = {side: found["captum"] for side in SIDES} | {"inseq": ours(n, steps=STEPS, own=True)()}
-    if n == 1:
-        references["inseq"] = found["captum"]
+    times, found = measured({side: make(n) for side, make in SIDES.items()}, REPEATS[n])
+    mine, steps = times["this library"], int(asked(n)().steps.max())
+    references = dict.fromkeys(SIDES, found["captum"])
+    if "inseq" in SIDES and n > 1:
+        references["inseq"] = ours(n, steps=STEPS, own=True)()
     rows = []
     for side in SIDES:
         reference = references[side]
@@ -160,18 +165,10 @@ def table(n: int) -> list[str]:
     ]
 
 
-def steps_taken(n: int) -> int:
-    """At how many points this library looks, left to itself."""
-    model, (prompt, follow) = interp.load(module()), ids()
-    filler = torch.full_like(prompt, FILLER)
-    if n == 1:
-        metric = metrics.logit(int(follow[0]))
-        return int(attribution.integrated_gradients(model, prompt, filler, Site("embed"), metric).steps.max())
-    return int(attribution.of_continuation(model, prompt, filler, follow[:n]).steps.max())
-
-
 def run(counts: tuple[int, ...] = (1, N_TARGETS)) -> str:
     """Measure, and write the tables."""
+    # Memory first: a process inherits the peak of the one that starts it.
+    memory = {n: {side: peak_memory(side, n) for side in ["the model alone", *SIDES]} for n in counts}
     head = [
         f"# Integrated gradients at GPT-2 small's size, {N_POS} tokens",
         "",
@@ -180,7 +177,7 @@ def run(counts: tuple[int, ...] = (1, N_TARGETS)) -> str:
         f"not of the same quantity, from ours of theirs with {STEPS} steps.",
         "",
     ]
-    lines = [*head, *(line for n in counts for line in table(n))]
+    lines = [*head, *(line for n in counts for line in table(n, memory[n]))]
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text("\n".join(lines))
     return OUT.read_text()
