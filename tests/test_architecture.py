@@ -22,7 +22,7 @@ LAYERS = [
     {"backends", "circuits.runs"},
     {"tasks.embedded", "circuits.masks", "gradients", "pairs"},
     {"circuits.ablations", "circuits.gradients", "circuits.selection"},
-    {"circuits.pair", "circuits.evaluation"},
+    {"circuits.pair", "circuits.evaluation", "circuits.search"},
     {
         "ablation",
         "attribution",
