@@ -3,6 +3,7 @@
 from interp.plots.curves import bars as bars
 from interp.plots.curves import distributions as distributions
 from interp.plots.curves import lines as lines
+from interp.plots.doses import doses as doses
 from interp.plots.maps import heatmap as heatmap
 from interp.plots.maps import triangle as triangle
 from interp.plots.probes import probes as probes

@@ -11,6 +11,9 @@ from interp.steering.application import OPERATORS as OPERATORS
 from interp.steering.application import Condition as Condition
 from interp.steering.application import Setting as Setting
 from interp.steering.application import steer as steer
+from interp.steering.artefact import content_hash as content_hash
+from interp.steering.artefact import load as load
+from interp.steering.artefact import save as save
 from interp.steering.comparison import prefixed as prefixed
 from interp.steering.comparison import specificity as specificity
 from interp.steering.concept import Concept as Concept
@@ -20,10 +23,15 @@ from interp.steering.estimators import METHODS as METHODS
 from interp.steering.evaluation import dose_response as dose_response
 from interp.steering.evaluation import side_effects as side_effects
 from interp.steering.evaluation import slopes as slopes
+from interp.steering.explanation import readers as readers
+from interp.steering.explanation import top_tokens as top_tokens
+from interp.steering.explanation import writers as writers
 from interp.steering.extraction import extract as extract
 from interp.steering.extraction import extract_each as extract_each
 from interp.steering.extraction import mean_difference as mean_difference
 from interp.steering.extraction import permuted_like as permuted_like
+from interp.steering.gguf_files import export_gguf as export_gguf
+from interp.steering.gguf_files import import_gguf as import_gguf
 from interp.steering.nulls import random_like as random_like
 from interp.steering.scanning import projections as projections
 from interp.steering.scanning import scan as scan

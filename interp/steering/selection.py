@@ -5,7 +5,7 @@ choice and report follow Wu et al. 2025 (arXiv:2501.17148).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,9 @@ def tune(
     progress: Progress = None,
     **options: Any,
 ) -> Tuned:
-    """The candidate and the dose that flip most prompts within the budget; of several, those of the largest effect.
+    """The candidate and the dose that flip most prompts within the budget; of several, those of the least side effects.
+
+    Side effects have heavy tails: a few texts make up most of the mean. Give hundreds of neutral texts.
 
     Args:
         candidates: Vectors by name, of other sites perhaps, or found by other methods.
@@ -107,8 +109,8 @@ def _best(table: xr.Dataset, budget: float) -> tuple[int, int]:
             f"no dose stays within a KL divergence of {budget}; the least is {least:.3g}, give smaller doses"
         )
     flipped = np.where(within, table.flipped.values, -np.inf)
-    effect = np.where(flipped == flipped.max(), table.effect.values, -np.inf)
-    i, j = np.unravel_index(effect.argmax(), effect.shape)
+    cost = np.where(flipped == flipped.max(), table.kl.values, np.inf)
+    i, j = np.unravel_index(cost.argmin(), cost.shape)
     return int(i), int(j)
 
 
@@ -118,7 +120,7 @@ def evaluate(
     setting: Setting,
     prompts: Prompts,
     metric: Metric,
-    neutral: Prompts,
+    neutral: Prompts | None = None,
     nulls: Mapping[str, Sequence[Vectors]] | None = None,
     prefix: str | None = None,
     budget: float = 0.1,
@@ -129,6 +131,7 @@ def evaluate(
     Args:
         setting: Of `tune`, or any.
         metric: Above zero where the model does what it is steered to do.
+        neutral: Text on which to measure side effects, if there is any that has the steered positions.
         nulls: As in `dose_response`; by default fifty random vectors of the same length.
         prefix: Text put before each prompt, the baseline that needs no access to the model.
 
@@ -141,25 +144,28 @@ def evaluate(
     tokens = model.tokens(prompts)
     nulls = {"random": random_like(setting.vectors, 50)} if nulls is None else nulls
     others = {f"{name} {i}": v for name, group in nulls.items() for i, v in enumerate(group)}
-    settings = [setting, *(Setting(v, *list(vars(setting).values())[1:]) for v in others.values())]
+    settings = [setting, *(replace(setting, vectors=v) for v in others.values())]
     values = swept(model, tokens, metric, settings, progress)
     ways = ["unsteered", "steered", *others]
     if prefix is not None:
         prompted = metric(model.run(prefixed(model, tokens, prefix), last_only=metric.last_only))
         values, ways = torch.cat([values, prompted[None].to(values)]), [*ways, "prompted"]
     options = {name: value for name, value in vars(setting).items() if name not in ("vectors", "dose")}
-    kl = side_effects(model, neutral, setting.vectors, [setting.dose], progress, **options)["kl"].isel(
-        dose=0, drop=True
-    )
+    parts: dict[str, xr.DataArray] = {}
+    if neutral is not None:
+        cost = side_effects(model, neutral, setting.vectors, [setting.dose], progress, **options)
+        parts["kl"] = cost["kl"].isel(dose=0, drop=True).rename(prompt="text")
     shares = [_flipped(values[0], value) for value in values]
     effects = (values - values[0]).mean(-1).tolist()
-    checks = _checks(shares, effects, ways, list(nulls), float(kl.mean()), budget)
+    kl = float(parts["kl"].mean()) if parts else float("nan")
+    checks = _checks(shares, effects, ways, list(nulls), kl, budget)
     how = {"method": "steering, held-out report", "metric": metric.name, "dose": setting.dose}
     how |= described(setting.vectors, options) | {"prefix": prefix or ""}
     how["verdict"] = _verdict(setting.vectors, shares[1][0] / shares[1][1], checks)
-    result = labelled(values, "metric", {"way": ways, "prompt": range(len(tokens))}, model, checks, **how)
-    flipped = labelled(torch.tensor([k / n for k, n in shares]), "flipped", {"way": ways}, model, checks, **how)
-    return xr.Dataset({"metric": result, "flipped": flipped, "kl": kl.rename(prompt="text")}, attrs=result.attrs)
+    parts["metric"] = labelled(values, "metric", {"way": ways, "prompt": range(len(tokens))}, model, checks, **how)
+    flipped = torch.tensor([k / n for k, n in shares])
+    parts["flipped"] = labelled(flipped, "flipped", {"way": ways}, model, checks, **how)
+    return xr.Dataset(parts, attrs=parts["metric"].attrs)
 
 
 def _checks(
@@ -182,7 +188,8 @@ def _checks(
         why = "mean effect over that of the prompt alone, which is hard to beat"
         rows.append(Check("effect over prompting", ratio, 1.0, "pass" if ratio >= 1 else "warn", why, _AXBENCH))
     why = "mean KL divergence (nats) on neutral text"
-    return [*rows, Check("side effects", kl, budget, "pass" if kl <= budget else "fail", why, "arXiv:2406.11717")]
+    status = "skipped" if kl != kl else "pass" if kl <= budget else "fail"
+    return [*rows, Check("side effects", kl, budget, status, why, "arXiv:2406.11717")]
 
 
 def _verdict(vectors: Vectors, flipped: float, checks: Sequence[Check]) -> str:
@@ -194,5 +201,5 @@ def _verdict(vectors: Vectors, flipped: float, checks: Sequence[Check]) -> str:
     beats = all(check.status == "pass" for check in checks if check.name.startswith("effect against"))
     steers = "steers it" if beats and flipped >= 0.5 else "does not steer it"
     but = "but" if (reads == "reads the concept") != (steers == "steers it") else "and"
-    cost = "" if checks[-1].status == "pass" else ", at a cost above the budget"
+    cost = ", at a cost above the budget" if checks[-1].status == "fail" else ""
     return f"{reads}, {but} {steers}{cost}"

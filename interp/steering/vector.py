@@ -88,13 +88,15 @@ class Vector:
         return replace(self, writer=-self.writer, reader=-self.reader, threshold=-self.threshold)
 
     @classmethod
-    def of(cls, site: Site, writer: Float[Tensor, " d"], head: int | None = None, **how: Any) -> "Vector":
+    def of(
+        cls, site: Site, writer: Float[Tensor, " d"], head: int | None = None, how: Mapping[str, Any] | None = None
+    ) -> "Vector":
         """A vector of which nothing but the writer is known, such as an SAE's feature or a probe's direction.
 
         It reads along itself; its doses are multiples of itself.
         """
         unit = unit_of(writer)
-        return cls(site, writer, unit, torch.zeros_like(unit), 0.0, 0.0, 0.0, head, how=how)
+        return cls(site, writer, unit, torch.zeros_like(unit), 0.0, 0.0, 0.0, head, how=how or {})
 
 
 Vectors = Vector | Sequence[Vector]
