@@ -19,6 +19,9 @@ from interp.backends import load
 from interp.model import Model
 from interp.stats import rank_correlation
 
+_SOURCE = "arXiv:1810.03292"
+_BLIND = 0.7
+
 
 def reinitialised(model: Model, seed: int = 0, top: int | None = None) -> Model:
     """A copy of a model with weights drawn anew; the model itself is left alone.
@@ -63,8 +66,8 @@ def randomisation(
 
     Returns:
         `trained` by (reset, draw, prompt), the rank correlation of the model's with a copy's, and `random` by (pair,
-        prompt), that of two copies' that are all random. A check says whether the size of the former, mean over draws
-        and prompts, stays within that of 95 % of the pairs.
+        prompt), that of two copies' that are all random. Checks say whether the size of the former, mean over draws and
+        prompts, stays within that of 95 % of the pairs, and whether random models are not all alike.
 
     Raises:
         ValueError: Fewer than two copies; with `cascade`, what `reinitialised` raises.
@@ -81,9 +84,9 @@ def randomisation(
         "prompt": own["prompt"].values.tolist(),
     }  # fmt: skip
     how = {"method": "model randomisation", "of": own.attrs.get("method", own.name or "attribution"), "seed": seed}
-    check = _check(trained[-1], pairs)
+    checks = _checks(trained[-1], pairs)
     found = {
-        name: labelled(torch.from_numpy(values), name, {axis: coords[axis] for axis in axes}, model, [check], **how)
+        name: labelled(torch.from_numpy(values), name, {axis: coords[axis] for axis in axes}, model, checks, **how)
         for name, values, axes in (
             ("trained", trained, ("reset", "draw", "prompt")), ("random", pairs, ("pair", "prompt"))
         )
@@ -91,12 +94,16 @@ def randomisation(
     return xr.Dataset(found, attrs=found["trained"].attrs)
 
 
-def _check(trained: np.ndarray, pairs: np.ndarray) -> Check:
-    """Is the model no more like a random one than random ones are like each other?"""
-    value = float(np.nanmean(np.abs(trained)))
+def _checks(trained: np.ndarray, pairs: np.ndarray) -> list[Check]:
+    """Does the attribution depend on the weights at all, and is the model no more like random ones than they are?"""
+    value, among = (float(np.nanmean(np.abs(x))) for x in (trained, pairs))
     most = float(np.quantile(np.nanmean(np.abs(pairs), axis=1), 0.95))
     why = (
         "mean size of the rank correlation between attributions of the model and of copies with random weights; the "
         "threshold is the 95 % quantile between two such copies"
     )
-    return Check("like a random model", value, most, "pass" if value <= most else "warn", why, "arXiv:1810.03292")
+    blind = "mean size of the rank correlation between two random copies: near 1, the weights do not matter"
+    return [
+        Check("like a random model", value, most, "pass" if value <= most else "warn", why, _SOURCE),
+        Check("random models alike", among, _BLIND, "pass" if among <= _BLIND else "warn", blind, _SOURCE),
+    ]
