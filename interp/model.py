@@ -174,7 +174,7 @@ class Model(ABC):
         digest = hashlib.sha256()
         for name, tensor in sorted(self.weights().items()):
             digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
 
     def __repr__(self) -> str:

@@ -226,8 +226,8 @@ def _published(module: Any) -> list[str]:
 
 def _same_size(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
     """Whether weights are the same however they are split, up to zeros: a bridge adds biases of zero."""
-    sums = [
+    one, other = (
         torch.stack([torch.stack([x.double().sum(), x.double().square().sum()]) for x in side.values()]).sum(0)
         for side in (a, b)
-    ]
-    return bool(torch.allclose(*sums, rtol=1e-9, atol=1e-9))
+    )
+    return bool(torch.allclose(one, other, rtol=1e-9, atol=1e-9))
