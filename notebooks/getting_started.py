@@ -190,24 +190,20 @@ plots.probes(probes, "accuracy", "Is the mood readable entering each block?")
 # yardstick.
 
 # %%
-site = Site("resid_post", 2)
 learn, test = tasks.sentiment(model, n=192, split="train"), tasks.sentiment(model, n=192, split="test")
-happy = [text for text, positive in zip(learn.texts[0], learn.labels["positive"]) if positive]
-sad = [text for text, positive in zip(learn.texts[0], learn.labels["positive"]) if not positive]
-vector = steering.mean_difference(model, happy, sad, site)
+words = model.words(learn.clean.ids[torch.arange(192), learn.clean.roles["adjective"]].tolist())
+mood = steering.labelled_set(model, "mood", learn.clean, learn.labels["positive"], groups=words)
+vector = steering.extract(model, mood, Site("resid_post", 2))
 
 prompts = [text for text, positive in zip(test.texts[0], test.labels["positive"]) if not positive]
 metric = metrics.logit_diff(model.token_id("happy"), model.token_id("sad"))
-doses = steering.dose_response(model, prompts, site, vector, metric)
-curves = {
-    "difference of means": stats.interval(doses.sel(vector="steered", drop=True)),
-    "random, same length": stats.interval(doses.drop_sel(vector="steered").mean("vector")),
-}
-plots.lines(curves, "dose", "Steering sad prompts", "logit of happy - sad")
+doses = steering.dose_response(model, prompts, vector, metric)
+plots.doses(doses, title="Steering sad prompts")
 
 # %%
-for name, steer in (("as it is", []), ("steered", [edits.add(site, vector, pos=-1)])):
-    print(f"{name:9} {prompts[0]} … {interp.generate(model, prompts[0], 1, edits=steer)[0]}")
+with steering.applied(model, vector) as steered:
+    for name, some in (("as it is", model), ("steered", steered)):
+        print(f"{name:9} {prompts[0]} … {interp.generate(some, prompts[0], 1)[0]}")
 
 # %% [markdown]
 # ## What the checks say

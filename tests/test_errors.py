@@ -289,11 +289,13 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
         "pattern.0 has no position axis; its axes are batch, head, query, key",
     ),
     "steering vector of another width": (
-        lambda m: steering.dose_response(m, IDS, RESID, torch.ones(5), metrics.logit(4)),
-        "a vector of 5 entries does not fit the selected part of resid_pre.0, (1, 128)",
+        lambda m: steering.dose_response(m, IDS, steering.Vector.of(RESID, torch.ones(5)), metrics.logit(4)),
+        "a vector of 5 entries does not fit the selected part of resid_pre.0, (1, 1, 128)",
     ),
     "no doses": (
-        lambda m: steering.dose_response(m, IDS, RESID, torch.ones(128), metrics.logit(4), doses=()),
+        lambda m: steering.dose_response(
+            m, IDS, steering.Vector.of(RESID, torch.ones(128)), metrics.logit(4), doses=()
+        ),
         "a dose response needs at least one dose; none was given",
     ),
     "direction of another width": (

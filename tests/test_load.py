@@ -153,7 +153,8 @@ def test_methods_follow_the_dtype_of_the_model():
     vectors = [steering.mean_difference(m, clean, corrupt, site) for m in (model, exact)]
     assert vectors[0].dtype == torch.bfloat16
     assert_close(vectors[0].float(), vectors[1], atol=0.05, rtol=0.05)
-    steered = steering.dose_response(model, clean, site, vectors[0], metric, randoms=2)
+    vector = steering.Vector.of(site, vectors[0])
+    steered = steering.dose_response(model, clean, vector, metric, nulls={"random": steering.random_like(vector, 2)})
     assert steered.attrs["precision"] == "torch.bfloat16"
     # The whole stream restored is the clean run, in any dtype.
     whole = patching.patch(model, clean, corrupt, [site], metric)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from interp.model import Model
@@ -13,7 +12,7 @@ from interp.traces import Tokens
 
 _ROWS = 64  # prompts that are run at a time, so that whole sites of all of them need not be held
 
-Sides = tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]
+Sides = tuple[Tensor, Tensor]  # of the positive prompts (n, d) and of the negative (m, d)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from interp.edits import Edit, Index
-from interp.steering.operators import Change, Gate, adding, capping, gated, setting, stretching, turning
+from interp.steering.operators import Change, Gate, adding, capping, fitting, gated, setting, stretching, turning
 from interp.steering.vector import Vector, Vectors, many
 
 # From the last token of the prompt on: each of these chooses a next token.
@@ -88,7 +88,7 @@ def steer(
     gate = None if when is None or when.at == "token" else Gate(when.vector.reader, when.cut, when.above)
     edits = []
     for vector in listed:
-        change = make(vector, dose, partial(vector.length, unit))
+        change = fitting(make(vector, dose, partial(vector.length, unit)), len(vector.writer), str(vector.site))
         if when is not None:
             _check_seen(when, vector)
             change = gate.follow(change) if gate else gated(change, when.vector.reader, when.cut, when.above)

@@ -28,18 +28,16 @@ def swept(
 def prefixed(model: Model, prompts: Prompts, prefix: str) -> Tokens:
     """Prompts with a text before each, behind the beginning-of-sequence token if there is one; roles move along."""
     tokens, added = model.tokens(prompts), model.tokens(prefix).ids[0]
-    starts = tokens.mask.argmax(-1)
-    bos = getattr(model.tokenizer, "bos_token_id", None)
-    rows, width = [], tokens.ids.shape[1] + len(added)
-    for row, start in zip(tokens.ids, starts.tolist()):
-        own, text = row[start:], added
-        if model.bos and int(own[0]) == bos:
-            own, text = own[1:], added  # the prefix brings its own
-        rows.append(torch.cat([text, own]))
+    bos = getattr(model.tokenizer, "bos_token_id", None) if model.bos else None
+    rows = []
+    for row, start in zip(tokens.ids, tokens.mask.argmax(-1).tolist()):
+        own = row[start:]
+        rows.append(torch.cat([added, own[1:] if int(own[0]) == bos else own]))  # the prefix brings its own
+    width = max(map(len, rows))
     ids = torch.stack([torch.cat([row.new_zeros(width - len(row)), row]) for row in rows])
     mask = torch.stack([torch.arange(width, device=row.device) >= width - len(row) for row in rows]).long()
-    roles = {name: positions + len(added) for name, positions in tokens.roles.items()}
-    return model.tokens(Tokens(ids, mask, roles))
+    wider = width - tokens.ids.shape[1]
+    return model.tokens(Tokens(ids, mask, {name: positions + wider for name, positions in tokens.roles.items()}))
 
 
 def specificity(

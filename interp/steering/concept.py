@@ -117,7 +117,7 @@ def exchange_of(
     """A random exchange of labels, as a function of what belongs to the positive and to the negative examples.
 
     Pairs change sides, all of a group together. Of other examples, the labels of whole groups are exchanged or, where
-    groups have examples on both sides, those of the examples within each.
+    groups have examples on both sides, those of single examples.
     """
     names = [*concept.groups[0], *concept.groups[1]]
     if concept.paired:
@@ -138,14 +138,14 @@ def exchange_of(
 
 
 def _relabelled(names: Sequence[str], has: Tensor, generator: torch.Generator) -> Tensor:
-    """Labels exchanged between groups, or within groups that have both."""
-    rows = {name: torch.tensor([i for i, other in enumerate(names) if other == name]) for name in dict.fromkeys(names)}
+    """Labels exchanged between groups or, where groups have both, between examples.
+
+    Within such groups they must stay free to leave: else most of what tells the groups apart would survive.
+    """
+    rows = [torch.tensor([i for i, other in enumerate(names) if other == name]) for name in dict.fromkeys(names)]
+    if any(len(has[row].unique()) == 2 for row in rows):
+        return has[torch.randperm(len(has), generator=generator)]
     labels = has.clone()
-    if all(len(has[row].unique()) == 1 for row in rows.values()):
-        of_groups = torch.stack([has[row[0]] for row in rows.values()])
-        for row, label in zip(rows.values(), of_groups[torch.randperm(len(rows), generator=generator)]):
-            labels[row] = label
-    else:
-        for row in rows.values():
-            labels[row] = has[row][torch.randperm(len(row), generator=generator)]
+    for row, other in zip(rows, torch.randperm(len(rows), generator=generator).tolist()):
+        labels[row] = has[rows[other][0]]
     return labels

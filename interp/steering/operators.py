@@ -53,6 +53,18 @@ def turning(unit: Tensor, degrees: float) -> Change:
     return change
 
 
+def fitting(change: Change, width: int, site: str) -> Change:
+    """A change that refuses activations of another width than the vector's."""
+
+    def check(x: Tensor) -> Tensor:
+        if x.shape[-1] != width:
+            shape = tuple(x.shape)
+            raise ValueError(f"a vector of {width} entries does not fit the selected part of {site}, {shape}")
+        return change(x)
+
+    return check
+
+
 def gated(change: Change, reader: Tensor, threshold: float, above: bool) -> Change:
     """A change of those tokens alone whose own projection on a reader is above a threshold, or below it."""
 

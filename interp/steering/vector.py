@@ -102,7 +102,7 @@ class Vector:
 Vectors = Vector | Sequence[Vector]
 
 
-def many(vectors: Vectors) -> Sequence[Vector]:
+def many(vectors: Any) -> Sequence[Vector]:
     """One vector or several as several.
 
     Raises:
