@@ -22,7 +22,7 @@ LAYERS = [
     {"backends", "circuits.runs"},
     {"tasks.embedded", "circuits.masks", "gradients", "pairs"},
     {"circuits.ablations", "circuits.gradients", "circuits.selection"},
-    {"circuits.pair", "circuits.evaluation", "circuits.search"},
+    {"circuits.pair", "circuits.criteria", "circuits.evaluation", "circuits.scrubbing", "circuits.search"},
     {
         "ablation",
         "attribution",
@@ -35,7 +35,7 @@ LAYERS = [
         "lens",
         "patching",
     },
-    {"circuits.verification"},
+    {"circuits.curves", "circuits.hypotheses", "circuits.verification"},
     {"circuits", "plots.style", "probing", "steering", "subspaces", "tasks"},
     {"plots.curves", "plots.maps"},
     {"plots"},
