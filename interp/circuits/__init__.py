@@ -7,6 +7,10 @@ from interp.circuits.criteria import minimality as minimality
 from interp.circuits.curves import areas as areas
 from interp.circuits.evaluation import evaluate as evaluate
 from interp.circuits.evaluation import faithfulness as faithfulness
+from interp.circuits.export import from_json as from_json
+from interp.circuits.export import to_dot as to_dot
+from interp.circuits.export import to_json as to_json
+from interp.circuits.export import to_networkx as to_networkx
 from interp.circuits.hypotheses import hypothesis_tests as hypothesis_tests
 from interp.circuits.patching import graph as graph
 from interp.circuits.patching import patch_each_edge as patch_each_edge
