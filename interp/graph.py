@@ -1,5 +1,7 @@
 """Names for what writes to the residual stream and what reads it, and for the edges between them."""
 
+import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -180,3 +182,19 @@ class Graph:
     @property
     def _readers_per_layer(self) -> int:
         return self.n_heads + 2 * self.n_kv_heads + 1
+
+
+def node_of(reader: str) -> str:
+    """The node that a reader belongs to: `L1H0` of `L1H0.q`."""
+    return reader.partition(".")[0]
+
+
+def place_of(node: str) -> tuple[float, str, int]:
+    """The layer of a node, its kind and its number among those: nodes sort by them in the order of the forward pass.
+
+    Kinds are "attention" (heads, key-value heads or `attn0`) and "mlp"; `embed` is below all layers, `logits` above.
+    """
+    if node in ("embed", "logits"):
+        return (-1.0 if node == "embed" else math.inf), node, 0
+    layer, index = re.fullmatch(r"(?:L|attn|mlp)(\d+)(?:H|KV)?(\d+)?", node).groups()  # type: ignore[union-attr]
+    return float(layer), "mlp" if node.startswith("mlp") else "attention", int(index or 0)

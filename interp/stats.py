@@ -1,6 +1,6 @@
 """Uncertainty and nulls for labelled arrays, along their prompt axis; NaN is what was not measured."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 
 import numpy as np
@@ -84,6 +84,31 @@ def ratio(
     mean = means.copy(data=means.values / np.where(clear.reshape(means.shape), bottom.mean(over).values, np.nan))
     low, high = (np.where(clear, bound, np.nan) for bound in bounds)
     return _interval(mean, low, high, over, level=level, draws=draws, seed=seed)
+
+
+def of_means(
+    function: Callable[..., np.ndarray],
+    *arrays: xr.DataArray,
+    over: str = "prompt",
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A function of means over prompts and its percentile bootstrap interval, prompts drawn for all arrays together.
+
+    Args:
+        function: Of the means, each with the axes of its array but a first one for draws in place of the prompts; it
+            keeps that axis.
+
+    Returns:
+        The value, its lower and its upper bound.
+    """
+    n = arrays[0].sizes[over]
+    weights = np.concatenate([np.ones((1, n)), _weights(arrays[0], over, draws, seed)]) / n
+    values = [array.transpose(over, ...).values.astype(float) for array in arrays]
+    found = function(*(np.tensordot(weights, value, axes=(1, 0)) for value in values))
+    low, high = np.quantile(found[1:], [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return np.asarray(found[0]), np.asarray(low), np.asarray(high)
 
 
 def _weights(

@@ -65,15 +65,15 @@ def evaluate(
 
 
 def faithfulness(found: xr.Dataset, level: float = 0.95, draws: int = 2000, seed: int = 0) -> xr.Dataset:
-    """The share of the behaviour that circuits keep: 0 as with all edges ablated, 1 as the model itself.
+    """The share of the behaviour that circuits keep, or that survives scrubbing: 0 as without edges, 1 as the model.
 
     A ratio of means over prompts, (circuit - empty) / (full - empty), with a bootstrap interval over prompts.
 
     Args:
-        found: What `evaluate` gives.
+        found: What `evaluate` or `scrub` gives.
 
     Returns:
-        A dataset of `mean`, `low` and `high` by circuit, as `stats.ratio`.
+        A dataset of `mean`, `low` and `high` by circuit or hypothesis, as `stats.ratio`.
     """
     gap = (found["full"] - found["empty"]).broadcast_like(found["metric"]).transpose(*found["metric"].dims)
     return stats.ratio(found["metric"] - found["empty"], gap, level=level, draws=draws, seed=seed)
