@@ -17,9 +17,9 @@ THRESHOLDS = {
     "induction": 0.95, "indirect object": 0.99, "facts": 0.99, "agreement": 0.98, "greater-than": 0.75,
     "sentiment, negated": 0.98, "pronoun": 0.98, "honest speaker": 0.95, "liar": 0.95, "refusal": 0.98,
 }  # fmt: skip
-_EDGES = """Every edge alone was exchanged for what it carries in the other run, or for nothing, on 64 pairs of each task
-(`python -m interp.zoo.truth`). Gap: the logit difference of the clean run less that of the corrupt one. Then how many
-of the 479 edges change it by 5 % of the gap or more, and the largest, as shares of the gap that are lost.
+_EDGES = """Every edge alone was exchanged for what it carries in the other run, or for nothing, on 64 pairs of each
+task (`python -m interp.zoo.truth`). Gap: the logit difference of the clean run less that of the corrupt one. Then how
+many of the 479 edges change it by 5 % of the gap or more, and the largest, as shares of the gap that are lost.
 """
 Draw = Callable[[random.Random], Sentence]
 Score = Callable[[Sentence, torch.Tensor, Model], float]
