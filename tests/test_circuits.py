@@ -124,6 +124,48 @@ def test_integrated_gradients_of_edges_are_complete(direction):
     assert_close(there(few), there(scores), atol=1e-10, rtol=1e-10)
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gpt_neox", "gemma2"])
+def test_along_activations_what_leaves_a_module_is_its_activation_patch(family):
+    """And what leaves `embed` is what integrated gradients along the inputs give it."""
+    model = model_of(family)
+    clean, corrupt = pair(model)
+    scores = circuits.eap_ig(model, clean, corrupt, METRIC, steps=40, along="activations")
+    inputs = circuits.eap_ig(model, clean, corrupt, METRIC, steps=40)
+    np.testing.assert_allclose(scores.sel(writer="embed"), inputs.sel(writer="embed"), atol=1e-10)
+    names = circuits.graph(model)
+    attention = [f"L1H{i}" for i in range(4)] if names.splits else ["attn1"]
+    modules = {Site("z", 1): attention, Site("mlp_out", 0): ["mlp0"], Site("resid_pre", 0): ["embed"]}
+    trace, low = model.run(clean, read=modules), METRIC(model.run(corrupt))
+    for site, writers in modules.items():
+        wanted = METRIC(model.run(corrupt, edits=[edits.copy(trace, site)])) - low
+        found = torch.tensor(scores.sel(writer=writers).sum(["writer", "reader"]).values)
+        assert_close(found, wanted, atol=1e-4, rtol=2e-3)  # forty points are not all of the path
+
+
+def test_along_the_mask_scores_are_the_gradients_of_masks(family):
+    model = model_of(family)
+    clean, corrupt = pair(model)
+    scores = circuits.eap_ig(model, clean, corrupt, METRIC, steps=2, along="mask")
+    exchange = Pair.of(model, clean, corrupt, "denoising").exchange(METRIC)
+    total = 0
+    for node, weight in zip(*np.polynomial.legendre.leggauss(2)):
+        mask = (circuits.graph(model).mask().double() * float(node + 1) / 2)[None].requires_grad_()
+        values = exchange.values(mask)[0]
+        slopes = [torch.autograd.grad(value, mask, retain_graph=True)[0][0] for value in values]
+        total = total + weight / 2 * torch.stack(slopes)
+    found = torch.from_numpy(scores.values)
+    assert_close(found[~found.isnan()], total[~found.isnan()], atol=1e-8, rtol=0)
+
+
+def test_along_the_mask_all_scores_add_up():
+    model = model_of("llama")
+    clean, corrupt = pair(model)
+    scores = circuits.eap_ig(model, clean, corrupt, METRIC, steps=60, along="mask", direction="noising")
+    change = METRIC(model.run(corrupt)) - METRIC(model.run(clean))
+    assert checks_of(scores)[0].status == "pass"
+    assert_close(torch.tensor(scores.sum(["writer", "reader"]).values), change, atol=1e-5, rtol=1e-4)
+
+
 def test_the_gradient_at_a_soft_mask_is_the_slope():
     model = model_of("gpt_neox")
     clean, corrupt = pair(model)

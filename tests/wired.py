@@ -23,8 +23,8 @@ class WideNorm(nn.Module):
         return self.weight * x * (x.pow(2).mean(-1, keepdim=True) + self.eps).rsqrt()
 
 
-def model_of(family: str, dtype: torch.dtype = torch.float64) -> interp.Model:
-    module = tiny.build(family, dtype)
+def model_of(family: str, dtype: torch.dtype = torch.float64, **changes) -> interp.Model:
+    module = tiny.build(family, dtype, **changes)
     if dtype == torch.float64:
         for name, norm in list(module.named_modules()):
             if "RMSNorm" in type(norm).__name__:

@@ -7,7 +7,11 @@ from interp.circuits.evaluation import faithfulness as faithfulness
 from interp.circuits.patching import graph as graph
 from interp.circuits.patching import patch_each_edge as patch_each_edge
 from interp.circuits.patching import patch_edges as patch_edges
+from interp.circuits.paths import path_patch as path_patch
+from interp.circuits.search import acdc as acdc
+from interp.circuits.search import learn_mask as learn_mask
 from interp.circuits.selection import prune as prune
 from interp.circuits.selection import random_circuits as random_circuits
 from interp.circuits.selection import select as select
 from interp.circuits.selection import stability as stability
+from interp.circuits.verification import verify as verify

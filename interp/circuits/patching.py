@@ -13,7 +13,7 @@ from torch import Tensor
 
 from interp.arrays import labelled
 from interp.backends.readers import wiring_of
-from interp.circuits.masks import BUDGET, stacked
+from interp.circuits.masks import BUDGET, Exchange, stacked
 from interp.circuits.pair import Pair
 from interp.graph import Graph, Mask
 from interp.metrics import Metric
@@ -93,15 +93,23 @@ def patch_each_edge(
         raise ValueError(
             "no edge was chosen to be tried; give a mask with 1 on some, such as graph(model).mask([('*', 'logits')])"
         )
-    # By reader, so that the edges of one pass leave most readers alone.
+    values, passes = each(pair.exchange(metric), chosen, budget, progress)
+    return pair.scores(values, metric, method="edge patching, each edge alone", passes=passes)
+
+
+def each(
+    exchange: Exchange, chosen: Float[Tensor, "writer reader"], budget: int, progress: Progress
+) -> tuple[Float[Tensor, "prompt writer reader"], int]:
+    """The change under each of the chosen edges alone, NaN elsewhere; and in how many passes it was found."""
+    names = exchange.run.wiring.graph
+    # By reader, so that the edges of one pass leave most readers alone, and most layers below them.
     readers, writers = chosen.T.nonzero(as_tuple=True)
-    exchange = pair.exchange(metric)
     size = exchange.most(budget)
     ones = (_one_each(names, w, r) for w, r in zip(writers.split(size), readers.split(size)))
     found, passes = exchange.changes(ones, len(readers), progress, "edges")
-    values = found.new_full((len(pair.this), *names.precedes.shape), float("nan"))
+    values = found.new_full((found.shape[1], *names.precedes.shape), float("nan"))
     values[:, writers, readers] = found.T
-    return pair.scores(values, metric, method="edge patching, each edge alone", passes=passes)
+    return values, passes
 
 
 def _one_each(names: Graph, writers: Tensor, readers: Tensor) -> Float[Tensor, "edge writer reader"]:
