@@ -69,6 +69,12 @@ def test_patching_every_edge_finds_what_the_program_says_of_it(name, ablation):
     np.testing.assert_allclose(effects.values, wanted, atol=1e-4)
 
 
+def test_every_step_is_taken_as_early_as_its_inputs_allow():
+    layers = {name: place(make().output).n_layers for name, make in PROGRAMS.items()}
+    deep = {"reverse": 2, "balance": 2, "first": 2, "sort": 4}
+    assert layers == {name: deep.get(name, 1) for name in PROGRAMS}
+
+
 def test_backends_agree(backend):
     program = PROGRAMS["balance"]()
     one, other = compiled.model_of(program, backend), compiled.model_of(program)

@@ -47,7 +47,11 @@ def test_the_truth_is_of_these_weights_and_complete(embedded):
     for name in ("edge", "edge_error"):
         there = np.isfinite(found[name].values)
         assert bool((there == graph.precedes.numpy()).all())
-    assert bool((found["clean"] > 1).all()) and bool((found["corrupt"] < 0).all())
+    gap = found["clean"] - found["corrupt"]
+    assert float(gap.min()) > 5
+    for way, sign in (("denoising", 1), ("noising", -1)):  # all that enters, or all that leaves, is the whole gap
+        for name, at in (("out", dict(writer="embed")), ("into", dict(reader="logits"))):
+            np.testing.assert_allclose(found[name].sel(intervention=way, **at), sign * gap, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["ioi", "sentiment"])
@@ -62,15 +66,15 @@ def test_the_truth_is_what_patching_finds(embedded, name):
         for (writer, reader), value in zip(edges, again.values):
             stored = found["edge"].sel(intervention=way, writer=writer, reader=reader)
             assert float(stored) == pytest.approx(float(value), abs=1e-4)
-        assert float(found["reader"].sel(intervention=way, reader="mlp0")) == pytest.approx(float(again[-1]), abs=1e-4)
+        assert float(found["into"].sel(intervention=way, reader="mlp0")) == pytest.approx(float(again[-1]), abs=1e-4)
     clean, corrupt = (embedded.run(some, read=[Site("z", 1)]) for some in (task.clean, task.corrupt))
     assert float(found["clean"]) == pytest.approx(float(metric(clean).mean()), abs=1e-4)
     head = edits.copy(corrupt, Site("z", 1), head=1)
     for way, edit in (("noising", head), ("zero", edits.zero(Site("z", 1), head=1))):
         change = metric(embedded.run(task.clean, edits=[edit])) - metric(clean)
         stored = found.sel(intervention=way, writer="L1H1")
-        assert float(stored["writer"]) == pytest.approx(float(change.mean()), abs=1e-4)
-        assert float(stored["writer_error"]) == pytest.approx(float(change.std()) / 8, abs=1e-4)
+        assert float(stored["out"]) == pytest.approx(float(change.mean()), abs=1e-4)
+        assert float(stored["out_error"]) == pytest.approx(float(change.std()) / 8, abs=1e-4)
 
 
 def test_measuring_a_known_model_gives_its_known_effects():

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float
@@ -24,7 +25,7 @@ from interp.tasks import Task
 
 STORED = Path(__file__).parent / "weights" / "truth.nc"
 INTERVENTIONS = ("denoising", "noising", "zero")
-_AXES = {"edge": ("writer", "reader"), "writer": ("writer",), "reader": ("reader",)}
+_AXES = {"edge": ("writer", "reader"), "out": ("writer",), "into": ("reader",)}
 _PAIRS, _SEED = 64, 0
 
 
@@ -32,13 +33,15 @@ def stored() -> xr.Dataset:
     """What was found on 64 pairs of each task, seed 0: changes of the logit difference, and their standard errors.
 
     Returns:
-        `edge` by (task, intervention, writer, reader), NaN where there is none; `writer`, all edges out of one at once,
-        by (task, intervention, writer); `reader`, all edges into one, by (task, intervention, reader); the standard
-        errors of these means, `edge_error` and so on; `clean` and `corrupt`, the metric of either run, by task.
+        `edge` by (task, intervention, writer, reader), NaN where there is none; `out`, all edges out of a writer at
+        once, by (task, intervention, writer); `into`, all edges into a reader, by (task, intervention, reader); the
+        standard errors of these means, `edge_error` and so on; `clean` and `corrupt`, the metric of the runs, by task.
         Interventions are "denoising" (the corrupt run with a part of the clean one), "noising" (the reverse) and "zero"
         (the clean run with a part set to zero). The attribute `weights` is the fingerprint of the model.
     """
-    return xr.load_dataset(STORED, engine="h5netcdf")
+    found = xr.load_dataset(STORED, engine="h5netcdf")
+    plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in found.attrs.items()}
+    return found.assign_attrs(plain)
 
 
 @torch.no_grad()
@@ -54,8 +57,8 @@ def measure(model: Model, task: Task, budget: int = BUDGET) -> xr.Dataset:
     graph, metric = circuits.graph(model), task.logit_diff
     sets = {
         "edge": _each(graph.precedes),
-        "writer": torch.stack([graph.mask([(name, "*")]) for name in graph.writers]),
-        "reader": torch.stack([graph.mask([("*", name)]) for name in graph.readers]),
+        "out": torch.stack([graph.mask([(name, "*")]) for name in graph.writers]),
+        "into": torch.stack([graph.mask([("*", name)]) for name in graph.readers]),
     }
     exchanges = [_exchange(model, task, name) for name in INTERVENTIONS]
     labels = {"writer": graph.writers, "reader": graph.readers}
@@ -120,9 +123,14 @@ def main(out: Path) -> None:
         print(name, flush=True)
         found.append(measure(model, make(model, _PAIRS, _SEED)).expand_dims(task=[name]))
     every = xr.concat(found, "task", combine_attrs="identical")
-    every = every.assign_attrs(seed=_SEED, weights=model.fingerprint(), made_by="python -m interp.zoo.truth")
+    how = {
+        "seed": _SEED,
+        "weights": model.fingerprint(),
+        "torch": str(torch.__version__),
+        "made_by": "interp.zoo.truth",
+    }
     narrow = {name: {"dtype": "float32", "zlib": True} for name in every.data_vars}
-    every.to_netcdf(out, engine="h5netcdf", encoding=narrow)
+    every.assign_attrs(how).to_netcdf(out, engine="h5netcdf", encoding=narrow)
     print(f"{out}: {out.stat().st_size} bytes")
 
 
