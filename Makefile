@@ -3,10 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test check notebooks docs install format clean
+.PHONY: demo test check notebooks docs experiments scorecard install format clean
 
 demo: install
 	$(VENV)/bin/python -m experiments.main_job
+
+# Every experiment on the embedded model, and one page of all; what has been run is not run again.
+experiments: install
+	$(VENV)/bin/python -m experiments gallery
 
 test: install
 	$(VENV)/bin/python -m pytest

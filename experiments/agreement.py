@@ -68,9 +68,8 @@ def answer(arrays: Arrays) -> str:
     low, high = float(pull["low"]), float(pull["high"])
     return (
         f"{'Hardly' if found['right'] > 0.9 else 'Often'}: the verb agrees with its subject in {percent(found['right'])} of the prompts "
-        f"with a noun of the other number in between ({percent(found['right_without'])} with one of the same). With one of the same "
-        f"number the logit difference is higher by {found['pull']:.2f} ({low:.2f} to {high:.2f}). Head {head(best)} carries the subject's number, {between(table, **best)} "
-        f"restored alone; from the last word it looks at the subject with {float(looks.sel(noun='subject')):.2f} and at the noun in "
+        f"with a noun of the other number in between ({percent(found['right_without'])} with one of the same). One of the same "
+        f"number changes the logit difference by {found['pull']:+.2f} (95 % interval {low:+.2f} to {high:+.2f}). Head {head(best)} carries the subject's number, {between(table, **best)} restored alone; from the last word it looks at the subject with {float(looks.sel(noun='subject')):.2f} and at the noun in "
         f"between with {float(looks.sel(noun='attractor')):.2f} of its attention."
     )
 

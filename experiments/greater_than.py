@@ -76,14 +76,12 @@ def draw(arrays: Arrays) -> Shown:
         "heads": plots.heatmap(
             heads["mean"].rename("change"), "Heads restored (★ p ≤ 0.05)", significant=heads["significant"]
         ),
-        "parts": plots.lines(
-            curves, "layer", "Attention and MLP of each layer restored", "change in probability difference"
-        ),
+        "parts": plots.lines(curves, "layer", "Attention and MLP of each layer restored", "change in probability"),
     }
     if "year" in margin.coords:
         dots = go.Scatter(x=margin["year"].values, y=margin.values, mode="markers", marker_color="#2a5d9f")
         figure = go.Figure(dots).update_xaxes(title="year in which it began")
-        figure.update_yaxes(title="probability of later years minus others", zeroline=True, zerolinecolor="#888")
+        figure.update_yaxes(title="later years minus others", zeroline=True, zerolinecolor="#888")
         shown = {"margin": dress(figure, "One dot for each prompt"), **shown}
     return shown
 

@@ -10,7 +10,7 @@ from experiments.lab import Arrays, OnModel, Shown, option
 from experiments.lab.subjects import embedded_task, open_model
 from experiments.lab.wording import percent
 
-QUESTION = "Can sentiment be read off?"
+QUESTION = "Can the writer's feeling be read off?"
 VERSION = 1
 
 

@@ -10,7 +10,7 @@ from experiments.lab import Arrays, OnModel, Shown, option
 from experiments.lab.subjects import embedded_task, open_model
 from experiments.lab.wording import percent
 
-QUESTION = "Does pushing along it change the mood?"
+QUESTION = "Does pushing along a direction change the mood?"
 VERSION = 1
 
 

@@ -21,6 +21,11 @@ class Config:
     log: str = option("", "a file that gets a line for each run", where=True)
 
 
+def square(x):
+    """A number, and the process that squared it: work for engines."""
+    return x * x, os.getpid()
+
+
 def inputs(cfg):
     return ([3, "a plain value"],)
 

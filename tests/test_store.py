@@ -248,11 +248,13 @@ def test_five_thousand_runs_are_one_frame(tmp_path):
     text = (tmp_path / f"{run.name}.json").read_text()
     for i in range(5000):
         (tmp_path / f"parabola/{i:016x}.json").write_text(text.replace(run.key, f"{i:016x}"))
-    start = time.process_time()
-    frame = store.frame("parabola")
-    took = time.process_time() - start
+    took = []
+    for _ in range(3):
+        start = time.process_time()
+        frame = store.frame("parabola")
+        took.append(time.process_time() - start)
     assert len(frame) == 5001 and frame["key"].is_unique
-    assert took < 3, f"{took:.2f} s of CPU"  # below 1 s on a quiet machine; see docs/experiments.md
+    assert min(took) < 1, f"{min(took):.2f} s of CPU"
 
 
 def test_what_cannot_be_kept_is_named(store, monkeypatch):

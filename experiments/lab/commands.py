@@ -5,33 +5,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from experiments.lab import logs
+from experiments.lab.command_options import COMMANDS as COMMANDS
+from experiments.lab.command_options import parser_of
 from experiments.storage.comparing import differences, largest_differences
 from experiments.storage.records import Run
 from experiments.store import PAGES, Store
 
-COMMANDS = {
-    "list": "the runs of the store, of one experiment or of one sweep",
-    "show": "what a run found, with its checks",
-    "diff": "in what two runs differ",
-    "rerun": "run a stored config again, and compare",
-    "verify": "read every file again and name what is corrupted",
-    "gc": "remove what killed processes left",
-    "page": "write the page of runs or of a sweep again",
-    "compare": "write a page with runs side by side",
-    "pictures": "write a run's figures as PNG or SVG",
-    "gallery": "run every experiment and write one page of all",
-    "export": "copy a run to wandb or mlflow",
-}
 _SAME = 1e-5  # of an array's largest value: what other threads and kernels may change in float32
 
 
 def run(name: str, arguments: Sequence[str]) -> int:
     """Run a command; return its exit code."""
     logs.show()
-    given = _parser(name).parse_args(arguments)
+    given = parser_of(name).parse_args(arguments)
     actions: dict[str, Callable[[Store, argparse.Namespace], int]] = {
         "list": _list, "show": _show, "diff": _diff, "rerun": _rerun, "verify": _verify, "gc": _gc, "page": _page,
-        "compare": _compare, "pictures": _pictures, "gallery": _gallery, "export": _export,
+        "compare": _compare, "pictures": _pictures, "gallery": _gallery, "harvest": _harvest, "export": _export,
     }  # fmt: skip
     return actions[name](Store(given.store), given)
 
@@ -178,6 +167,19 @@ def _pictures(store: Store, given: argparse.Namespace) -> int:
     return 0
 
 
+def _harvest(store: Store, given: argparse.Namespace) -> int:
+    from experiments.lab.gallery import configured
+    from experiments.lab.harvest import harvest
+    from experiments.lab.options import OnModel
+
+    texts = [line for line in Path(given.file).read_text(encoding="utf-8").splitlines() if line.strip()]
+    sites = [word for word in given.words if "=" not in word]
+    cfg = configured(OnModel, [word for word in given.words if "=" in word])
+    kept = harvest(cfg, texts, sites, store, given.shard, precision=given.precision, on=given.on, jobs=given.jobs)
+    print(f"{len(kept)} tokens of {len(texts)} texts in {len(kept.shards)} shards of {store.root}/activations")
+    return 0
+
+
 def _gallery(store: Store, given: argparse.Namespace) -> int:
     from experiments.lab.gallery import gallery
 
@@ -193,42 +195,3 @@ def _export(store: Store, given: argparse.Namespace) -> int:
 
 def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _parser(name: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"python -m experiments {name}", description=COMMANDS[name])
-    parser.add_argument("--store", default="runs", help="folder, or s3://bucket/prefix (default: runs)")
-    if name in ("show", "diff", "rerun", "export"):
-        parser.add_argument("key", help="a run's key, or how it begins")
-    if name in ("page", "compare", "pictures"):
-        parser.add_argument("keys", nargs="*" if name == "page" else "+", help="keys of runs, or how they begin")
-    if name in ("page", "compare", "gallery"):
-        parser.add_argument("--page", default="", metavar="FILE", help="where to write it")
-    if name == "list":
-        parser.add_argument("experiment", nargs="?", default="", help="of this experiment only")
-        parser.add_argument("--all", action="store_true", help="all columns, not only those in which runs differ")
-        parser.add_argument("--sweeps", action="store_true", help="the sweeps instead of the runs")
-    if name in ("list", "page"):
-        parser.add_argument("--sweep", default="", help="of this sweep only")
-    _more(name, parser)
-    return parser
-
-
-def _more(name: str, parser: argparse.ArgumentParser) -> None:
-    if name == "show":
-        parser.add_argument("--log", action="store_true", help="with its log")
-    if name == "diff":
-        parser.add_argument("other", help="the other run's key")
-    if name == "gc":
-        parser.add_argument("--hours", type=float, default=24.0, help="what was written to since stays (default: 24)")
-        parser.add_argument("--dry", action="store_true", help="only say what would be removed")
-    if name == "pictures":
-        parser.add_argument("--folder", default="pictures", help="where to write them (default: pictures)")
-        parser.add_argument("--formats", default="png", help="png, svg, pdf, with commas between (default: png)")
-    if name == "gallery":
-        parser.add_argument(
-            "overrides", nargs="*", metavar="key=value", help="for every experiment that has this option"
-        )
-    if name == "export":
-        parser.add_argument("to", choices=("wandb", "mlflow"), help="where to copy it")
-        parser.add_argument("--project", default="interp", help="the project or experiment there (default: interp)")

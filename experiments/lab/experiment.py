@@ -85,7 +85,8 @@ def find(name: str) -> Experiment:
 
 def experiment_of(cfg: Any) -> Experiment:
     """The experiment whose config this is."""
-    return _checked(sys.modules[type(cfg).__module__])
+    # Not sys.modules: once nnsight is imported, cloudpickle sends classes to other processes without their modules.
+    return _checked(importlib.import_module(type(cfg).__module__))
 
 
 def _checked(module: ModuleType) -> Experiment:

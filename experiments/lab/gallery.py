@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.lab.experiment import Experiment, find, shipped
+from experiments.lab.experiment import find, shipped
 from experiments.lab.keeping import keep
 from experiments.lab.options import describe
 from experiments.store import Run, Store
@@ -21,7 +21,7 @@ def gallery(store: Store, overrides: Sequence[str], file: Path) -> int:
     for name in shipped():
         experiment = find(name)
         try:
-            runs.append(keep(configured(experiment, overrides), store))
+            runs.append(keep(configured(experiment.config, overrides), store))
             print(f"{runs[-1].name}: {runs[-1].answer}")
         except (ValueError, TypeError) as error:  # a question that this model or these prompts do not fit
             failed.append(name)
@@ -31,13 +31,13 @@ def gallery(store: Store, overrides: Sequence[str], file: Path) -> int:
     return 1 if failed else 0
 
 
-def configured(experiment: Experiment, overrides: Sequence[str]) -> Any:
-    """A config with those overrides that are options of this experiment.
+def configured(config: type, overrides: Sequence[str]) -> Any:
+    """A config with those overrides that are options of it.
 
     Raises:
         ValueError: An override that is no key=value, or of the wrong type.
     """
-    known = {option.name: option for option in describe(experiment.config)}
+    known = {option.name: option for option in describe(config)}
     values: dict[str, Any] = {}
     for word in overrides:
         name, equals, text = word.partition("=")
@@ -49,4 +49,4 @@ def configured(experiment: Experiment, overrides: Sequence[str]) -> Any:
                 values[name] = text if kind is str else kind(text)
             except ValueError:
                 raise ValueError(f"{name} is of type {known[name].type}, not {text!r}") from None
-    return experiment.config(**values)
+    return config(**values)

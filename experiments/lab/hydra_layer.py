@@ -5,15 +5,18 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.lab import searching
 from experiments.lab.experiment import Experiment, find
 from experiments.lab.keeping import keep
 from experiments.lab.sweeping import note, sweep_name
@@ -37,25 +40,36 @@ def launch(experiment: Experiment, source: str, overrides: Sequence[str], given:
     OmegaConf.set_readonly(
         schema, False
     )  # a frozen dataclass would refuse overrides; what is made of it is frozen again
-    ConfigStore.instance().store(name=experiment.name, node=schema)
+    ConfigStore.instance().store(name=experiment.name, node=schema, replace=True)
     scratch = Path(".experiments" if "://" in given.store else f"{given.store}/.hydra") / experiment.name
     words = [*overrides, *_QUIET, f"hydra.job.name={experiment.name}", f"hydra.run.dir={scratch}"]
     if not (given.multirun or number):
         return _one(experiment, source, words, given)
     swept = sorted(word for word in overrides if not word.startswith("hydra"))
     sweep = sweep_name(experiment.name, swept, number)
-    store = Store(given.store)
+    words += ["--multirun", f"hydra.sweep.dir={scratch}/{sweep}", *_engine(given.on, given.jobs)]
+    points, database, store = _count(swept), scratch / f"{sweep}.db", Store(given.store)
+    if not points:
+        return _call(experiment, _point(source, given.store, sweep, number, 0), words) and 2  # Hydra says what
     store.begin_sweep(sweep, note(experiment.name, swept, _command(source, swept, given)))
     print(f"sweep {sweep}: {' '.join(swept)}")
-    words += ["--multirun", f"hydra.sweep.dir={scratch}/{sweep}", *_engine(given.on, given.jobs)]
-    code = 0
-    if not number:
-        code = _call(experiment, _point(source, given.store, sweep), words)
-    elif search := _search(scratch / f"{sweep}.db", sweep, given):
-        code = _call(experiment, _point(source, given.store, sweep, number), [*words, *search])
     if number:
-        print(_best(scratch / f"{sweep}.db", sweep, number))
+        search = searching.overrides(database, sweep, given.trials, given.jobs, bool(given.maximize))
+        words, points = words + search, given.trials if search else 0
+    code = _call(experiment, _point(source, given.store, sweep, number, points), words) if points else 0
+    if number:
+        print(searching.best(database, sweep, number))
     return _after(store.runs(experiment.name, sweep), given, sweep) or code
+
+
+def _count(swept: Sequence[str]) -> int:
+    """How many points a grid has; none, if Hydra cannot read its words."""
+    try:
+        words = OverridesParser.create().parse_overrides(list(swept))
+    except HydraException:
+        return 0
+    parsed = [override for override in words if override.is_sweep_override()]
+    return prod(len(list(override.sweep_string_iterator())) for override in parsed if override.is_discrete_sweep())
 
 
 def _command(source: str, swept: Sequence[str], given: argparse.Namespace) -> str:
@@ -87,17 +101,21 @@ def _one(experiment: Experiment, source: str, words: Sequence[str], given: argpa
     return _after([ended[0]], given)
 
 
-def _point(source: str, root: str, sweep: str, number: str = "") -> TaskFunction:
+def _point(source: str, root: str, sweep: str, number: str, points: int) -> TaskFunction:
     """What Hydra calls for each point of a sweep, in this process or in another."""
+    began = time.time()
 
     def point(cfg: DictConfig) -> float | None:
-        begun, clock = time.time(), time.perf_counter()
+        begun = time.time()
         find(source)
         store = Store(root)
         run = keep(OmegaConf.to_object(cfg), store)
         store.join_sweep(sweep, run)
-        took = "was there" if run.manifest["finished"] < begun else f"{time.perf_counter() - clock:.1f} s"
-        print(f"{run.name}  {', '.join(HydraConfig.get().overrides.task)}  {took}", flush=True)
+        took = "was there" if run.manifest["finished"] < begun else f"{time.time() - begun:.1f} s"
+        done = HydraConfig.get().job.num + 1
+        left = (time.time() - began) / done * max(points - done, 0)
+        words = ", ".join(HydraConfig.get().overrides.task)
+        print(f"{done}/{points}  {run.name}  {words}  {took}, {left:.0f} s left", flush=True)
         if number and number not in run.numbers:
             raise ValueError(f"{run.experiment} has no number {number!r}; it has {', '.join(run.numbers)}")
         return run.numbers[number] if number else None
@@ -128,45 +146,6 @@ def _engine(on: str, jobs: int) -> list[str]:
     if on != "here" and on not in limits:
         raise ValueError(f"there is no engine {on!r}; choose from here, {', '.join(limits)}")
     return [] if on == "here" else [f"hydra/launcher={on}", *([limits[on]] if jobs else [])]
-
-
-def _search(database: Path, name: str, given: argparse.Namespace) -> list[str]:
-    """Optuna for what is left of a search, or nothing if no trial is."""
-    database.parent.mkdir(parents=True, exist_ok=True)
-    done = len(_finished(database, name))
-    if (left := given.trials - done) <= 0:
-        return []
-    return [
-        "hydra/sweeper=optuna",
-        f"hydra.sweeper.n_trials={left}",
-        f"hydra.sweeper.n_jobs={max(1, given.jobs)}",
-        f"hydra.sweeper.direction={'maximize' if given.maximize else 'minimize'}",
-        f"hydra.sweeper.study_name={name}",
-        f"hydra.sweeper.storage=sqlite:///{database}",
-        f"hydra.sweeper.sampler.seed={done}",  # the same seed would draw the same first points again
-    ]
-
-
-def _finished(database: Path, name: str) -> list[Any]:
-    """The finished trials of a search, best first."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    address = f"sqlite:///{database}"
-    if name not in optuna.get_all_study_names(address):
-        return []
-    study = optuna.load_study(study_name=name, storage=address)
-    trials = study.get_trials(states=[optuna.trial.TrialState.COMPLETE])
-    largest_first = study.direction == optuna.study.StudyDirection.MAXIMIZE
-    return sorted(trials, key=lambda trial: trial.value, reverse=largest_first)
-
-
-def _best(database: Path, name: str, number: str) -> str:
-    trials = _finished(database, name)
-    if not trials:
-        return "no trial was finished"
-    where = ", ".join(f"{option}={value}" for option, value in trials[0].params.items())
-    return f"best of {len(trials)} trials: {number} = {trials[0].value:.4g} at {where}"
 
 
 def _after(runs: Sequence[Run], given: argparse.Namespace, sweep: str = "") -> int:

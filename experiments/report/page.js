@@ -23,7 +23,9 @@
   };
   const rescaled = (trace) =>
     trace.type === "heatmap" ? { ...trace, colorscale: trace.zmid === 0 ? scales.signed : scales.plain } : trace;
-  const dressed = (stored) => {
+  // Labels that lie side by side on a wide page are turned where the place is narrow.
+  const narrow = (axis) => ({ ...axis, automargin: true, ...(axis.type === "category" ? { tickangle: -45 } : {}) });
+  const dressed = (stored, width) => {
     const dark = asked() === "dark";
     const css = getComputedStyle(root);
     const line = css.getPropertyValue("--line").trim(), ink = css.getPropertyValue("--ink").trim();
@@ -34,6 +36,7 @@
     layout.hoverlabel = { ...layout.hoverlabel, bgcolor: css.getPropertyValue("--wash").trim(), font: { color: ink } };
     for (const name of new Set([...Object.keys(layout).filter((key) => /^[xy]axis/.test(key)), "xaxis", "yaxis"]))
       layout[name] = { gridcolor: line, linecolor: line, zerolinecolor: line, ...layout[name] };
+    if (width < 560) layout.xaxis = narrow(layout.xaxis);
     const bar = { bgcolor: "rgba(0,0,0,0)", color: css.getPropertyValue("--soft").trim(), activecolor: ink };
     layout.modebar = { ...bar, ...layout.modebar };
     const data = recolour(stored.data, dark);
@@ -43,9 +46,10 @@
     place, stored: JSON.parse(place.parentElement.querySelector("script").textContent), drawn: false,
   }));
   const draw = (figure) => {
-    const { data, layout } = dressed(figure.stored);
+    const { data, layout } = dressed(figure.stored, figure.place.clientWidth);
     figure.drawn = true;
-    Plotly.react(figure.place, data, layout, { responsive: true, displaylogo: false });
+    const hovers = matchMedia("(hover: hover)").matches; // without a pointer the buttons would always cover the title
+    Plotly.react(figure.place, data, layout, { responsive: true, displaylogo: false, displayModeBar: hovers ? "hover" : false });
   };
   const redraw = () => figures.filter((figure) => figure.drawn).forEach(draw);
   // A page of many figures draws each when it comes near the window, and all of them for the printer.

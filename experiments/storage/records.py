@@ -118,7 +118,8 @@ class Run:
         statuses = [check["status"] for check in self.checks]
         ended = next((status for status in ("fail", "warn", "pass") if status in statuses), "")
         started = {"key": self.key, "experiment": self.experiment}
-        return {**started, **self.config, **self.numbers, "checks": ended, "seconds": self.seconds}
+        options = {name: json.dumps(value) if isinstance(value, list) else value for name, value in self.config.items()}
+        return {**started, **options, **self.numbers, "checks": ended, "seconds": self.seconds}
 
 
 def differing(runs: Sequence[Run]) -> list[str]:

@@ -1,0 +1,186 @@
+"""`python -m experiments`: help, overrides, sweeps, searches, commands on the store, and how each ends."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments.lab import command_line
+from experiments.store import Store
+
+HERE = Path(__file__).parent
+PARABOLA = str(HERE / "parabola.py")
+
+
+def experiments(*arguments, cwd, **more):
+    environment = os.environ | {"PYTHONPATH": str(HERE.parent)} | more
+    command = [sys.executable, "-m", "experiments", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=280)
+
+
+def cpu_seconds(*arguments, cwd):
+    before = os.times()
+    done = experiments(*arguments, cwd=cwd)
+    after = os.times()
+    return done, after.children_user + after.children_system - before.children_user - before.children_system
+
+
+@pytest.fixture
+def said(tmp_path, monkeypatch, capfd):
+    """Run a command line in this process and a folder of its own: its exit code, and what it wrote."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        code = command_line.main([str(word) for word in words])
+        out = capfd.readouterr()
+        return code, out.out + out.err
+
+    return run
+
+
+def test_help_lists_questions_and_options_with_their_meaning_at_once(tmp_path):
+    for arguments, wanted in (
+        (["--help"], ["indirect_object", "Where is the indirect object decided?", "verify", "exit code"]),
+        (
+            ["self_repair", "--help"],
+            ["ablation", "mean | zero", "0.05", "the library that runs it", "--maximize NUMBER"],
+        ),
+    ):
+        done, seconds = cpu_seconds(*arguments, cwd=tmp_path)
+        assert done.returncode == 0 and all(word in done.stdout for word in wanted)
+        assert seconds < 1.5, f"{seconds:.2f} s: something heavy is imported for a help text"
+
+
+def test_a_run_its_page_and_the_same_again(tmp_path):
+    log = tmp_path / "log"
+    first, again = (experiments(PARABOLA, "x=3", "powers=[1,3]", f"log={log}", cwd=tmp_path) for _ in range(2))
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.startswith("It is -4.000 high.") and first.stderr == ""
+    page = re.search(r"page: (.*)", first.stdout)[1]
+    assert (tmp_path / page).is_file() and again.stdout == first.stdout
+    assert log.read_text().count("\n") == 1
+    run = Store(tmp_path / "runs").runs()[0]
+    assert run.config == {"x": 3.0, "seed": 0, "sign": "down", "powers": [1, 3]}
+    assert run.manifest["command"] == f"python -m experiments ./parabola.py x=3.0 'powers=[1,3]' log={log}"
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("sed=1", "Did you mean: 'seed'?"),
+        ("seed=abc", "could not be converted to Integer"),
+        ("sign=left", "expected one of ['up', 'down']"),
+        ("x=-1", "experiments tests/parabola.py: a parabola of negative x is not measured; give x from 0 on"),
+        ("-z", "'-z' is neither an option (key=value) nor a flag; see --help"),
+        ("--on=ray", "--on ray is for sweeps; add --multirun, or leave it out"),
+    ],
+)
+def test_a_mistake_is_said_and_ends_with_two(tmp_path, capsys, monkeypatch, word, said):
+    monkeypatch.chdir(HERE.parent)
+    code = command_line.main(["tests/parabola.py", word, f"--store={tmp_path}"])
+    assert code == 2 and said in capsys.readouterr().err
+
+
+def test_unknown_names_are_answered_with_the_nearest(tmp_path, capsys):
+    assert command_line.main(["indirect_objct"]) == 2
+    assert "there is no experiment 'indirect_objct'; did you mean 'indirect_object'?" in capsys.readouterr().err
+    (tmp_path / "half.py").write_text("QUESTION = 'What?'\nVERSION = 1\n")
+    assert command_line.main([str(tmp_path / "half.py")]) == 2
+    assert "half is no experiment: it lacks Config, inputs, run, numbers, answer, draw" in capsys.readouterr().err
+
+
+def test_a_sweep_on_two_processes_goes_on_from_what_there_is(tmp_path, said):
+    log = tmp_path / "log"
+    words = [PARABOLA, "-m", f"log={log}", "sign=up,down"]
+    code, few = said(*words, "x=range(0,2)")
+    assert code == 0 and few.count(" s left\n") == 4 and "4/4  parabola/" in few
+    more = experiments(*words, "x=range(0,4)", "--on", "joblib", "--jobs", "2", cwd=tmp_path)
+    assert more.returncode == 0 and more.stdout.count("was there") == 4, more.stderr
+    assert log.read_text().count("\n") == 8
+    store = Store(tmp_path / "runs")
+    sweep = re.search(r"sweep (\w+)", more.stdout)[1]
+    assert sorted(store.frame(sweep=sweep)["x"]) == sorted([0.0, 1, 2, 3] * 2)
+    assert "8 runs" in (tmp_path / re.search(r"page: (.*)", more.stdout)[1]).read_text()
+
+
+def test_a_point_that_fails_stops_no_other(tmp_path, said):
+    assert said(PARABOLA, "-m", "x=0,-1,2")[0] == 1
+    assert sorted(Store(tmp_path / "runs").frame()["x"]) == [0, 2]
+    assert list((tmp_path / "runs/.failed/parabola").glob("*.log"))
+
+
+@pytest.mark.slow
+def test_a_sweep_by_the_way_that_slurm_goes(tmp_path):
+    pytest.importorskip("submitit", reason="submitit is not installed: its launcher is not tried")
+    done = experiments(PARABOLA, "-m", "x=0,1,2", "--on", "submitit_local", "--jobs", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(Store(tmp_path / "runs").frame()["x"]) == [0, 1, 2]
+
+
+@pytest.mark.slow
+def test_a_sweep_on_ray(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="hydra-ray-launcher is not installed: not tried")
+    with tempfile.TemporaryDirectory(prefix="ray") as short:  # the path of a socket must be short
+        quiet = {"RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": short}
+        done = experiments(PARABOLA, "-m", "x=0,1,2", "--on", "ray", "--jobs", "2", cwd=tmp_path, **quiet)
+    assert done.returncode == 0, done.stderr
+    assert sorted(Store(tmp_path / "runs").frame()["x"]) == [0, 1, 2]
+
+
+def test_a_search_finds_the_top_and_goes_on(tmp_path, said):
+    words = [PARABOLA, "x=interval(0,4)", "--maximize", "height"]
+    code, text = said(*words, "--trials", "6")
+    assert code == 0 and "best of 6 trials: height = " in text
+    text = said(*words, "--trials", "14")[1]
+    assert "best of 14 trials" in text and text.count("parabola/") == 8, text
+    frame = Store(tmp_path / "runs").frame()
+    assert len(frame) == 14 and frame["height"].max() > -0.3
+    assert "best of 14 trials" in said(*words, "--trials", "10")[1] and len(Store(tmp_path / "runs").runs()) == 14
+    code, text = said(PARABOLA, "x=interval(0,4)", "--maximize", "width", "--trials", "1")
+    assert code == 1 and "parabola has no number 'width'; it has height" in text
+
+
+def test_ctrl_c_leaves_what_was_finished(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(HERE.parent)}
+    command = [sys.executable, "-m", "experiments", PARABOLA, "-m", "x=range(0,50)", "wait=0.3"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=-1, stderr=-1, text=True)
+    store = Store(tmp_path / "runs")
+    deadline = time.time() + 120
+    while len(store.runs()) < 2 and time.time() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped; what was finished is kept, and the same command goes on from there" in said
+    done = len(store.runs())
+    assert 2 <= done < 50 and store.verify(progress=False) == []
+
+
+def test_commands_on_the_store(tmp_path, said):
+    for x in (1, 3):
+        assert said(PARABOLA, f"x={x}", "--no-page")[0] == 0
+    one, three = (run.key for run in Store("runs").runs())
+    assert "-4" in said("list")[1] and one in said("list", "parabola", "--all")[1]
+    assert "there are no runs of facts in runs" in said("list", "facts")[1]
+    code, text = said("show", three[:8], "--log")
+    assert code == 0 and "It is -4.000 high." in text and "warn    low: 1" in text and "measuring at 3.0" in text
+    code, text = said("diff", one, three)
+    assert code == 0 and "options   x: 1 -> 3" in text and "arrays    noise: the same" in text
+    code, text = said("rerun", three)
+    assert code == 0 and text.endswith("the same numbers\n") and "height: 0.00e+00 of its largest value apart" in text
+    assert said("verify") == (0, "every file is what it was\n")
+    assert said("gc") == (0, "0 leftovers removed\n")
+    for command in (["page", three], ["page", one, three], ["compare", one, three]):
+        code, text = said(*command)
+        assert code == 0 and Path(text.rpartition("page: ")[2].strip()).is_file()
+    manifest = Store("runs").find(one).manifest
+    Path("runs", manifest["folder"], "height.nc").write_bytes(b"")
+    code, text = said("verify")
+    assert code == 1 and f"{manifest['folder']}/height.nc: 0 bytes" in text and "1 files are not what they were" in text
+    assert said("show", "zz")[0] == 2

@@ -1,0 +1,99 @@
+"""Pages: whole, readable offline, made from the store alone, safe against what labels contain."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+from parabola import Config
+
+from experiments import report
+from experiments.lab import keep, sweep
+from experiments.lab.commands import write_page
+from experiments.report.comparing import _share_scale
+from experiments.store import Store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return Store(tmp_path_factory.mktemp("pages") / "runs")
+
+
+def stored_figures(html):
+    return [json.loads(raw) for raw in re.findall(r'<script type="application/json">(.*?)</script>', html, re.S)]
+
+
+def outside(html):
+    """What a browser would fetch; plotly's own script, which names addresses it does not fetch here, aside."""
+    own = re.sub(r"<script>.*?</script>", "", html, flags=re.S)
+    return re.findall(r"""(?:src|href)=["']?(?!#)[^"' >]+|url\([^)]*\)|@import""", own)
+
+
+def test_a_page_has_all_of_a_run_and_needs_nothing_else(store, monkeypatch):
+    import parabola
+
+    run = keep(Config(x=3.0), store)
+    monkeypatch.setattr(parabola, "draw", None)
+    monkeypatch.setattr(parabola, "answer", None)  # the store alone is enough
+    html = report.run_page(run)
+    assert outside(html) == []
+    assert html.count("plotly.js v") <= 2 and html.count('class="plot"') == 1
+    assert stored_figures(html) == [json.loads(run.show("height").to_json())]
+    for said in (
+        run.question,
+        run.answer,
+        run.key,
+        "python -m experiments",
+        "! warn",
+        "a &lt;/script&gt; &amp; &lt;b&gt;",
+    ):
+        assert said in html, said
+    assert "<b>" not in html and "a &lt;b&gt;" in html
+    assert all(name in html for name in run.manifest["files"])
+
+
+def test_pages_of_sweeps_comparisons_and_galleries(store):
+    done = sweep(Config(), store, x=[0.0, 2.0, 4.0], sign=["up", "down"])
+    page = write_page(done.runs, store.root, sweep=done.name).read_text()
+    curves = stored_figures(page)[0]["data"]
+    assert [trace["name"] for trace in curves] == ["sign down", "sign up"] and outside(page) == []
+    assert all(run.key in page for run in done.runs) and "6 runs" in page
+    both = report.comparison_page(done.runs[:2])
+    assert len(stored_figures(both)) == 2 and both.count("plotly.js v") <= 2 and "sign" in both
+    gallery = report.gallery_page(done.runs[:3], "All", "lead")
+    assert len(stored_figures(gallery)) == 3 and gallery.count("<section") == 3
+    with pytest.raises(ValueError, match="a comparison needs two runs or more, not 1"):
+        report.comparison_page(done.runs[:1])
+
+
+def test_maps_side_by_side_share_one_scale():
+    maps = [{"data": [{"type": "heatmap", "zmin": -reach, "zmax": reach}]} for reach in (1.0, 3.0)]
+    _share_scale(maps)
+    assert [data["data"][0]["zmax"] for data in maps] == [3.0, 3.0] and maps[0]["data"][0]["zmin"] == -3.0
+
+
+def test_a_browser_without_a_network_draws_the_figures(store):
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("there is no Chromium to open the page with")
+    page = write_page([keep(Config(x=3.0), store)], store.root)
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND"]
+    command = [browser, *flags, "--virtual-time-budget=20000", "--dump-dom", f"file://{page}"]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    drawn = dom.partition('class="plot')[2]
+    assert "main-svg" in drawn and "scatterlayer" in drawn
+
+
+def test_pictures_are_written_or_one_line_says_why_not(store, tmp_path, monkeypatch):
+    run = keep(Config(x=3.0), store)
+    import plotly.io
+
+    def no_browser(*args, **more):
+        raise RuntimeError("Kaleido requires Google Chrome to be installed.\nMore text")
+
+    monkeypatch.setattr(plotly.io, "write_images", no_browser)
+    said = report.pictures([run], tmp_path, ["png", "svg"])
+    assert said == "no pictures: Kaleido requires Google Chrome to be installed."
+    with pytest.raises(ValueError, match="unknown format 'gif'; choose from png, svg, pdf"):
+        report.pictures([run], tmp_path, ["gif"])
