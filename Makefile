@@ -30,6 +30,10 @@ notebooks: install
 docs: install
 	$(VENV)/bin/python -m docs.make
 
+# Score every method against known answers: docs/scorecard.md, and the numbers beside it.
+scorecard: install
+	$(VENV)/bin/python -m interp.zoo.scorecard docs/scorecard.md
+
 format: install
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
