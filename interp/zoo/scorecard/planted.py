@@ -9,8 +9,6 @@ from interp.model import Model
 from interp.zoo.handset import planted, self_repair
 from interp.zoo.scorecard.rows import Row
 
-_DRAWS = 20  # of a task's prompts, from which a vector is made
-
 
 def directions(seed: int) -> Iterator[Row]:
     """Does each extraction find the direction of what it is asked for, though the other one is larger?"""
@@ -22,22 +20,24 @@ def directions(seed: int) -> Iterator[Row]:
             vector = steering.extract(made.model, concept, site, method=method, seed=seed)
             wanted = direction.to(vector.writer)
             cosine = abs(float(torch.nn.functional.cosine_similarity(vector.writer, wanted, dim=0)))
-            yield Row("Planted directions", name, method, "cosine of the writer", cosine, least=0.95)
+            least = None if method == "logistic" else 0.95  # of many planes that separate, it takes any
+            yield Row("Planted directions", name, method, "cosine of the writer", cosine, least=least)
 
 
 def decodable_or_used(seed: int) -> Iterator[Row]:
     """Both directions can be read without error; the model uses one of them."""
     made = planted(seed)
-    for name, (site, _) in made.directions.items():
-        words = list(made.task.labels[name])
-        groups = [" ".join(text.split()[1:2]) + str(i) for i, text in enumerate(made.task.texts[0])]
-        answers = {word: word if name == "used" else ("hot" if word == "wet" else "cold") for word in set(words)}
-        data = tasks.from_labels(made.model, made.task.clean, words, groups, answers=answers, name=name)
-        found = probing.probe(made.model, data, [site], folds=3, shuffles=19, causal=True, seed=seed, progress=False)
+    drawn = [(heat, rain, n) for heat in ("hot", "cold") for rain in ("wet", "dry") for n in range(12)]
+    prompts = [" ".join(["<bos>", *["and"] * n, f"{heat}-{rain}", "and", ":"]) for heat, rain, n in drawn]
+    for i, (name, (site, _)) in enumerate(made.directions.items()):
+        labels = [one[i] for one in drawn]
+        answers = dict(zip(dict.fromkeys(labels), ("hot", "cold")))
+        data = tasks.from_labels(made.model, prompts, labels, list(map(str, drawn)), answers=answers, name=name)
+        found = probing.probe(made.model, data, [site], shuffles=99, causal=True, seed=seed, progress=False)
         yield Row("Decodable or used", name, "probe", "accuracy", float(found.accuracy.max()), least=0.95)
-        used = str(found.verdict.values.ravel()[0]) == "used"
-        right = float(used == (name == "used"))
-        yield Row("Decodable or used", name, "probe", "verdict is right", right, least=1)
+        verdict = str(found.verdict.values.ravel()[0])
+        wanted = "used" if name == "used" else "decodable"
+        yield Row("Decodable or used", name, "probe", "verdict is right", float(verdict == wanted), least=1)
 
 
 def repair(seed: int) -> Iterator[Row]:
