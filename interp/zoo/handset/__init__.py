@@ -6,6 +6,7 @@ from interp.zoo.handset.adder import adder as adder
 from interp.zoo.handset.attention import copying as copying
 from interp.zoo.handset.attention import duplicates as duplicates
 from interp.zoo.handset.attention import induction as induction
+from interp.zoo.handset.backup import NAMES as NAMES
 from interp.zoo.handset.backup import backup as backup
 from interp.zoo.handset.backup import self_repair as self_repair
 from interp.zoo.handset.blank import Blank as Blank
