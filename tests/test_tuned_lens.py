@@ -82,6 +82,7 @@ def test_tuning_works_on_every_backend_and_leaves_the_model_alone(backend):
         model = load(name, backend)
         before = model.fingerprint()
         found = lens.tune(model, numbers(80), steps=40, rate=0.2, rows=128)
+        assert found.made["last layer equals the model"] == "pass"
         for row in found.made["held out"].values():
             assert row["tuned lens"] < 0.9 * row["logit lens"] and row["tuned lens"] < row["constant"]
         assert model.fingerprint() == before
@@ -134,6 +135,16 @@ def test_the_same_seed_gives_the_same_lens(embedded):
         assert torch.equal(one[site].weight, two[site].weight)
 
 
+def test_progress_is_told_until_all_is_done(embedded):
+    seen: dict[str, list[tuple[int, int]]] = {"tune": [], "compare": [], "decode": []}
+    documents = texts(20, 0, 20)
+    found = lens.tune(embedded, documents, steps=3, rows=64, progress=lambda *at: seen["tune"].append(at))
+    lens.compare(embedded, {"tuned": found}, documents, progress=lambda *at: seen["compare"].append(at))
+    lens.decode(embedded, documents, progress=lambda *at: seen["decode"].append(at))
+    assert seen["tune"] == [(1, 3), (2, 3), (3, 3)] and seen["compare"][-1] == (20, 20)
+    assert seen["decode"][-1] == (20 * 21, 20 * 21)
+
+
 def test_no_group_is_in_two_parts(embedded):
     from interp.lens import tuning
 
@@ -184,7 +195,7 @@ def test_a_blind_lens_is_warned_about(embedded):
     blind = Translator(-torch.eye(128), noise)
     found = TunedLens(dict.fromkeys(embedded.sites("resid_post")[:3], blind), embedded.fingerprint())
     status = {check.name: check.status for check in checks_of(lens.compare(embedded, {"blind": found}, texts(4, 0)))}
-    assert "warn" in status.values()
+    assert status.pop("last layer equals the model") == "pass" and "warn" in status.values()
 
 
 def test_messages(embedded, tuned, tmp_path):

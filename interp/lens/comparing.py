@@ -11,7 +11,7 @@ from torch import Tensor
 
 from interp.arrays import Check, attach, labelled
 from interp.components import last_stream
-from interp.lens.judging import Marginals, beats_a_constant, skill
+from interp.lens.judging import Marginals, beats_a_constant, last_is_the_model, skill
 from interp.lens.rows import chunks, divergence, log_probs, streams
 from interp.lens.tuned import Translator, TunedLens, belongs
 from interp.model import Model, Prompts
@@ -35,7 +35,8 @@ def compare(model: Model, lenses: Mapping[str, TunedLens], documents: Prompts, p
     Returns:
         `kl` and `agreement`, the share of tokens whose likeliest next token is the model's, by (lens, site, prompt);
         `constant`, the KL of the best constant distribution in hindsight, by (prompt); `skill` = 1 - KL / constant
-        and `bias`, the KL of the mean distributions, by (lens, site).
+        and `bias`, the KL of the mean distributions, by (lens, site). Checks: the last layer is the model's own output;
+        the skill of each lens.
 
     Raises:
         ValueError: No lenses; lenses of different sites, or of another model.
@@ -51,7 +52,8 @@ def compare(model: Model, lenses: Mapping[str, TunedLens], documents: Prompts, p
     found = judge(model, tokens, [{}, *(lens.translators for lens in lenses.values())], sites, progress)
     names: dict[str, Sequence[Any]] = {"lens": ["logit lens", *lenses], "site": list(map(str, sites))}
     prompts = {"prompt": range(len(tokens))}
-    checks = [_check(name, skills, sites, found.marginals.rows) for name, skills in zip(names["lens"], found.skill)]
+    checks = [found.last]
+    checks += [_check(name, skills, sites, found.marginals.rows) for name, skills in zip(names["lens"], found.skill)]
     make = lambda values, name, coords: labelled(values, name, coords, model, method="comparison of lenses")
     arrays = {
         "kl": make(found.kl, "KL divergence", names | prompts),
@@ -73,6 +75,7 @@ class Judged:
     bias: Float[Tensor, "lens site"]
     marginals: Marginals
     tokens: Int[Tensor, " document"]
+    last: Check
 
     @property
     def mean(self) -> Float[Tensor, "lens site"]:
@@ -96,20 +99,23 @@ def judge(
     marginals = Marginals(len(lenses) * len(sites))
     first = 0
     with bar(n, "documents", progress) as advance:
-        for rows, held, _ in streams(model, tokens, [*sites, last]):
+        for rows, held, trace in streams(model, tokens, [*sites, last]):
+            if first == 0:
+                check = last_is_the_model(model.unembed(trace[last][:, -1]), trace.logits[:, -1])
             document = rows.prompt + first
             for chunk in chunks(len(rows), model.shape.d_vocab):
                 final, where = log_probs(model, held[last][chunk]), document[chunk]
                 if means is None:
                     means = final.new_zeros(n, final.shape[-1])
                 marginals.add(final)
+                best = final.argmax(-1)
                 means.index_add_(0, where, final.exp())
                 entropy.index_add_(0, where, -(final.exp() * final).sum(-1).to(entropy))
                 for cell, (lens, site) in enumerate((lens, site) for lens in lenses for site in sites):
                     stream = held[site][chunk]
                     decoded = log_probs(model, lens[site](stream) if site in lens else stream)
                     marginals.add_cell(cell, decoded)
-                    found = divergence(final, decoded), (decoded.argmax(-1) == final.argmax(-1)).to(entropy)
+                    found = divergence(final, decoded), (decoded.argmax(-1) == best).to(entropy)
                     for total, value in zip(sums, found):
                         total[cell].index_add_(0, where, value.to(total))
             first += len(rows.tokens)
@@ -119,7 +125,7 @@ def judge(
     constant = -(means @ marginals.mean).to(entropy) - entropy
     kl, agreement = (sums / count).unflatten(1, (len(lenses), len(sites)))
     bias = marginals.bias.unflatten(0, (len(lenses), len(sites)))
-    return Judged(kl, agreement, constant / count, bias, marginals, count)
+    return Judged(kl, agreement, constant / count, bias, marginals, count, check)
 
 
 def _check(name: str, skills: Float[Tensor, " site"], sites: Sequence[Site], rows: int) -> Check:

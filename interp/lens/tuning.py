@@ -79,7 +79,7 @@ def tune(
     }
     how |= {"steps": steps, "rate": rate, "rows": rows, "seed": seed}
     how |= {"documents": [len(part) for part in (train, choose, test)], "held out": _table(judged, sites)}
-    return TunedLens(dict(best.found), none.fingerprint, how)
+    return TunedLens(dict(best.found), none.fingerprint, how | {"last layer equals the model": judged.last.status})
 
 
 @dataclass(frozen=True)
