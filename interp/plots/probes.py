@@ -21,8 +21,8 @@ def probes(result: xr.Dataset, value: str = "accuracy", title: str = "") -> go.F
     Raises:
         ValueError: A value that the result does not have by layer and position.
     """
-    if value not in result or not {"layer", "pos"} <= set(result[value].dims):
-        known = [str(name) for name in result if set(result[name].dims) <= {"layer", "pos", "head"}]
+    known = [str(name) for name in result if {"layer", "pos"} <= set(result[name].dims) <= {"layer", "pos", "head"}]
+    if value not in known:
         raise ValueError(f"there is no {value!r} by layer and position in these probes; there are {', '.join(known)}")
     if "head" in result.dims:
         result = result.isel(head=result[value].argmax("head"))

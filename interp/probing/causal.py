@@ -10,17 +10,17 @@ from typing import Any
 
 import torch
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from interp.arrays import Check, labelled
 from interp.edits import Edit, put
-from interp.metrics import Metric, logit_diff
 from interp.model import Model
 from interp.probing.activations import Activations, At, Place, collect
 from interp.probing.crossval import out_of_fold
 from interp.probing.erasure import leace
 from interp.probing.estimators import estimator_of
+from interp.probing.pairing import Pairs, paired
 from interp.probing.problems import Features
 from interp.probing.splits import folds_of
 from interp.progress import Progress
@@ -66,10 +66,8 @@ def use(
         ValueError: Data without answers or classes; a model whose answers do not follow the labels; a probe that is not
             linear.
     """
-    if data.answers is None or not data.classes:
-        raise ValueError(f"{data.name} has no answers of classes; tasks.from_labels(..., answers=) takes them")
     activations = collect(model, data.prompts, sites, at, heads)
-    pairs = _paired(model, data, most, seed)
+    pairs = paired(data, most, seed)
     generator = torch.Generator().manual_seed(seed)
     fold = folds_of(data.y, len(data.classes), data.groups, seed=seed)
     start, cells = pairs.metric(model.run(pairs.tokens, last_only=pairs.metric.last_only)).float(), []
@@ -87,33 +85,6 @@ def use(
     change = (swept.values[0].float() - start).view(len(activations.places), 2, 1 + placebos, -1)
     shares = change / (-start.mean() * torch.tensor([2.0, 1.0], device=start.device)[:, None, None])
     return _label(shares, activations, model, pairs, {"by": str(by), "seed": seed, **swept.how}, data)
-
-
-@dataclass(frozen=True)
-class _Pairs:
-    """Prompts to change, each with one of another class, and how strongly the model answers as that one's class."""
-
-    tokens: Any
-    base: Int[Tensor, " pair"]
-    source: Int[Tensor, " pair"]
-    metric: Metric
-
-
-def _paired(model: Model, data: Labelled, most: int, seed: int) -> _Pairs:
-    generator = torch.Generator().manual_seed(seed)
-    base = torch.randperm(len(data), generator=generator)[:most].sort().values
-    families = data.families or [""] * len(data)
-    source = []
-    for i in base.tolist():
-        others = [j for j in range(len(data)) if data.y[j] != data.y[i]]
-        alike = [j for j in others if families[j] == families[i]] or others
-        source.append(alike[int(torch.randint(0, len(alike), (1,), generator=generator))])
-    assert data.answers is not None
-    answers, rows = data.answers[base], torch.arange(len(base))
-    right, own = answers[rows, data.y[source]], answers[rows, data.y[base]]
-    name = f"logits of the other class's answers ({data.name})"
-    metric = Metric(name, logit_diff(right, own).of, weights=logit_diff(right, own).weights)
-    return _Pairs(data.prompts.rows(base), base, torch.tensor(source), metric)
 
 
 @dataclass(frozen=True)
@@ -141,9 +112,7 @@ class _Moves:
         return self.sizes @ torch.linalg.qr(noise.T)[0].T
 
 
-def _moves(
-    x: Float[Tensor, "example d"], data: Labelled, fold: Tensor, pairs: _Pairs, by: Any
-) -> tuple[_Moves, _Moves]:
+def _moves(x: Float[Tensor, "example d"], data: Labelled, fold: Tensor, pairs: Pairs, by: Any) -> tuple[_Moves, _Moves]:
     """The interchange and the erasure at one place, fitted without the prompt's fold."""
     n_classes, y = len(data.classes), data.y.to(x.device)
     fold = fold.to(x.device)
@@ -189,7 +158,7 @@ def _label(
     shares: Float[Tensor, "place way direction pair"],
     activations: Activations,
     model: Model,
-    pairs: _Pairs,
+    pairs: Pairs,
     how: dict[str, Any],
     data: Labelled,
 ) -> xr.DataArray:

@@ -37,7 +37,7 @@ def _coarse(features: Features, problems: Problems, start: Fits | None = None) -
 
 ESTIMATORS = {
     "logistic": Estimator("logistic", logistic, (1e3, 1e2, 1e1, 1e0, 1e-1), _coarse),
-    "lda": Estimator("lda", lda, (0.9, 0.5, 0.2, 0.05, 0.01), lda),
+    "lda": Estimator("lda", lda, (0.99, 0.9, 0.5, 0.2, 0.05), lda),
     "mass_mean": Estimator("mass_mean", mass_mean, (0.0,), mass_mean),
     "ridge": Estimator("ridge", ridge, (1e4, 1e3, 1e2, 1e1, 1e0), ridge, "numbers"),
 }

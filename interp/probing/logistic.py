@@ -120,20 +120,25 @@ class _Objective:
     def _right(self, outputs: Tensor) -> Int[Tensor, "site example problem 1"]:
         return self.y[None, ..., None].expand(len(outputs), -1, -1, 1)
 
-    def search(self, state: _State, step: Tensor, slope: Tensor, live: Bool[Tensor, "site problem"]) -> _State:
-        """A step that lowers the objective enough (Armijo), halved as often as it takes; only live problems move."""
+    def search(
+        self, state: _State, step: Tensor, slope: Tensor, live: Bool[Tensor, "site problem"]
+    ) -> tuple[_State, Bool[Tensor, "site problem"]]:
+        """A step that lowers the objective enough (Armijo), halved as often as it takes; and for which there is none.
+
+        Only live problems move. One without such a step is as low as the precision of its numbers lets it be.
+        """
         along = self.outputs(step)
         size = live.to(step)
         # In the last digits a step that is fine can look like none.
         slack = 4 * torch.finfo(step.dtype).eps * state.value
-        for _ in range(_HALVINGS):
+        for i in range(_HALVINGS + 1):
             theta = state.theta + size[..., None, None] * step
             outputs = state.outputs + size[:, None, :, None] * along
-            far = self.value(theta, outputs) > state.value + 1e-4 * size * slope + slack
-            if not bool((far & live).any()):
+            far = live & (self.value(theta, outputs) > state.value + 1e-4 * size * slope + slack)
+            if not bool(far.any()) or bool((size == 0).all()):
                 break
-            size = torch.where(far & live, size / 2, size)
-        return self.at(theta, outputs)
+            size = torch.where(far, size / 2 if i < _HALVINGS - 1 else 0.0, size)
+        return self.at(theta, outputs), live & (size == 0)
 
     def precondition(self, gradient: Float[Tensor, "site problem out p"]) -> Tensor:
         """The gradient times the inverse of a bound on the Hessian."""
@@ -176,17 +181,19 @@ def _curvature(n_outputs: int) -> float:
 def _minimise(objective: _Objective, state: _State, tolerance: float, steps: int) -> Tensor:
     """The parameters at which the objective is least; once most problems are there, the others go on alone."""
     memory: list[Pair] = []
+    stuck = torch.zeros_like(state.value, dtype=torch.bool)
     for done in range(steps):
         step = -_quasi_newton(memory, objective, state.gradient)
         slope = _dot(step, state.gradient)
-        live = -slope > tolerance * state.value
+        live = (-slope > tolerance * state.value) & ~stuck
         index = live.any(0).nonzero().flatten()
         if not len(index):
             break
         if 2 * len(index) <= live.shape[1]:
             rest = _minimise(objective.some(index), state.some(index), tolerance, steps - done)
             return state.theta.index_copy(1, index, rest)
-        new = objective.search(state, step, slope, live)
+        new, lost = objective.search(state, step, slope, live)
+        stuck = stuck | lost
         moved, bent = new.theta - state.theta, new.gradient - state.gradient
         memory = [*memory[1 - _MEMORY :], (moved, bent, _dot(moved, bent))]
         state = new

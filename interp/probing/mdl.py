@@ -26,8 +26,8 @@ def codelength(
 ) -> Float[Tensor, "site label"]:
     """Bits of the online code of each labelling, at each site.
 
-    The first block costs log2(classes) a label. For each of the others, the penalty is the one that would have told the
-    blocks before it best.
+    The first block costs log2(classes) a label, and lasts until every class was told twice. For each of the others, the
+    penalty is the one that would have told the blocks before it best.
 
     Raises:
         ValueError: Numbers instead of classes.
@@ -35,6 +35,8 @@ def codelength(
     if not n_classes:
         raise ValueError("an online code is of classes; the labels are numbers")
     blocks = _blocks(y, n_classes, groups, seed)
+    if int(blocks.max()) == 0:
+        return features.x.new_full((len(features.x), len(y)), y.shape[1] * log2(n_classes))
     known = torch.stack([blocks < i for i in range(1, int(blocks.max()) + 1)])
     used, labels = known.repeat(len(y), 1), y.repeat_interleave(len(known), 0)
     grid = features.x.new_tensor(estimator.penalties)

@@ -28,6 +28,7 @@ class Plan:
 
     Attributes:
         fold: The fold of each prompt.
+        blind: The same made without a look at the labels: or shuffles, which the folds do not fit, would do worse.
         controls: How many draws of the control task.
         shuffles: How many shuffles of the labels.
         full: Whether to measure controls, code lengths and transfer.
@@ -35,6 +36,7 @@ class Plan:
 
     data: Labelled
     fold: Int[Tensor, " prompt"]
+    blind: Int[Tensor, " prompt"]
     estimator: Estimator
     controls: int
     shuffles: int
@@ -76,7 +78,7 @@ def _block(features: Features, plan: Plan, at: At, device: torch.device) -> By:
     found = _scores(held, labels, plan.n_classes) | _whole(features, y, held, plan)
     found["examples_per_dimension"] = len(y) / effective_dimension(features.x)
     shuffles = torch.cat([y[None].cpu(), shuffled(y, plan.data.groups, plan.shuffles, generator)]).to(device)
-    scores = shuffle_scores(features, shuffles, plan.n_classes, fold)
+    scores = shuffle_scores(features, shuffles, plan.n_classes, plan.blind.to(device))
     found |= {"correlation": scores.correlation, "shuffled_accuracy": scores.accuracy}
     if plan.full and plan.n_classes:
         found["bits"] = codelength(features, labels[:2], plan.n_classes, plan.data.groups, plan.estimator, plan.seed)

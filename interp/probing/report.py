@@ -76,7 +76,8 @@ def probe(
         activations = collect(model, data.prompts, sites, at, heads, progress=progress)
     estimator = estimator_of(by, len(data.classes))
     fold = folds_of(data.y, len(data.classes), data.groups, folds, seed, split)
-    plan = Plan(data, fold, estimator, 5, shuffles, controls, seed)
+    blind = folds_of(torch.zeros(len(data)), 0, data.groups, folds, seed, split)
+    plan = Plan(data, fold, blind, estimator, 5, shuffles, controls, seed)
     found = measure(activations, plan, device)
     result = _table(model, activations, plan, found)
     if controls:

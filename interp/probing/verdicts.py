@@ -8,20 +8,21 @@ from interp.tasks import Labelled
 
 WORDS = ("absent", "in distribution only", "decodable", "used")
 WAYS = ("interchange", "erasure")
+LEVEL = 0.025  # one-sided, as half of the usual 5 %
 LEAST = 0.05  # the share of the model's preference that a change must move to count as use
 
 
 def verdicts(result: xr.Dataset) -> xr.DataArray:
     """What may be said at each place.
 
-    * "absent": no better than under shuffled labels anywhere (corrected), or a skill whose interval reaches zero.
+    * "absent": no better than under shuffled labels anywhere (p > 0.025, corrected over places), or without skill.
     * "in distribution only": it is read well, but a probe of one family keeps less than half of its advantage over the
       majority in some other one.
     * "decodable": it is read, also across families, if there are any.
     * "used": moreover, the model's answers follow when what is read is set to another class, and are lost when it is
       erased: more than by any placebo anywhere, and by at least 5 % of the model's preference.
     """
-    found = (result["p"] <= 0.05) & (result["skill_low"] > 0)
+    found = (result["p"] <= LEVEL) & (result["skill"] > 0)
     level = xr.where(found, 2, 0)
     if "transfer" in result:
         level = xr.where(found & ~_transfers(result), 1, level)
@@ -156,7 +157,7 @@ def _above(here: xr.Dataset, name: str, what: str, why: str, source: str) -> Che
 
 
 def _p(here: xr.Dataset, name: str, what: str, why: str, source: str) -> Check:
-    return _row(what, float(here[name]), 0.05, float(here[name]) <= 0.05, why, source)
+    return _row(what, float(here[name]), LEVEL, float(here[name]) <= LEVEL, why, source)
 
 
 def _row(name: str, value: float, threshold: float, holds: bool, why: str, source: str) -> Check:

@@ -18,6 +18,7 @@ from interp.tasks.embedded import refusal as refusal
 from interp.tasks.embedded import sentiment as sentiment
 from interp.tasks.labelled import Labelled as Labelled
 from interp.tasks.labelled import from_labels as from_labels
+from interp.tasks.labelled import joined as joined
 from interp.tasks.task import Task as Task
 from interp.tasks.task import from_file as from_file
 from interp.tasks.task import from_rows as from_rows

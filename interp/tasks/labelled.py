@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
+from torch.nn.functional import pad
 
 from interp.model import Model, Prompts
 from interp.traces import Tokens
@@ -101,6 +102,41 @@ def from_labels(
     if each is None:
         return found
     return replace(found, answers=_ids(model, each, found.classes))
+
+
+def joined(model: Model, sets: Mapping[str, Labelled], name: str = "") -> Labelled:
+    """Several sets of prompts with the same classes as one, each a family: does a probe of one hold in the others?
+
+    Roles are kept that all have, and answers if all have them; groups of different sets are different, unless they have
+    the same name.
+
+    Raises:
+        ValueError: Sets whose classes differ.
+    """
+    parts = list(sets.values())
+    if len({str(part.classes) for part in parts}) != 1:
+        raise ValueError(f"sets are joined that have the same classes, not {[part.classes for part in parts]}")
+    width = max(part.prompts.ids.shape[1] for part in parts)
+    ids, mask = (
+        torch.cat([pad(getattr(part.prompts, key), (width - part.prompts.ids.shape[1], 0)) for part in parts])
+        for key in ("ids", "mask")
+    )
+    shared = set.intersection(*(set(part.prompts.roles) for part in parts))
+    roles = {
+        role: torch.cat([p.prompts.roles[role] % (n := p.prompts.ids.shape[1]) + width - n for p in parts])
+        for role in sorted(shared)
+    }
+    answers = [part.answers for part in parts if part.answers is not None]
+    most = max((some.shape[-1] for some in answers), default=0)
+    merged = [pad(some, (0, most - some.shape[-1]), value=-1) for some in answers]
+    return Labelled(
+        name or ", ".join(sets),
+        model.tokens(Tokens(ids, mask, roles)),
+        [label for part in parts for label in part.labels],
+        None if any(p.groups is None for p in parts) else [group for part in parts for group in part.groups or ()],
+        [family for family, part in sets.items() for _ in range(len(part))],
+        torch.cat(merged) if len(merged) == len(parts) else None,
+    )
 
 
 def _ids(model: Model, answers: Sequence[Answers], classes: Sequence[Label]) -> Int[Tensor, "batch class answer"]:
