@@ -6,6 +6,7 @@ import torch
 
 from interp import components, edits, effects, patching, probing, stats, steering, tasks
 from interp.model import Model
+from interp.tasks.labelled import Answers
 from interp.zoo.handset import planted, self_repair
 from interp.zoo.scorecard.rows import Row
 
@@ -31,7 +32,7 @@ def decodable_or_used(seed: int) -> Iterator[Row]:
     prompts = [" ".join(["<bos>", *["and"] * n, f"{heat}-{rain}", "and", ":"]) for heat, rain, n in drawn]
     for i, (name, (site, _)) in enumerate(made.directions.items()):
         labels = [one[i] for one in drawn]
-        answers = dict(zip(dict.fromkeys(labels), ("hot", "cold")))
+        answers: Answers = dict(zip(dict.fromkeys(labels), ("hot", "cold")))
         data = tasks.from_labels(made.model, prompts, labels, list(map(str, drawn)), answers=answers, name=name)
         found = probing.probe(made.model, data, [site], shuffles=99, causal=True, seed=seed, progress=False)
         yield Row("Decodable or used", name, "probe", "accuracy", float(found.accuracy.max()), least=0.95)
