@@ -250,7 +250,7 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
     ),
     "gradients of a pattern": (
         lambda m: attribution.integrated_gradients(m, "the dog", "the cat", Site("pattern", 0), metrics.logit(4)),
-        "pattern has no ['pos'] to run over; choose from ('head', 'query', 'key')",
+        "cannot patch pattern over ['pos']; its axes are head, query, key",
     ),
     "no steps": (
         lambda m: attribution.integrated_gradients(m, "the dog", "the cat", RESID, metrics.logit(4), steps=0),
