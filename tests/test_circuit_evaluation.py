@@ -42,7 +42,6 @@ def test_all_edges_are_the_clean_run_and_none_the_corrupt_one(family, dtype):
     tolerance = dict(atol=EXACT[dtype] * float((high - low).abs().max()), rtol=0)
     for name, value in {"all": high, "none": low}.items():
         assert_close(torch.tensor(found["metric"].sel(circuit=name).values).double(), value, **tolerance)
-    assert_close(torch.tensor(found["complement"].sel(circuit="all").values).double(), low, **tolerance)
     assert_close(torch.tensor(found["full"].values).double(), high, **tolerance)
     assert_close(torch.tensor(found["empty"].values).double(), low, **tolerance)
     one = circuits.evaluate(model, clean, corrupt, {"some": sets["some"]}, METRIC)["metric"].values[0]
@@ -50,13 +49,14 @@ def test_all_edges_are_the_clean_run_and_none_the_corrupt_one(family, dtype):
 
 
 @pytest.mark.parametrize("ablation", ABLATIONS)
-def test_the_complement_is_the_circuit_of_the_other_edges(model, ablation):
+def test_all_and_none_of_the_edges_under_every_ablation(model, ablation):
     graph = circuits.graph(model)
-    circuit = some_circuit(graph)
-    sets = {"circuit": circuit, "rest": graph.mask() - circuit}
-    found = circuits.evaluate(model, *many(model), sets, METRIC, ablation)
-    np.testing.assert_allclose(found["complement"].values, found["metric"].values[::-1], atol=1e-10)
-    np.testing.assert_array_equal(found["edges"], [float(circuit.sum()), float((graph.mask() - circuit).sum())])
+    clean, corrupt = many(model)
+    sets = {"all": graph.mask(), "none": 0 * graph.mask(), "some": some_circuit(graph)}
+    found = circuits.evaluate(model, clean, corrupt, sets, METRIC, ablation)
+    np.testing.assert_allclose(found["metric"].sel(circuit="all"), METRIC(model.run(clean)), atol=1e-10)
+    np.testing.assert_allclose(found["metric"].sel(circuit="none"), found["empty"], atol=1e-10)
+    assert found["edges"].values.tolist() == [int(graph.precedes.sum()), 0, int(sets["some"].sum())]
 
 
 def test_zeros_and_means_are_those_of_ablated_sites(model):

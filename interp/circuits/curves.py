@@ -69,8 +69,8 @@ def areas(
     how: dict[str, Any] = {"method": "faithfulness by size", "metric": metric.name, "ablation": ablation}
     how |= {"rank": rank, "connected": str(connected), "rule": "trapezoid over shares", "draws": draws, "seed": seed}
     bounds = lambda function: torch.tensor(np.stack(stats.of_means(function, gain, gap, draws=draws, seed=seed), -1))
-    under = lambda g, w: np.trapezoid(_ratio(g, w), shares, axis=-1)
-    away = lambda g, w: np.trapezoid(abs(1 - _ratio(g, w)), shares, axis=-1)
+    under = lambda g, w: _area(_ratio(g, w), shares)
+    away = lambda g, w: _area(abs(1 - _ratio(g, w)), shares)
     by_bound: dict[str, Sequence[Any]] = {"bound": ["mean", "low", "high"]}
     coords: dict[str, Sequence[Any]] = {"share": list(shares), **by_bound}
     parts = {
@@ -84,3 +84,8 @@ def areas(
 
 def _ratio(gain: Float[np.ndarray, "draw size"], gap: Float[np.ndarray, " draw"]) -> Float[np.ndarray, "draw size"]:
     return gain / gap[:, None]
+
+
+def _area(heights: Float[np.ndarray, "draw size"], at: Sequence[float]) -> Float[np.ndarray, " draw"]:
+    """By the trapezoid rule."""
+    return ((heights[:, 1:] + heights[:, :-1]) / 2) @ np.diff(at)

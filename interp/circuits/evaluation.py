@@ -37,8 +37,8 @@ def evaluate(
         budget: Bytes that the activations of one pass may take.
 
     Returns:
-        `metric` and `complement` (what is left if the circuit itself is ablated) by (circuit, prompt); `full` and
-        `empty` (all edges, none) by prompt; `edges`, how many each circuit has. See `faithfulness`.
+        `metric` by (circuit, prompt); `full` and `empty` (all edges, none) by prompt; `edges`, how many each circuit
+        has. See `faithfulness`. What is left without a circuit is `graph(model).mask() - circuit`, a circuit too.
 
     Raises:
         ValueError: No circuit; a mask that does not fit the model; what the ablation raises.
@@ -47,16 +47,14 @@ def evaluate(
     run = exchanges[0].run
     kept = stacked(run.wiring.graph, circuits, run.tokens.ids.shape[1])
     there = run.wiring.graph.precedes.to(kept).expand(1, *kept.shape[1:])
-    values = averaged(exchanges, torch.cat([there, there - kept, kept]), budget)
-    n = len(kept)
+    values = averaged(exchanges, torch.cat([there, there - kept]), budget)
     how: dict[str, Any] = {"method": "circuit", "metric": metric.name, "ablation": ablation}
     how |= {"draws": draws, "seed": seed} if ablation == "resample" else {}
     prompts: dict[str, Any] = {"prompt": range(len(run.tokens))}
     coords = {"circuit": list(circuits), **prompts}
     edges = kept.sum(list(range(1, kept.ndim)))
     parts = {
-        "metric": labelled(values[1 : n + 1], metric.name, coords, model, **how),
-        "complement": labelled(values[n + 1 :], metric.name, coords, model, **how),
+        "metric": labelled(values[1:], metric.name, coords, model, **how),
         "full": labelled(run.values, metric.name, prompts, model, **how),
         "empty": labelled(values[0], metric.name, prompts, model, **how),
         "edges": labelled(edges, "edges", {"circuit": list(circuits)}, model, **how),

@@ -3,7 +3,7 @@
 import argparse
 import sys
 import time
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from interp.backends import load
@@ -18,6 +18,13 @@ exhaustively. ✗ marks what falls short of what is wanted. Made by `make scorec
 """
 
 
+def _version() -> str:
+    try:
+        return version("interp")
+    except PackageNotFoundError:
+        return "not installed"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m interp.zoo.scorecard", description=__doc__)
     parser.add_argument("out", type=Path, help="the page; the numbers go beside it as netCDF")
@@ -27,9 +34,9 @@ def main() -> int:
     start = time.perf_counter()
     rows = score(SMALL if args.small else Size(), args.seed)
     seconds = time.perf_counter() - start
-    head = _HEAD.format(version=version("interp"), seed=args.seed, seconds=seconds)
+    head = _HEAD.format(version=_version(), seed=args.seed, seconds=seconds)
     args.out.write_text(f"{head}\n{as_text(rows)}")
-    array = as_array(rows, load(), version=version("interp"), seed=args.seed)
+    array = as_array(rows, load(), version=_version(), seed=args.seed)
     array.to_netcdf(args.out.with_suffix(".nc"), engine="h5netcdf")
     failed = [row for row in rows if row.status == "fail"]
     print(f"{args.out}: {len(rows)} numbers, {len(failed)} short of what is wanted, {seconds:.0f} s")
