@@ -19,7 +19,7 @@ FOLLOWS, INSTEAD = "Mary a ball .", "Anna the drink ,"
 @pytest.mark.parametrize("rule", [clenshaw_curtis(8), gauss_legendre(5)])
 def test_rules_integrate_polynomials_and_their_derivative(rule):
     points, weights = (torch.tensor(x, dtype=torch.float64) for x in (rule.points, rule.weights))
-    for power in range(8):
+    for power in range(10):
         assert_close((weights * points**power).sum(), torch.tensor(1 / (power + 1), dtype=torch.float64))
 
 
@@ -45,6 +45,20 @@ def test_conductance_of_the_stream_is_the_change_in_the_metric():
     change = METRIC(model.run(CLEAN)) - METRIC(model.run(CORRUPT))
     assert_close(known(found).sum(1), change.expand(3, -1), atol=1e-3, rtol=1e-3)
     assert [check.status for check in checks_of(found)] == ["pass", "pass"]
+
+
+def test_conductance_is_the_limit_of_captum_s():
+    from captum.attr import LayerConductance
+
+    module = tiny.build("gpt2", torch.float64)
+    model = interp.load(module, tokenizer=tiny.tokenizer())
+    start, end = (model.run(text, read=[EMBED])[EMBED].detach() for text in (OTHER, PROMPT))
+    of_last = lambda embedded: module(inputs_embeds=embedded).logits[:, -1, 3]
+    theirs = LayerConductance(of_last, module.transformer.h[1].mlp.act).attribute(end, start, n_steps=400).detach()
+    ours = attribution.conductance(
+        model, PROMPT, OTHER, [Site("mlp_post", 1)], metrics.logit(3), over=["pos", "neuron"], tolerance=1e-4
+    )
+    assert_close(known(ours)[0, ..., 0], theirs[0], atol=5e-3 * float(theirs.abs().max()), rtol=0)
 
 
 def test_conductance_above_a_path_in_the_middle_is_the_change_that_path_makes():
@@ -97,6 +111,8 @@ def test_a_word_has_no_share_in_what_came_before_it():
     own = values[:, length:]  # the second target is the first to follow a word of the continuation
     assert float(own.triu().abs().max()) == 0 and bool((own.diagonal(-1).abs() > 1e-4).all())
     assert float(scores.error.max()) <= 1e-3
+    still = known(attribution.of_continuation(model, PROMPT, mean, FOLLOWS, steps=4))[..., 0]
+    assert float(still[:, length:].abs().max()) == 0 < float(still[:, :length].abs().min(1).values.max())
 
 
 def test_targets_are_named_by_their_words(embedded):

@@ -20,6 +20,7 @@ from interp.metrics import Metric
 from interp.model import Model, Prompts
 from interp.progress import Progress
 from interp.sites import Site
+from interp.sweep import Swept
 
 SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)
 _ERASER = "arXiv:1911.03429"
@@ -67,15 +68,10 @@ def curves(
     scores["leave one out"] = alone
     names = [*scores, "random"]
     every = torch.stack([*scores.values(), *orders_at_random(masked, draws, seed)])
-    without, only = _losses(masked, every, shares, progress)
+    without, only, swept = _losses(masked, every, shares, progress)
     named = [torch.cat([x[: len(scores)], x[len(scores) :].mean(0, keepdim=True)]) for x in (without, only)]
-    how: dict[str, Any] = {
-        "method": "faithfulness",
-        "metric": metric.name,
-        "site": str(site),
-        "draws": draws,
-        "seed": seed,
-    }
+    how: dict[str, Any] = {"method": "faithfulness", "metric": metric.name, "site": str(site)}
+    how |= {"draws": draws, "seed": seed, **swept.how}
     coords: dict[str, Sequence[Any]] = {"order": names, "share": list(shares), "prompt": range(len(masked.tokens))}
     found = {
         "comprehensiveness": labelled(named[0], "comprehensiveness", coords, model, **how),
@@ -108,16 +104,17 @@ def baseline_sensitivity(scores: xr.DataArray) -> xr.DataArray:
 
 def _losses(
     masked: Masked, scores: Float[Tensor, "order prompt pos"], shares: Sequence[float], progress: Progress
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Swept]:
     """What is lost without the first positions of each order, and with nothing else: (order, share, prompt) each."""
     place, length = ranks(scores)[:, None], masked.present.sum(-1)
     counts = torch.stack([(share * length - 1e-9).ceil() for share in shares])
     first = place < counts[:, :, None]
     cells = torch.cat([~first, first]).flatten(0, 1)
     whole = torch.ones_like(cells[:1])
-    values = masked(torch.cat([whole, cells]), progress)
+    swept = masked(torch.cat([whole, cells]), progress)
+    values = swept.values[0]
     without, only = (values[:1] - values[1:]).unflatten(0, (2, len(scores), len(shares)))
-    return without, only
+    return without, only, swept
 
 
 def _checks(table: xr.Dataset, given: Mapping[str, xr.DataArray]) -> list[Check]:

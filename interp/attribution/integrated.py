@@ -57,8 +57,8 @@ def integrated_gradients(
     Returns:
         Attributions by (baseline, metric, *over, prompt), without the first two if there is one of each; NaN at
         padding. Beside each prompt stand `error`, what is missing from the sum as a share of the change in the metric;
-        `moved`, by how much the last doubling of points moved an attribution, as a share of the largest; `change`, the
-        metric less what it is with the whole site at the baseline; and `steps`.
+        `moved`, by how much the last doubling of points moved an attribution, as a share of the largest; `start`, the
+        metric with the whole site at the baseline; `change`, how much more it is without; and `steps`.
 
     Raises:
         ValueError: Prompts that are not aligned; a baseline that does not fit; steps or `most` out of range; a

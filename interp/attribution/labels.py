@@ -15,6 +15,8 @@ from interp.stats import rank_correlation
 
 _IG, _BASELINES = "arXiv:1703.01365", "doi:10.23915/distill.00022"
 
+_BESIDE = ("moved", "at_start", "at_end", "steep")
+
 
 def label(
     values: Tensor, of: Attributed, leading: Mapping[str, Sequence[Any]], checks: Sequence[Check] = (), **how: Any
@@ -42,21 +44,17 @@ def present(
         leading: Names of the baselines and of the metrics; without one of the two if there is but one.
     """
     error = torch.stack([x.error(x.floor(by.tolerance, of.model.dtype)) for x in found.values()])
-    moved, change, steep, steps = (
-        torch.stack([part(x) for x in found.values()])
-        for part in (
-            lambda x: x.moved, lambda x: x.at_end - x.at_start, lambda x: x.steep, lambda x: x.steps.expand_as(x.total)
-        )
-    )  # fmt: skip
-    beside = {"error": error, "moved": moved, "change": change, "steps": steps}
+    moved, start, end, steep = (torch.stack([vars(x)[part] for x in found.values()]) for part in _BESIDE)
+    steps = torch.stack([x.steps.expand_as(x.total) for x in found.values()])
+    beside = {"error": error, "moved": moved, "change": end - start, "start": start, "steps": steps}
     checks = [completeness(error, by.tolerance), _converged(moved, by), _straight(steep, error)]
     values = torch.stack([x.parts for x in found.values()])
-    kept = [slice(None) if axis in leading else 0 for axis in ("baseline", "metric")]
-    kept[1] = slice(None) if "target" in leading else kept[1]
+    several = "baseline" in leading, not {"metric", "target"}.isdisjoint(leading)
+    kept = tuple(slice(None) if some else 0 for some in several)
     how |= {"quadrature": "Clenshaw-Curtis, adaptive" if by.steps is None else f"Gauss-Legendre, {by.steps}"}
-    array = label(values[tuple(kept)], of, leading, checks, **how)
+    array = label(values[kept], of, leading, checks, **how)
     array = array.assign_coords(
-        {name: ([*leading, "prompt"], value[tuple(kept)].cpu().numpy()) for name, value in beside.items()}
+        {name: ([*leading, "prompt"], value[kept].cpu().numpy()) for name, value in beside.items()}
     )
     if array.sizes.get("baseline", 1) > 1:
         checks.append(agreement(array))

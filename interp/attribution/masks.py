@@ -1,6 +1,6 @@
 """Runs in which some positions of a site hold what they do and the others hold the baseline."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from interp.progress import Progress
 from interp.recording import Recording
 from interp.replay import run_recorded
 from interp.sites import Site
-from interp.sweep import sweep
+from interp.sweep import Swept, sweep
 from interp.traces import Tokens
 
 
@@ -58,14 +58,12 @@ class Masked:
         return cls(model, tokens, site, metric, base, matters, recording or tokens)
 
     @torch.no_grad()
-    def __call__(
-        self, kept: Bool[Tensor, "cell prompt pos"], progress: Progress = False
-    ) -> Float[Tensor, "cell prompt"]:
-        """The metric under each mask; masks that come to the same are run once."""
+    def __call__(self, kept: Bool[Tensor, "cell prompt pos"], progress: Progress = False) -> Swept:
+        """The metric under each mask, a cell; masks that come to the same are run once."""
         different, where = (kept & self.matters).unique(dim=0, return_inverse=True)
         cells = [[Edit(self.site, self._keeping(mask))] for mask in different]
-        found = sweep(self.model, self.start, cells, [self.metric], progress=progress).values[0]
-        return widened(found)[where]
+        found = sweep(self.model, self.start, cells, [self.metric], progress=progress)
+        return replace(found, values=widened(found.values)[:, where])
 
     def _keeping(self, mask: Bool[Tensor, "prompt pos"]):  # type: ignore[no-untyped-def]
         wide = mask.reshape(*mask.shape, *(1,) * (self.base.ndim - 2))
@@ -108,7 +106,7 @@ def leave_one_out(masked: Masked) -> Float[Tensor, "prompt pos"]:
     n_pos = masked.present.shape[1]
     without = ~torch.eye(n_pos, dtype=torch.bool, device=masked.base.device)[:, None]
     every = torch.ones(1, *masked.present.shape, dtype=torch.bool, device=masked.base.device)
-    values = masked(torch.cat([every, without.expand(-1, len(masked.tokens), -1)]))
+    values = masked(torch.cat([every, without.expand(-1, len(masked.tokens), -1)])).values[0]
     return (values[:1] - values[1:]).T
 
 
