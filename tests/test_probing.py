@@ -152,7 +152,7 @@ def test_groups_stay_whole_and_a_random_split_of_them_is_refused():
         folds_of(y, 2, groups, split="random")
     with pytest.raises(ValueError, match="folds need at least three groups, not 2"):
         folds_of(y, 2, ["a", "b"] * 50)
-    with pytest.raises(ValueError, match="a class has examples in two folds at most"):
+    with pytest.raises(ValueError, match="of all prompts, class 1 of 2 is in two folds at most"):
         folds_of((torch.arange(100) < 8).long(), 2, [str(i // 4) for i in range(100)])
 
 

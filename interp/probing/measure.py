@@ -16,7 +16,7 @@ from interp.probing.mdl import codelength
 from interp.probing.permutation import Shuffles, shuffle_scores
 from interp.probing.problems import Features
 from interp.probing.scores import auroc, balanced, correct, effective_dimension, stability
-from interp.probing.splits import shuffled
+from interp.probing.splits import check_classes, shuffled
 from interp.tasks import Labelled
 
 By = dict[str, Tensor]
@@ -111,6 +111,9 @@ def _transfer(features: Features, y: Tensor, fold: Tensor, plan: Plan) -> Float[
     """Whether each example is right by a probe of each family's examples in the other folds; of numbers, the loss."""
     assert plan.data.families is not None
     names = plan.families
+    for name in names:
+        inside = torch.tensor([family == name for family in plan.data.families])
+        check_classes(plan.fold[inside], plan.data.y[inside], plan.n_classes, f"family {name!r}")
     members = torch.stack([torch.tensor([f == name for f in plan.data.families], device=y.device) for name in names])
     labels = y.repeat(len(names), 1)
     held = out_of_fold(features, labels, plan.n_classes, fold, plan.estimator, members)

@@ -44,7 +44,7 @@ def folds_of(
     kinds = torch.nn.functional.one_hot(y.cpu().long(), n_classes) if n_classes else torch.ones(len(y), 1).long()
     counts = torch.zeros(n_units, kinds.shape[1]).index_add(0, units, kinds.float())
     fold = _spread(counts, n_folds, torch.Generator().manual_seed(seed))[units]
-    _check(fold, y, n_classes, n_folds)
+    check_classes(fold, y, n_classes)
     return fold
 
 
@@ -61,17 +61,20 @@ def _spread(counts: Float[Tensor, "unit kind"], n_folds: int, generator: torch.G
     return fold
 
 
-def _check(fold: Int[Tensor, " example"], y: Tensor, n_classes: int, n_folds: int) -> None:
-    if not n_classes:
-        return
-    for a in range(n_folds):
-        for b in range(n_folds):
-            left = y.cpu()[(fold != a) & (fold != b)].unique()
-            if len(left) < n_classes:
-                raise ValueError(
-                    f"a class has examples in two folds at most, so that nothing is left to learn it from; give more "
-                    f"groups of every class, or fewer folds than {n_folds}"
-                )
+def check_classes(
+    fold: Int[Tensor, " example"], y: Shaped[Tensor, " example"], n_classes: int, what: str = "all prompts"
+) -> None:
+    """Refuse examples of which some class is missing once two folds are left out.
+
+    Raises:
+        ValueError: That; `what` names the examples.
+    """
+    for kind in range(n_classes):
+        if len(fold[y.cpu() == kind].unique()) < 3:
+            raise ValueError(
+                f"of {what}, class {kind} of {n_classes} is in two folds at most, so that nothing is left to learn it "
+                f"from; give more groups of every class"
+            )
 
 
 def without(fold: Int[Tensor, " example"], left_out: Sequence[Sequence[int]]) -> Bool[Tensor, "set example"]:

@@ -43,7 +43,7 @@ class Labelled:
     @property
     def classes(self) -> list[Label]:
         """The classes in order; none if the labels are numbers."""
-        return [] if any(type(label) is float for label in self.labels) else sorted(set(self.labels), key=_order)
+        return [] if any(isinstance(label, float) for label in self.labels) else sorted(set(self.labels), key=_order)
 
     @cached_property
     def y(self) -> Shaped[Tensor, " batch"]:
