@@ -123,5 +123,9 @@ def test_a_small_disk_that_is_full(tmp_path):
         assert [run.key for run in store.runs()] == kept and len(kept) >= 3
         assert store.verify(progress=False) == []
         json.loads((tmp_path / f"disk/{kept[-1]}.json").read_text())
+        assert len(list((tmp_path / "disk").iterdir())) == 2 * len(kept), "nothing half is left"
+        with pytest.raises(OSError, match=r"run parabola/.* was not kept: there is no room for"):
+            for x in range(100):
+                keep(Config(x=float(x)), store)
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)

@@ -116,12 +116,12 @@ def _rerun(store: Store, given: argparse.Namespace) -> int:
     from experiments.lab.keeping import repeat
 
     old = store.find(given.key)
-    new = repeat(old, store)
-    apart = largest_differences(old.arrays, new.arrays)
+    key, arrays = repeat(old, store)
+    apart = largest_differences(old.arrays, arrays)
     for name, value in apart.items():
         print(f"{name}: {value:.2e} of its largest value apart" if value < float("inf") else f"{name}: not comparable")
-    if new.key != old.key:
-        print(f"kept as {new.name}: its version, model or data is another than in {old.name}")
+    if key != old.key:
+        print(f"kept as {old.experiment}/{key}: its version, model or data is another than in {old.name}")
     same = max(apart.values(), default=0.0) <= _SAME
     print("the same numbers" if same else f"other numbers (more than {_SAME:g} apart)")
     return 0 if same else 1

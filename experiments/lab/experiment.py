@@ -34,10 +34,12 @@ class Experiment:
 
     @property
     def question(self) -> str:
+        """What is asked."""
         return str(self.module.QUESTION)
 
     @property
     def version(self) -> int:
+        """Raised by hand when the same config gives other numbers."""
         return int(self.module.VERSION)
 
     @property
@@ -46,18 +48,23 @@ class Experiment:
         return self.module.Config  # type: ignore[no-any-return]
 
     def inputs(self, cfg: Any) -> tuple[Any, ...]:
+        """What a run depends on beside its config."""
         return tuple(self.module.inputs(cfg))
 
     def run(self, cfg: Any) -> Arrays:
+        """Labelled arrays, data sets and tensors by name."""
         return self.module.run(cfg)  # type: ignore[no-any-return]
 
     def numbers(self, arrays: Arrays) -> dict[str, float]:
+        """A few numbers, by which runs are compared."""
         return {name: float(value) for name, value in self.module.numbers(arrays).items()}
 
     def answer(self, arrays: Arrays) -> str:
+        """The answer in words."""
         return str(self.module.answer(arrays))
 
     def draw(self, arrays: Arrays) -> Shown:
+        """Figures and tables by name."""
         return self.module.draw(arrays)  # type: ignore[no-any-return]
 
 

@@ -1,16 +1,18 @@
 """Run an experiment, or fetch it from the store if it has been run."""
 
 import logging
+import re
 import shlex
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from experiments.lab.experiment import FOLDER, Experiment, experiment_of, find
 from experiments.lab.fingerprints import identify
 from experiments.lab.logs import Record, recorded
-from experiments.lab.options import from_settings, settings, wheres
+from experiments.lab.options import Arrays, from_settings, settings, wheres
 from experiments.lab.provenance import provenance
 from experiments.storage import payload
 from experiments.store import Run, Store, key_of
@@ -36,15 +38,17 @@ def keep(cfg: Any, store: Store | None = None) -> Run:
     return store.get(experiment.name, key) or _recorded(experiment, cfg, store, key, found)
 
 
-def repeat(run: Run, store: Store) -> Run:
-    """The same config run again by today's code, on the model and data as they are today.
+def repeat(run: Run, store: Store) -> tuple[str, Arrays]:
+    """The same config run again by today's code, on the model and data as they are today: its key, and its arrays.
 
-    What is no new run, because its key is the same, is not kept.
+    Under another key, because the version, the model or the data have changed, it is a run of its own and kept.
     """
     experiment = find(run.experiment if run.manifest.get("shipped", True) else str(run.manifest["source"]))
     cfg = from_settings(experiment.config, run.config | run.manifest.get("where", {}))
     key, found = _identified(experiment, cfg)
-    return _recorded(experiment, cfg, Store("memory://") if key == run.key else store, key, found)
+    if key == run.key:
+        return key, experiment.run(cfg)
+    return key, (store.get(experiment.name, key) or _recorded(experiment, cfg, store, key, found)).arrays
 
 
 def _identified(experiment: Experiment, cfg: Any) -> tuple[str, dict[str, Any]]:
@@ -60,8 +64,10 @@ def _recorded(experiment: Experiment, cfg: Any, store: Store, key: str, found: d
         try:
             return _run(experiment, cfg, store, key, record, found)
         except Exception:
-            kept = store.keep_failure(experiment.name, key, record.text + traceback.format_exc())
-            log.error("%s failed; its log is %s in %s", experiment.name, kept, store.root)
+            text = record.text + traceback.format_exc()
+            with suppress(OSError):  # on a full disk, it is the first error that says so
+                kept = store.keep_failure(experiment.name, key, text)
+                log.error("%s failed; its log is %s in %s", experiment.name, kept, store.root)
             raise
 
 
@@ -76,8 +82,9 @@ def _run(experiment: Experiment, cfg: Any, store: Store, key: str, record: Recor
         files, kinds = payload.encode(arrays, experiment.draw(arrays), record.text)
     except Exception:
         if stage is None:  # what took long is not lost because a figure could not be drawn
-            files, kinds = payload.encode(arrays, {}, record.text)
-            store.keep_stage(experiment.name, key, files, {"kinds": kinds})
+            with suppress(TypeError, OSError):  # what cannot be kept either is no news
+                files, kinds = payload.encode(arrays, {}, record.text)
+                store.keep_stage(experiment.name, key, files, {"kinds": kinds})
         raise
     files[payload.LOG] = record.text.encode()
     ended = {"kinds": kinds, "checks": payload.checks_in(arrays), "seconds": record.seconds, "finished": time.time()}
@@ -113,6 +120,5 @@ def _hydra(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_hydra, value))}]"
     if isinstance(value, str):
-        plain = value.replace("_", "").replace("-", "").replace("/", "").replace(".", "").isalnum()
-        return value if plain else f'"{value}"'
+        return value if re.fullmatch(r"[\w@/.+-]+", value) else f'"{value}"'
     return "null" if value is None else str(value)

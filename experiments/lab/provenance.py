@@ -2,7 +2,6 @@
 
 import platform
 import subprocess
-import sys
 import time
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -13,7 +12,7 @@ PACKAGES = ("torch", "transformers", "transformer-lens", "nnsight", "captum", "x
 
 
 def provenance() -> dict[str, Any]:
-    """Versions, commit, command and time."""
+    """Versions, commit and time."""
     return {**_of_process(), "time": time.strftime("%Y-%m-%d %H:%M:%S %z")}
 
 
@@ -25,7 +24,6 @@ def _of_process() -> dict[str, Any]:
         "versions": {name: _version(name) for name in PACKAGES},
         "commit": _git("rev-parse", "HEAD") or "unknown",
         "changed": bool(_git("status", "--porcelain", "--untracked-files=no")),
-        "command": " ".join(["python", *sys.orig_argv[1:]]),
     }
 
 

@@ -52,7 +52,7 @@ def figure(data: Mapping[str, Any]) -> str:
     title = data.get("layout", {}).get("title", {})
     label = str(title.get("text", "") if isinstance(title, dict) else title)
     height = data.get("layout", {}).get("height", 380)
-    raw = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")  # or a "</script>" in a label would end it
+    raw = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")  # a label may hold "</script>" or "<!--"
     place = element("div", "", kind="plot", style=f"min-height:{height}px", role="img", **{"aria-label": label})
     return element("figure", f'{place}<script type="application/json">{raw}</script>')
 

@@ -84,12 +84,13 @@ class Disk(Place):
     def create(self, name: str, data: bytes) -> bool:
         path = self.root / name
         draft = f"{name}.{uuid.uuid4().hex[:8]}.tmp"
-        self.put(draft, data)
         try:
-            return _link(self.root / draft, path)
+            self.put(draft, data)
+            first = _link(self.root / draft, path)
         finally:
             self.delete(draft)
-            _flush(path.parent)
+        _flush(path.parent)
+        return first
 
     def get(self, name: str) -> bytes:
         return (self.root / name).read_bytes()
