@@ -10,7 +10,7 @@ from conftest import load
 from test_attribution import EMBED, known
 from torch.testing import assert_close
 
-from interp import Site, attribution, tasks
+from interp import Site, attribution, metrics, tasks
 from interp.arrays import checks_of
 
 
@@ -138,7 +138,7 @@ def test_randomisation_passes_what_the_model_knows_and_warns_of_what_it_does_not
 
 def test_the_more_blocks_are_drawn_anew_the_less_is_left():
     model, ids = load("gpt2"), torch.tensor([[3, 4, 5, 6, 7, 8, 9, 10]])
-    of_model = lambda m: attribution.gradient_x_input(m, ids, EMBED, interp.metrics.logit(3))
+    of_model = lambda m: attribution.gradient_x_input(m, ids, EMBED, metrics.logit(3))
     cascade = attribution.randomisation(model, of_model, cascade=True, draws=4)
     assert cascade.reset.values.tolist() == ["top 1", "top 2", "top 3", "all"]
     by_reset = cascade.trained.mean(("draw", "prompt"))
