@@ -9,6 +9,9 @@ from torch import Tensor
 from interp.edits import Edit, Index
 from interp.traces import Tokens
 
+# Sites where a new token's part of the tensor is all that its edit needs: attention reads older keys from the cache.
+CACHEABLE = frozenset("embed resid_pre q z attn_out resid_mid mlp_pre mlp_post mlp_out resid_post resid_final".split())
+
 
 def addressed(edits: Iterable[Edit], tokens: Tokens, held: int = 0) -> list[Edit]:
     """The edits that select something among the columns from `held` on, with indices into those columns.

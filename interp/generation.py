@@ -13,15 +13,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.columns import addressed
+from interp.columns import CACHEABLE, addressed
 from interp.edits import Edit
 from interp.model import Cache, Model, Prompts
 from interp.progress import Progress, bar
 from interp.sites import Site
 from interp.traces import Tokens
-
-# Sites where a new token's part of the tensor is all that its edit needs: attention reads older keys from the cache.
-_CACHEABLE = frozenset("embed resid_pre q z attn_out resid_mid mlp_pre mlp_post mlp_out resid_post resid_final".split())
 
 
 @dataclass(frozen=True)
@@ -183,9 +180,9 @@ def _check_room(model: Model, tokens: Tokens, n_tokens: int, edits: Sequence[Edi
 
 def _why_uncached(model: Model, edits: Sequence[Edit]) -> str:
     """Why keys cannot be kept; empty if they can."""
-    if inside := [edit.site for edit in edits if edit.site.kind not in _CACHEABLE]:
+    if inside := [edit.site for edit in [*edits, *model.in_force] if edit.site.kind not in CACHEABLE]:
         return f"{inside[0]} is edited inside attention, where each step sees the keys of all tokens again"
-    return caching(model)
+    return caching(model.plain)
 
 
 def _draws(tokens: Tokens, sampling: Sampling, n: int) -> Float[Tensor, "batch step"]:

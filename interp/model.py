@@ -97,6 +97,16 @@ class Model(ABC):
         return None
 
     @property
+    def plain(self) -> "Model":
+        """The model without edits of its own; itself, unless it is a view of another with edits in force."""
+        return self
+
+    @property
+    def in_force(self) -> Sequence[Edit]:
+        """The edits that come before those of each run; none, unless it is such a view."""
+        return ()
+
+    @property
     def blocks(self) -> Sequence[nn.Module]:
         """The blocks, if they can be called one by one under `hooked`; none if this backend cannot do so."""
         return ()

@@ -363,6 +363,22 @@ def test_a_steered_model_is_the_model_under_edits(family, backend):
         assert continuations(steered, PROMPTS, 2).how["cached"]
 
 
+def test_a_steered_model_generates_as_its_edits_would():
+    """With roles, which the trial of a cache has not, and under edits of keys, which cannot be kept then."""
+    model = load("gpt2")
+    tokens = model.tokens(PROMPTS)
+    tokens = Tokens(tokens.ids, tokens.mask, {"first": tokens.mask.argmax(-1)})
+    for site, more, kept in ((SITE, {}, True), (Site("v", 1), {"head": 1}, False)):
+        vector = steering.Vector.of(site, torch.randn(8 if more else 32), **more)
+        force = steering.steer(vector, 3.0, where="first")
+        with steering.applied(model, vector, 3.0, where="first") as steered:
+            found = continuations(steered, tokens, 4)
+        wanted = continuations(model, tokens, 4, force, cached=False)
+        assert found.how["cached"] is kept
+        assert torch.equal(found.tokens.ids, wanted.tokens.ids)
+        assert_close(found.log_probs, wanted.log_probs, atol=1e-5, rtol=1e-5)
+
+
 def test_every_method_works_on_a_steered_model():
     model = load("gpt2")
     vector = vector_of(model)

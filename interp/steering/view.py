@@ -50,6 +50,14 @@ class SteeredModel(Model):
         return self._inner.unembed_some(resid, ids)
 
     @property
+    def plain(self) -> Model:
+        return self._inner.plain
+
+    @property
+    def in_force(self) -> Sequence[Edit]:
+        return [*self._inner.in_force, *self._edits]
+
+    @property
     def logit_cap(self) -> float | None:
         return self._inner.logit_cap
 
