@@ -55,6 +55,16 @@ def test_several_sources_add_up(family):
         assert_close(found, torch.cat(mixed), atol=1e-10, rtol=0)
 
 
+def test_a_metric_at_another_position_reads_it(family):
+    model = model_of(family)
+    for at in (-2, 1):
+        exchange = Pair.of(model, *pair(model), "noising").exchange(METRIC.reading(at))
+        masks = some_masks(exchange)
+        whole = replace(exchange, run=replace(exchange.run, recording=None)).values(masks)
+        assert_close(exchange.values(masks), whole, atol=1e-10, rtol=0)
+    assert_close(whole, exchange.run.values.expand_as(whole), atol=1e-10, rtol=0)  # before what differs
+
+
 def test_gradients_of_a_run_taken_up_are_those_of_the_whole_run():
     exchange = exchange_of("llama")
     found = []

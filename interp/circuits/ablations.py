@@ -51,7 +51,7 @@ def ablated(
     return [Exchange(run, found[row][None], _common(tokens, others)) for row in rows]
 
 
-def averaged(exchanges: Sequence[Exchange], masks: Tensor, budget: int) -> Tensor:
+def averaged(exchanges: Sequence[Exchange], masks: Tensor, budget: int | None) -> Tensor:
     """The metric under each mask, (set, prompt), the mean over what ablated edges may carry."""
     with torch.no_grad():
         values = [

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from interp.arrays import Check
 from interp.circuits.gradients import Mixed, gradients
-from interp.circuits.masks import BUDGET
 from interp.circuits.pair import Pair
 from interp.circuits.runs import Written, written
 from interp.edits import Edit, put
@@ -24,6 +23,7 @@ from interp.model import Model, Prompts
 from interp.sites import Site
 
 _IG = "arXiv:1703.01365"
+_BUDGET = 2**28  # bytes that one pass may take
 PATHS = ("inputs", "activations", "mask")
 
 
@@ -71,7 +71,7 @@ def eap_ig(
     along: str = "inputs",
     over: Sequence[str] = (),
     direction: str = "denoising",
-    budget: int = BUDGET,
+    budget: int | None = None,
 ) -> xr.DataArray:
     """Edge attribution with integrated gradients: the gradients of `eap` averaged on a path between the two runs.
 
@@ -132,7 +132,7 @@ class _Path:
             total = found.dot(difference, self.positions) + total.to(difference)
         return total
 
-    def of_pieces(self, each: bool, budget: int) -> Tensor:
+    def of_pieces(self, each: bool, budget: int | None) -> Tensor:
         """Scores where what modules write is moved, each for what leaves it; or, for all, what enters the first."""
         difference = self.other.minus(self.this, self.pair.start).tensor()
         scores = self._of_piece(0, difference, budget)
@@ -143,12 +143,15 @@ class _Path:
             first = upto
         return scores
 
-    def _of_piece(self, i: int, difference: Tensor, budget: int) -> Tensor:
+    def _of_piece(self, i: int, difference: Tensor, budget: int | None) -> Tensor:
         """Scores of all edges, where one of the pieces is moved."""
         pair, (one, two) = self.pair, (written.pieces[i] for written in (self.this, self.other))
         t = torch.tensor(self.points).to(one)[:, None, None, None]
         points = torch.lerp(one, two, t)
-        size = max(1, budget // (96 * one.shape[:2].numel() * pair.model.shape.d_model * pair.model.shape.n_layers))
+        size = max(
+            1,
+            (budget or _BUDGET) // (96 * one.shape[:2].numel() * pair.model.shape.d_model * pair.model.shape.n_layers),
+        )
         total = torch.zeros(())
         for some, weights in zip(points.split(size), self.weights.split(size)):
             edit = self._put(i, some.flatten(0, 1).requires_grad_())

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from interp.arrays import Check, labelled
 from interp.circuits.ablations import ablated, averaged
-from interp.circuits.masks import BUDGET, stacked
+from interp.circuits.masks import stacked
 from interp.graph import Mask
 from interp.metrics import Metric
 from interp.model import Model, Prompts
@@ -28,7 +28,7 @@ def completeness(
     draws: int = 20,
     seed: int = 0,
     ablation: str = "corrupt",
-    budget: int = BUDGET,
+    budget: int | None = None,
 ) -> xr.Dataset:
     """Do the circuit and the model lose the same when the same part of the circuit is taken from both?
 
@@ -80,7 +80,7 @@ def minimality(
     metric: Metric,
     ablation: str = "corrupt",
     seed: int = 0,
-    budget: int = BUDGET,
+    budget: int | None = None,
 ) -> xr.DataArray:
     """What the circuit loses without each of its edges.
 

@@ -14,7 +14,6 @@ from jaxtyping import Float
 from interp import stats
 from interp.arrays import labelled
 from interp.circuits.evaluation import evaluate
-from interp.circuits.masks import BUDGET
 from interp.circuits.patching import graph
 from interp.circuits.selection import select
 from interp.graph import Mask
@@ -36,7 +35,7 @@ def areas(
     ablation: str = "corrupt",
     draws: int = 2000,
     seed: int = 0,
-    budget: int = BUDGET,
+    budget: int | None = None,
 ) -> xr.Dataset:
     """Faithfulness of circuits of growing size, and two areas: how much of it, and how near to the model.
 

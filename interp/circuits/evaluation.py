@@ -9,7 +9,7 @@ import xarray as xr
 from interp import stats
 from interp.arrays import labelled
 from interp.circuits.ablations import ablated, averaged
-from interp.circuits.masks import BUDGET, stacked
+from interp.circuits.masks import stacked
 from interp.graph import Mask
 from interp.metrics import Metric
 from interp.model import Model, Prompts
@@ -24,7 +24,7 @@ def evaluate(
     ablation: str = "corrupt",
     draws: int = 4,
     seed: int = 0,
-    budget: int = BUDGET,
+    budget: int | None = None,
 ) -> xr.Dataset:
     """The metric of circuits: of the clean prompts, with every edge outside a circuit ablated.
 

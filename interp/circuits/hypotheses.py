@@ -15,7 +15,7 @@ from torch import Tensor
 from interp.arrays import Check, labelled
 from interp.circuits.ablations import ablated, averaged
 from interp.circuits.criteria import without_each
-from interp.circuits.masks import BUDGET, Exchange, stacked
+from interp.circuits.masks import Exchange, stacked
 from interp.circuits.selection import random_circuits, random_path
 from interp.graph import Graph, Mask
 from interp.metrics import Metric
@@ -43,7 +43,7 @@ def hypothesis_tests(
     draws: int = 100,
     seed: int = 0,
     ablation: str = "corrupt",
-    budget: int = BUDGET,
+    budget: int | None = None,
 ) -> xr.Dataset:
     """Five tests of a circuit, each with its p-value and its verdict; `TESTS` says how they are meant.
 
@@ -114,7 +114,7 @@ class _Runs:
     random_complement: Float[np.ndarray, " draw"]
 
     @classmethod
-    def of(cls, exchanges: list[Exchange], kept: Tensor, draws: int, seed: int, budget: int) -> "_Runs":
+    def of(cls, exchanges: list[Exchange], kept: Tensor, draws: int, seed: int, budget: int | None) -> "_Runs":
         graph = exchanges[0].run.wiring.graph
         there = graph.precedes.to(kept)
         edges = kept.nonzero(as_tuple=True)

@@ -17,7 +17,7 @@ from interp.circuits.runs import Run
 from interp.graph import Graph, Mask
 from interp.progress import Progress, bar
 
-BUDGET = 2**26  # bytes that one pass may take; larger passes are no faster
+_ON_CPU, _ELSEWHERE = 2**26, 2**31  # bytes that one pass may take; larger passes are no faster
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Exchange:
             return self.run.values.expand(len(masks), -1)
         first = 0 if masks.requires_grad else self._first(masks)
         listener = Masked(self, masks, first)
-        return self.run.again(listener, len(masks), first, self._from, grad=masks.requires_grad)
+        return self.run.again(listener, len(masks), first, self.begin, grad=masks.requires_grad)
 
     @torch.no_grad()
     def changes(
@@ -65,16 +65,17 @@ class Exchange:
                 advance(len(masks))
         return torch.cat(found), len(found)
 
-    def most(self, budget: int = BUDGET) -> int:
+    def most(self, budget: int | None = None) -> int:
         """How many sets of edges are tried in one pass, by a generous guess of what each takes."""
         names, shape = self.run.wiring.graph, self.run.model.shape
         copies = len(self.others) * len(names.writers) + 2 * names.attention(0).stop + 24
-        each = (self.others.shape[3] - self._from) * shape.d_model * copies
+        each = (self.others.shape[3] - self.begin) * shape.d_model * copies
         each += 0 if self.run.metric.weights is not None else shape.d_vocab
+        budget = budget or (_ON_CPU if self.others.device.type == "cpu" else _ELSEWHERE)
         return max(1, budget // (each * self.others.dtype.itemsize * len(self.run.tokens)))
 
     @property
-    def _from(self) -> int:
+    def begin(self) -> int:
         """The first position that is run again."""
         return 0 if self.run.recording is None else self.start
 
@@ -106,14 +107,14 @@ class Masked(Listener):
     ) -> None:
         self.wiring, self.masks, self.given, self.keep = exchange.run.wiring, masks, given or {}, keep
         self.kept: dict[int, Tensor] = {}
-        self._start = exchange._from
+        self._start = exchange.begin
         self._others = exchange.others.transpose(1, 2)[:, :, :, self._start :]
         self._used = (masks.detach() != 0).flatten(0, -3).any(0).cpu() | masks.requires_grad
         for reader in [*self.given, *keep]:
             self._used[0, reader] = True
         # What is summed for each reader: the stream, at place 0, and the differences of the writers.
         self._weights = nn.functional.pad(masks, (0, 0, 1, 0))
-        self._weights[:, 0, ..., 0, :] = 1
+        self._weights[..., 0, :] = 1
         self._room = self._others.new_zeros(0) if masks.requires_grad else self._empty()
         self._pieces: list[Tensor] = []
         if first:

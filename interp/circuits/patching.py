@@ -13,7 +13,7 @@ from torch import Tensor
 
 from interp.arrays import labelled
 from interp.backends.readers import wiring_of
-from interp.circuits.masks import BUDGET, Exchange, stacked
+from interp.circuits.masks import Exchange, stacked
 from interp.circuits.pair import Pair
 from interp.graph import Graph, Mask
 from interp.metrics import Metric
@@ -37,7 +37,7 @@ def patch_edges(
     sets: Mapping[str, Mask],
     metric: Metric,
     direction: str = "denoising",
-    budget: int = BUDGET,
+    budget: int | None = None,
     progress: Progress = None,
 ) -> xr.DataArray:
     """How the metric changes when the edges of a set, and no others, carry what they carry in the other run.
@@ -46,7 +46,7 @@ def patch_edges(
         sets: By name, how much of each edge is taken from the other run: (writer, reader) or (pos, writer, reader), as
             `graph(model).mask([("L0H1", "*")])` gives it. Every set is tried alone, many in one pass.
         direction: "denoising" runs the corrupt prompts with edges of the clean run, "noising" the reverse.
-        budget: Bytes that the activations of one pass may take.
+        budget: Bytes that the activations of one pass may take; by default what suits the device.
 
     Returns:
         The change in the metric by (set, prompt).
@@ -70,7 +70,7 @@ def patch_each_edge(
     metric: Metric,
     edges: Float[Tensor, "writer reader"] | None = None,
     direction: str = "denoising",
-    budget: int = BUDGET,
+    budget: int | None = None,
     progress: Progress = None,
 ) -> xr.DataArray:
     """How the metric changes when one edge alone carries what it carries in the other run: exact, a row for each edge.
@@ -98,7 +98,7 @@ def patch_each_edge(
 
 
 def each(
-    exchange: Exchange, chosen: Float[Tensor, "writer reader"], budget: int, progress: Progress
+    exchange: Exchange, chosen: Float[Tensor, "writer reader"], budget: int | None, progress: Progress
 ) -> tuple[Float[Tensor, "prompt writer reader"], int]:
     """The change under each of the chosen edges alone, NaN elsewhere; and in how many passes it was found."""
     names = exchange.run.wiring.graph

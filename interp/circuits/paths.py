@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.arrays import labelled
-from interp.circuits.masks import BUDGET, Exchange, Masked
+from interp.circuits.masks import Exchange, Masked
 from interp.circuits.pair import Pair
 from interp.graph import Graph
 from interp.metrics import Metric
@@ -32,7 +32,7 @@ def path_patch(
     senders: Mapping[str, Sequence[str]] | None = None,
     free: Sequence[str] = (),
     direction: str = "noising",
-    budget: int = BUDGET,
+    budget: int | None = None,
     progress: Progress = None,
 ) -> xr.DataArray:
     """How the metric changes when receivers hear what senders say in the other run.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from interp.arrays import labelled
 from interp.backends.readers import wiring_of
-from interp.circuits.masks import BUDGET, Exchange
+from interp.circuits.masks import Exchange
 from interp.circuits.runs import Run
 from interp.donors import donors
 from interp.graph import Edge, Graph
@@ -127,4 +127,4 @@ def _scrubbed(
 ) -> Float[Tensor, "hypothesis prompt"]:
     others = torch.stack([run.written[row.to(run.written.device)] for row in rows])
     exchange = Exchange(run, others)
-    return torch.cat([exchange.mixed(some) for some in masks.split(exchange.most(BUDGET))])
+    return torch.cat([exchange.mixed(some) for some in masks.split(exchange.most())])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from interp.arrays import labelled
 from interp.circuits.ablations import ablated
-from interp.circuits.masks import BUDGET, Exchange
+from interp.circuits.masks import Exchange
 from interp.graph import Graph
 from interp.metrics import Metric, kl_from
 from interp.model import Model, Prompts
@@ -30,7 +30,7 @@ def acdc(
     threshold: float,
     metric: Metric | None = None,
     ablation: str = "corrupt",
-    budget: int = BUDGET,
+    budget: int | None = None,
     progress: Progress = None,
 ) -> xr.DataArray:
     """A circuit by greedy removal: readers from the logits down, each reader's edges from the latest writer on.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from interp.agreement import agreement
 from interp.arrays import Check, labelled
-from interp.circuits.masks import BUDGET, Exchange
+from interp.circuits.masks import Exchange
 from interp.circuits.pair import Pair
 from interp.circuits.patching import each
 from interp.graph import Graph
@@ -34,7 +34,7 @@ def verify(
     top: int = 30,
     others: int = 30,
     seed: int = 0,
-    budget: int = BUDGET,
+    budget: int | None = None,
     progress: Progress = None,
 ) -> xr.Dataset:
     """Estimated scores of edges beside exact patching of the best, of a random sample, and of every node.
@@ -98,7 +98,9 @@ def _scores_of(pair: Pair, scores: xr.DataArray) -> Float[Tensor, "prompt writer
     return torch.stack([graph.tensor_of("scores", row.drop_vars("prompt")) for row in scores.transpose("prompt", ...)])
 
 
-def _exact_nodes(graph: Graph, exchange: Exchange, budget: int, progress: Progress) -> Float[Tensor, "prompt node"]:
+def _exact_nodes(
+    graph: Graph, exchange: Exchange, budget: int | None, progress: Progress
+) -> Float[Tensor, "prompt node"]:
     """The change when all edges that leave a writer, or enter a reader, are patched at once."""
     every = graph.precedes.float()
     writers = torch.eye(len(graph.writers))[:, :, None] * every
