@@ -219,8 +219,7 @@ class Model(ABC):
 
     @final
     def fingerprint(self) -> str:
-        """A hash of all weights: sixteen hexadecimal digits, the same on every device and on each backend that can tell
-        under which names they were published."""
+        """A hash of all weights, the same on every device and wherever the published names of the weights are known."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.weights().items()):
             digest.update(name.encode())
