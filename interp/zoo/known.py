@@ -12,7 +12,6 @@ from torch import Tensor
 from interp import circuits
 from interp.arrays import labelled
 from interp.circuits.ablations import ablated
-from interp.circuits.masks import BUDGET
 from interp.graph import Edge
 from interp.metrics import Metric
 from interp.model import Model
@@ -76,7 +75,7 @@ def _fit(one: tuple[str, str], other: tuple[str, str]) -> bool:
     return len(one[0].split()) == len(other[0].split()) and one[1] != other[1]
 
 
-def effects(known: Known, ablation: str, budget: int = BUDGET) -> xr.DataArray:
+def effects(known: Known, ablation: str, budget: int | None = None) -> xr.DataArray:
     """How the task's metric changes in the clean run when one edge alone is ablated, for every edge: exact.
 
     Args:
@@ -103,7 +102,7 @@ def effects(known: Known, ablation: str, budget: int = BUDGET) -> xr.DataArray:
 
 
 def each_edge(
-    model: Model, task: Task, metric: Metric, ablation: str, budget: int = BUDGET
+    model: Model, task: Task, metric: Metric, ablation: str, budget: int | None = None
 ) -> Float[Tensor, "prompt writer reader"]:
     """The change in the clean run when one edge alone is ablated, NaN where there is none."""
     (exchange,) = ablated(model, task.clean, task.corrupt, metric, ablation)

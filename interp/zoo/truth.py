@@ -19,7 +19,7 @@ from interp import circuits, tasks
 from interp.arrays import attach, labelled
 from interp.backends import load
 from interp.circuits.ablations import ablated
-from interp.circuits.masks import BUDGET, Exchange
+from interp.circuits.masks import Exchange
 from interp.model import Model
 from interp.tasks import Task
 
@@ -45,7 +45,7 @@ def stored() -> xr.Dataset:
 
 
 @torch.no_grad()
-def measure(model: Model, task: Task, budget: int = BUDGET) -> xr.Dataset:
+def measure(model: Model, task: Task, budget: int | None = None) -> xr.Dataset:
     """The exact effects of all edges, writers and readers of a model on a task, as `stored` has them.
 
     Args:
@@ -94,7 +94,9 @@ def _each(precedes: Tensor) -> Float[Tensor, "edge writer reader"]:
     return masks
 
 
-def _tried(exchange: Exchange, masks: Float[Tensor, "set writer reader"], budget: int) -> Float[Tensor, "set prompt"]:
+def _tried(
+    exchange: Exchange, masks: Float[Tensor, "set writer reader"], budget: int | None
+) -> Float[Tensor, "set prompt"]:
     order = masks.flatten(1).argmax(1) % masks.shape[-1]  # by reader, so that most of a pass is shared
     order = order.argsort(stable=True)
     values, _ = exchange.changes(masks[order].split(exchange.most(budget)), len(masks), progress=False)
