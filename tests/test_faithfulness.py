@@ -93,6 +93,8 @@ def test_the_smallest_sufficient_sets_are_those_of_an_exhaustive_search(embedded
             reached = (metric(embedded.run(mixed(three, kept))) - none) / (whole - none)
             smallest[reached >= share] = size
     assert found["size"].values.tolist() == smallest.tolist() and bool((found.smallest == 1).all())
+    greedy = attribution.sufficient_subsets(embedded, three.clean, three.corrupt, metric, share=share, most=1)
+    assert bool((greedy.smallest == 0).all()) and int((greedy["size"] - found["size"]).sum()) <= 2
     kept = torch.from_numpy(found.kept.transpose("prompt", "pos").values) == 1
     reached = (metric(embedded.run(mixed(three, kept))) - none) / (whole - none)
     assert_close(torch.from_numpy(found.reached.values), reached, atol=1e-4, rtol=1e-4)
