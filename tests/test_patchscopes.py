@@ -75,6 +75,15 @@ def test_what_a_verb_carries_is_read_in_other_prompts_and_what_random_vectors_do
     assert check.status == "pass" and check.value == pytest.approx(float(effect[0] - effect[1:].max()), abs=1e-4)
 
 
+def test_the_furthest_control_counts(embedded):
+    task = tasks.sentiment(embedded, n=16, seed=2)
+    metric = metrics.log_odds(task.right)
+    found = lens.patchscope(embedded, task.clean, task.corrupt, metric, source_at="adjective", target_at="adjective")
+    effect = (found - found.unpatched).mean("prompt").max(("source", "target"))
+    assert int(effect[1:].argmax()) > 0  # a random vector, not another prompt's
+    assert checks_of(found)[0].value == pytest.approx(float(effect[0] - effect[1:].max()), abs=1e-4)
+
+
 def test_a_vector_that_says_no_more_than_others_is_warned_about(embedded):
     noise = torch.randn(16, 128, generator=torch.Generator().manual_seed(0))
     assert checks_of(_verb(embedded, mapping=lambda vectors, here, there: noise))[0].status == "warn"
