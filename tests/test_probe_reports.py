@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 from torch.testing import assert_close
 
-from interp import Site, plots, probing, tasks
+from interp import Site, edits, metrics, plots, probing, tasks
 from interp.arrays import checks_of
 from interp.probing.estimators import ESTIMATORS
 from interp.probing.mdl import _blocks, codelength
@@ -161,6 +161,39 @@ def test_what_was_never_taught_does_not_transfer(embedded):
     assert {c.name: c.status for c in checks_of(report)}["worst transfer between families"] == "fail"
 
 
+def test_erasure_is_what_a_loop_over_runs_makes_of_it(embedded):
+    data, site = tasks.concepts.refusal(embedded, 60), Site("resid_post", 1)
+    shares = probing.use(embedded, data, [site], ["verb"], placebos=2, most=30).sel(way="erasure", direction="probe")
+    x = embedded.run(data.prompts, [site]).at(site, "verb")
+    fold, erased = folds_of(data.y, 2, data.groups), x.clone()
+    for f in range(5):
+        erased[fold == f] = probing.leace(x[fold != f], data.y[fold != f])(x[fold == f])
+    right, wrong = data.answers[torch.arange(60), data.y], data.answers[torch.arange(60), 1 - data.y]
+    prefers = metrics.logit_diff(right, wrong)
+    before, after = (
+        prefers(embedded.run(data.prompts, edits=moves))[shares.prompt.values]
+        for moves in ([], [edits.put(site, erased, pos="verb")])
+    )
+    np.testing.assert_allclose(shares[0, 0], (before - after) / before.mean(), atol=1e-3)
+
+
+def test_use_is_asked_only_where_the_model_behaves(embedded):
+    data = tasks.concepts.refusal(embedded, 48)
+    turned = replace(data, answers=data.answers.flip(1), families=None)
+    with pytest.raises(
+        ValueError, match="the model's answers do not follow refusal: on average the right class's are -"
+    ):
+        probing.use(embedded, turned, [Site("resid_post", 1)])
+    report = probing.probe(embedded, turned, [Site("resid_post", 3)], shuffles=39, folds=4)
+    assert (
+        report.verdict.item() == "decodable"
+        and {c.name: c.status for c in checks_of(report)}["causal use"] == "skipped"
+    )
+    other = probing.collect(embedded, data.prompts, [Site("resid_post", 2)])
+    with pytest.raises(ValueError, match=r"activations are of \(sites, at, heads, prompts\)"):
+        probing.probe(embedded, data, [Site("resid_post", 3)], activations=other)
+
+
 def test_placebos_are_of_the_same_size_and_rank(embedded):
     from interp.probing.causal import _Moves
 
@@ -168,7 +201,7 @@ def test_placebos_are_of_the_same_size_and_rank(embedded):
     sizes = _random(30, 2)
     moves = _Moves(sizes @ basis, sizes, _random(50, 16, seed=2))
     for i in range(4):
-        placebo = moves.placebo(i, torch.Generator().manual_seed(i))
+        placebo = moves.sizes @ moves.placebo(i, torch.Generator().manual_seed(i))
         assert_close(placebo.norm(dim=-1), moves.delta.norm(dim=-1))
         assert int(torch.linalg.matrix_rank(placebo)) == 2
 

@@ -133,6 +133,23 @@ def collect(
     return found
 
 
+def activations_of(
+    model: Model, prompts: Prompts, sites: Sequence[Site], at: Sequence[At], heads: bool, kept: Activations | None
+) -> Activations:
+    """Activations that were kept, if they are these; else of a run.
+
+    Raises:
+        ValueError: Activations of other sites, positions or heads, or of another number of prompts.
+    """
+    if kept is None:
+        return collect(model, prompts, sites, at, heads)
+    asked = [str(site) for site in sites], list(at), heads, len(model.tokens(prompts))
+    given = [str(site) for site in kept.sites], list(kept.at), bool(kept.n_heads), len(kept)
+    if asked != given:
+        raise ValueError(f"activations are of (sites, at, heads, prompts) {given}, but {asked} were asked for")
+    return kept
+
+
 def load(folder: str | Path) -> Activations:
     """Activations that `collect` has kept in a folder.
 

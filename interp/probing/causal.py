@@ -14,13 +14,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.arrays import Check, labelled
-from interp.edits import Edit, put
+from interp.edits import Edit
 from interp.model import Model
-from interp.probing.activations import Activations, At, Place, collect
+from interp.probing.activations import Activations, At, Place, activations_of
 from interp.probing.crossval import out_of_fold
 from interp.probing.erasure import leace
 from interp.probing.estimators import estimator_of
-from interp.probing.pairing import Pairs, paired
+from interp.probing.pairing import Pairs, margin, paired
 from interp.probing.problems import Features
 from interp.probing.splits import folds_of
 from interp.progress import Progress
@@ -42,6 +42,7 @@ def use(
     placebos: int = 24,
     most: int = 128,
     seed: int = 0,
+    activations: Activations | None = None,
     progress: Progress = None,
 ) -> xr.DataArray:
     """Set what a probe reads to what it reads in a prompt of another class, or erase it, and measure the answers.
@@ -55,6 +56,7 @@ def use(
         data: With `answers`.
         by: A linear probe, see `probe`.
         most: At most so many prompts are changed.
+        activations: See `probe`.
         progress: See `sweep`.
 
     Returns:
@@ -66,24 +68,27 @@ def use(
         ValueError: Data without answers or classes; a model whose answers do not follow the labels; a probe that is not
             linear.
     """
-    activations = collect(model, data.prompts, sites, at, heads)
     pairs = paired(data, most, seed)
-    generator = torch.Generator().manual_seed(seed)
-    fold = folds_of(data.y, len(data.classes), data.groups, seed=seed)
-    start, cells = pairs.metric(model.run(pairs.tokens, last_only=pairs.metric.last_only)).float(), []
-    if float(start.mean()) >= 0:
+    start = margin(model, pairs)
+    if float(start.mean()) <= 0:
         raise ValueError(
             f"the model's answers do not follow {data.name}: on average the right class's are "
-            f"{-float(start.mean()):.2f} logits above the others, so that there is no use to be tested"
+            f"{float(start.mean()):.2f} logits above the others, so that there is no use to be tested"
         )
+    activations = activations_of(model, data.prompts, sites, at, heads, activations)
+    generator = torch.Generator().manual_seed(seed)
+    fold = folds_of(data.y, len(data.classes), data.groups, seed=seed)
+    cells = []
     for place in activations.places:
         x = activations.at_place(place).to(model.device)
         for moves in _moves(x, data, fold, pairs, by):
-            here = [moves.delta, *(moves.placebo(i, generator) for i in range(placebos))]
-            cells += [[_edit(place, x[pairs.base], delta, model)] for delta in here]
+            placebo = (moves.placebo(i, generator) for i in range(placebos))
+            cells += [
+                [_edit(place, *shift)] for shift in ((moves.delta, None), *((moves.sizes, other) for other in placebo))
+            ]
     swept = sweep(model, pairs.tokens, cells, [pairs.metric], progress=progress)
-    change = (swept.values[0].float() - start).view(len(activations.places), 2, 1 + placebos, -1)
-    shares = change / (-start.mean() * torch.tensor([2.0, 1.0], device=start.device)[:, None, None])
+    change = (swept.values[0].float() + start).view(len(activations.places), 2, 1 + placebos, -1)
+    shares = change / (start.mean() * torch.tensor([2.0, 1.0], device=start.device)[:, None, None])
     return _label(shares, activations, model, pairs, {"by": str(by), "seed": seed, **swept.how}, data)
 
 
@@ -101,15 +106,15 @@ class _Moves:
     sizes: Float[Tensor, "pair k"]
     residual: Float[Tensor, "example d"]
 
-    def placebo(self, i: int, generator: torch.Generator) -> Float[Tensor, "pair d"]:
-        """The same sizes along other directions: any, and in every second placebo such as activations vary along."""
+    def placebo(self, i: int, generator: torch.Generator) -> Float[Tensor, "k d"]:
+        """Other directions for the same sizes: any, and in every second placebo such as activations vary along."""
         k, (n, width) = self.sizes.shape[1], self.residual.shape
         noise = torch.randn(k, width, generator=generator).to(self.delta)
         if i % 2:
             mixed = torch.randn(k, n, generator=generator).to(self.delta) @ self.residual
             # Where nothing varies within classes, there is no such direction.
             noise = mixed + 1e-6 * noise
-        return self.sizes @ torch.linalg.qr(noise.T)[0].T
+        return torch.linalg.qr(noise.T)[0].T
 
 
 def _moves(x: Float[Tensor, "example d"], data: Labelled, fold: Tensor, pairs: Pairs, by: Any) -> tuple[_Moves, _Moves]:
@@ -146,12 +151,14 @@ def _pattern(x: Float[Tensor, "example d"], read: Float[Tensor, "k d"]) -> Float
     return (torch.linalg.pinv(wide @ spread) @ spread.T).to(x)
 
 
-def _edit(place: Place, x: Float[Tensor, "pair d"], delta: Float[Tensor, "pair d"], model: Model) -> Edit:
-    axes = {} if place.head is None else {"head": place.head}
-    value = x + delta
-    if place.head is None and "head" in place.site.axes:
-        value = value.unflatten(-1, (-1, model.shape.d_head))
-    return put(place.site, value, pos=place.at, **axes)
+def _edit(place: Place, sizes: Float[Tensor, "pair k"], basis: Float[Tensor, "k d"] | None) -> Edit:
+    """Add to each prompt as much as it says of each direction; without directions, of each feature."""
+
+    def change(x: Tensor) -> Tensor:
+        delta = sizes if basis is None else sizes @ basis  # made here: for all cells at once it would be large
+        return x + delta.to(x).reshape(x.shape)
+
+    return Edit(place.site, change, {"pos": place.at} | ({} if place.head is None else {"head": place.head}))
 
 
 def _label(

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.metrics import Metric, logit_diff
+from interp.model import Model
 from interp.tasks import Labelled
 from interp.traces import Tokens
 
@@ -55,6 +56,11 @@ def paired(
     shift = torch.randint(1, len(data.classes), wanted.shape, generator=generator)
     other = torch.where(wanted == own, (wanted + shift) % len(data.classes), own)
     return Pairs(data.prompts.rows(base), base, torch.tensor(source), answering(data, base, wanted, other))
+
+
+def margin(model: Model, pairs: Pairs) -> Float[Tensor, " pair"]:
+    """How much rather than the source's class a model answers as the prompt's own, in logits."""
+    return -pairs.metric(model.run(pairs.tokens, last_only=pairs.metric.last_only)).float()
 
 
 def answering(data: Labelled, base: Int[Tensor, " pair"], wanted: Tensor, other: Tensor) -> Metric:

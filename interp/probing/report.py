@@ -12,12 +12,13 @@ from torch import Tensor
 
 from interp.arrays import attach, labelled
 from interp.model import Model
-from interp.probing.activations import Activations, At, collect
+from interp.probing.activations import Activations, At, activations_of, collect
 from interp.probing.causal import use
 from interp.probing.controls import types_at, untrained
 from interp.probing.crossval import prior_loss
 from interp.probing.estimators import estimator_of
 from interp.probing.measure import By, Plan, lexical, measure, p_values, plain_loss
+from interp.probing.pairing import margin, paired
 from interp.probing.splits import folds_of
 from interp.probing.verdicts import checks, overall, verdicts
 from interp.progress import Progress
@@ -55,7 +56,8 @@ def probe(
         split: "group"; "random" is for data without groups.
         shuffles: Of the labels, for p-values.
         controls: Measure the control task, baselines of words, an untrained copy, code lengths and transfer too.
-        causal: Change what the probes read, see `use`; by default with the controls, if answers are known.
+        causal: Change what the probes read, see `use`; by default with the controls, if answers are known and follow
+            the labels, sites can be edited, and probes are linear.
         activations: What `collect` gave for the same prompts, sites and positions, so that they are not run again.
 
     Returns:
@@ -72,8 +74,7 @@ def probe(
         ValueError: A random split of known groups; too few groups; a family without a class; what `collect` raises.
     """
     device = model.device
-    if activations is None:
-        activations = collect(model, data.prompts, sites, at, heads, progress=progress)
+    activations = activations_of(model, data.prompts, sites, at, heads, activations)
     estimator = estimator_of(by, len(data.classes))
     fold = folds_of(data.y, len(data.classes), data.groups, folds, seed, split)
     blind = folds_of(torch.zeros(len(data)), 0, data.groups, folds, seed, split)
@@ -82,8 +83,10 @@ def probe(
     result = _table(model, activations, plan, found)
     if controls:
         result = result.assign(_baselines(model, activations, plan, result))
-    if causal or (causal is None and controls and data.answers is not None and model.editable[sites[0].kind]):
-        effects = use(model, data, sites, at, heads, by, seed=seed, progress=progress)
+    if causal is None:
+        causal = controls and _testable(model, data, sites[0], result["weight"], seed)
+    if causal:
+        effects = use(model, data, sites, at, heads, by, seed=seed, activations=activations, progress=progress)
         result = result.assign(_effects(effects))
     result = result.assign(verdict=verdicts(result))
     how = {"method": f"{estimator.name} probes", "concept": data.name, "site": sites[0].kind, "seed": seed}
@@ -94,6 +97,13 @@ def probe(
     how |= {"shuffles": shuffles, "controls": "on" if controls else "off", "verdict": overall(result, data.name)}
     how |= {"control types": {str(p): types_at(data.prompts, p, data.groups)[1] for p in at}}
     return result.assign_attrs(_about(model) | attach(checks(result, data), how))
+
+
+def _testable(model: Model, data: Labelled, site: Site, weight: xr.DataArray, seed: int) -> bool:
+    """Whether it can be asked if the model uses what its probes read."""
+    if data.answers is None or not data.classes or not model.editable[site.kind] or bool(weight.isnull().any()):
+        return False
+    return float(margin(model, paired(data, 128, seed)).mean()) > 0
 
 
 def _about(model: Model) -> dict[str, str]:

@@ -144,7 +144,7 @@ def _transfer(result: xr.Dataset) -> list[Check]:
 
 def _use(result: xr.Dataset) -> list[Check]:
     if "interchange" not in result:
-        why = "no answers are known, or the causal check was switched off"
+        why = "answers are unknown or do not follow the labels, or the causal check was switched off"
         return [Check("causal use", float("nan"), LEAST, "skipped", why, "arXiv:2006.00995")]
     shown = {way: result[way].where(result[f"{way}_p"] <= 0.05, 0) for way in WAYS}
     best = float(_least(xr.Dataset(shown), *WAYS).max())
