@@ -201,7 +201,7 @@ def test_a_model_of_english_is_asked_by_one_override(tmp_path, family):
         assert answer and figures
     for module in (logit_lens, self_repair, agreement, induction_heads, fact_attribution):
         arrays, numbers, answer, figures = asked(module, model=model)
-        assert answer and figures and all(np.isfinite(list(numbers.values())))
+        assert answer and figures and (all(np.isfinite(list(numbers.values()))) or answer.startswith("No head"))
 
 
 _NAMES = {indirect_object: "ioi", facts: "facts"}
