@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test check notebooks experiments install format clean
+.PHONY: demo test check notebooks docs experiments scorecard install format clean
 
 demo: install
 	$(VENV)/bin/python -m experiments.main_job
@@ -25,6 +25,14 @@ check: install
 # Run every notebook and store it with its pictures; needs a Chromium.
 notebooks: install
 	$(VENV)/bin/python notebooks/run.py
+
+# Write the reference from the docstrings, and the table of supported models.
+docs: install
+	$(VENV)/bin/python -m docs.make
+
+# Score every method against known answers: docs/scorecard.md, and the numbers beside it.
+scorecard: install
+	$(VENV)/bin/python -m interp.zoo.scorecard docs/scorecard.md
 
 format: install
 	$(VENV)/bin/ruff format .

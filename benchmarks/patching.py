@@ -6,13 +6,13 @@ run once, on a random tenth of the cells, and scaled up; the table marks it with
 
 import argparse
 import platform
-import resource
 import statistics
 import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -157,13 +157,16 @@ def peak(who: str, index: int) -> float:
 
 
 def memory_of(who: str, index: int) -> None:
-    """Run one sweep, and print the peak memory of this process in MiB."""
+    """Run one sweep, and print the peak memory of this process in MiB, making the model left out."""
     setting = settings("cpu")[index]
+    sweeps = {"ours": partial(ours, setting), "nothing": lambda sweep: None}
     if who == "transformer_lens":
-        transformer_lens(_bridge(setting.model), setting, SWEEPS[0], 0.1)
-    elif who == "ours":
-        ours(setting, SWEEPS[0])
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        sweeps[who] = partial(transformer_lens, _bridge(setting.model), setting, share=0.1)
+    with suppress(OSError):  # where there is no such file, the peak is that of making the model
+        Path("/proc/self/clear_refs").write_text("5")
+    sweeps[who](SWEEPS[0])
+    lines = Path("/proc/self/status").read_text().splitlines()
+    print(int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024)
 
 
 def _bridge(model: Model) -> Model:

@@ -31,7 +31,7 @@ def run(cfg: Config) -> Arrays:
     return {
         "decoded": values,
         "decoded_table": stats.interval(values, seed=cfg.seed),
-        "top": lens.top_tokens(model, task.clean.rows([0])),
+        "top": lens.decode(model, task.clean.rows([0])).isel(top=0, prompt=0),
     }
 
 
@@ -54,8 +54,11 @@ def draw(arrays: Arrays) -> Shown:
     curve = {"logit lens": arrays["decoded_table"]}
     return {
         "lens": plots.lines(curve, "layer", "Logit difference decoded after each block", "logits"),
-        "words": plots.heatmap(top["probability"], "Likeliest next word by layer and position", text=top["token"]),
-    }
+        "words": plots.words(
+            top["probability"], top["token"], "Likeliest next word by layer and position", labels=top["input"],
+            grey=top["skill"] <= 0,
+        ),
+    }  # fmt: skip
 
 
 def _known(arrays: Arrays) -> int:

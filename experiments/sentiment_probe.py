@@ -27,29 +27,28 @@ def inputs(cfg: Config) -> tuple[Any, ...]:
 def run(cfg: Config) -> Arrays:
     import torch
 
-    from interp import probing
+    from interp import probing, tasks
 
     model, task = inputs(cfg)
     words = model.words(task.clean.ids[torch.arange(len(task)), task.clean.role("adjective")].tolist())
-    sites = model.sites("resid_post")
-    return {"probe": probing.probe_layers(model, task.clean, task.labels["positive"], words, sites, seed=cfg.seed)}
+    data = tasks.from_labels(model, task.clean, task.labels["positive"], words, name="sentiment")
+    return {"probe": probing.probe(model, data, model.sites("resid_post"), seed=cfg.seed)}
 
 
 def numbers(arrays: Arrays) -> dict[str, float]:
-    return {name: float(arrays["probe"][name].max()) for name in ("accuracy", "control", "majority")}
+    found = arrays["probe"]
+    return {"accuracy": float(found["accuracy"].max()), "null": float(found.attrs["null_of_the_best"])}
 
 
 def answer(arrays: Arrays) -> str:
     found = numbers(arrays)
     return (
-        f"A probe of the writer's feeling reaches {percent(found['accuracy'])} on adjectives that it never saw; probes of "
-        f"shuffled labels reach {percent(found['control'])}, the larger class is {percent(found['majority'])}. What can be read "
-        f"off need not be used."
+        f"A probe of the writer's feeling reaches {percent(found['accuracy'])} on adjectives that it never saw; of shuffled "
+        f"labels, the best layer reaches {percent(found['null'])} in one case of twenty. What can be read off need not be used."
     )
 
 
 def draw(arrays: Arrays) -> Shown:
     from interp import plots
 
-    curves = {name: arrays["probe"][name] for name in ("accuracy", "control", "majority")}
-    return {"probe": plots.lines(curves, "layer", "Probe of sentiment at the last position", "held-out accuracy")}
+    return {"probe": plots.probes(arrays["probe"], "accuracy", "Probe of sentiment at the last position")}

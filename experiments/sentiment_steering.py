@@ -28,14 +28,20 @@ def inputs(cfg: Config) -> tuple[Any, ...]:
 
 
 def run(cfg: Config) -> Arrays:
+    import torch
+
     from interp import Site, metrics, steering
 
     model, learn, test = inputs(cfg)
-    site, doses = Site("resid_post", cfg.layer), sorted({-1.0, -0.5, 0.0, 0.5, 1.0, 2.0, cfg.dose})
-    vector = steering.mean_difference(model, _side(learn, True), _side(learn, False), site)
+    doses = sorted({-1.0, -0.5, 0.0, 0.5, 1.0, 2.0, cfg.dose})
+    words = model.words(learn.clean.ids[torch.arange(len(learn)), learn.clean.role("adjective")].tolist())
+    concept = steering.labelled_set(model, "sentiment", learn.clean, learn.labels["positive"], words)
+    vector = steering.extract(model, concept, Site("resid_post", cfg.layer), seed=cfg.seed)
     metric = metrics.logit_diff(model.token_id("happy"), model.token_id("sad"))
-    values = steering.dose_response(model, _side(test, False), site, vector, metric, doses, seed=cfg.seed)
-    return {"response": values.assign_attrs(dose=cfg.dose), "vector": vector}
+    nulls = {"random": steering.random_like(vector, seed=cfg.seed)}
+    negative = [text for text, positive in zip(test.texts[0], test.labels["positive"]) if not positive]
+    values = steering.dose_response(model, negative, vector, metric, doses, nulls=nulls)
+    return {"response": values.assign_attrs(dose=cfg.dose), "vector": vector.writer}
 
 
 def numbers(arrays: Arrays) -> dict[str, float]:
@@ -66,7 +72,3 @@ def draw(arrays: Arrays) -> Shown:
     }
     bands = {name: stats.interval(array) for name, array in sides.items()}
     return {"response": plots.lines(bands, "dose", "Dose and response on negative prompts", "logit of happy - sad")}
-
-
-def _side(task: Any, wanted: bool) -> list[str]:
-    return [text for text, positive in zip(task.texts[0], task.labels["positive"]) if positive is wanted]

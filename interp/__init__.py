@@ -18,6 +18,7 @@ from interp import stats as stats
 from interp import steering as steering
 from interp import subspaces as subspaces
 from interp import tasks as tasks
+from interp import weights as weights
 from interp.backends import BACKENDS as BACKENDS
 from interp.backends import load as load
 from interp.checking import check as check

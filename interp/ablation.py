@@ -16,9 +16,10 @@ from torch import Tensor
 from interp import edits
 from interp.arrays import Check, labelled
 from interp.contrast import share
+from interp.donors import donors
+from interp.grid import Roles, grid_of
 from interp.metrics import Metric
 from interp.model import Model, Prompts
-from interp.nodes import Nodes
 from interp.progress import Progress
 from interp.sites import Site
 from interp.sweep import Cell, sweep
@@ -36,7 +37,7 @@ def ablate(
         kind: One of `KINDS`; see `sensitivity` for them and for the options.
 
     Returns:
-        The change in the metric by (layer, *over, prompt); negative where the node raises the metric.
+        The change in the metric as `sensitivity` gives it; negative where the node raises the metric.
     """
     return sensitivity(model, prompts, sites, metric, [kind], **options).sel(ablation=kind, drop=True)
 
@@ -51,7 +52,7 @@ def sensitivity(
     *,
     reference: Prompts | None = None,
     over: Sequence[str] = (),
-    roles: Sequence[str] = (),
+    roles: Roles = (),
     normalize: bool = False,
     draws: int = 8,
     seed: int = 0,
@@ -60,50 +61,56 @@ def sensitivity(
     """Ablate every node alone, in several ways.
 
     Args:
-        sites: Sites of one kind, usually one a layer.
+        sites: Usually those of one kind, one a layer; several kinds give an axis `kind`.
         kinds: "zero"; "mean", over the reference prompts at each position; "role mean", over them at each role, and
             over all of their tokens elsewhere; "pooled mean", over all of their tokens everywhere; "resample", from
             other prompts of the same length, averaged over draws.
         reference: Where means and samples come from; by default the prompts themselves, none of which is then its own
             sample.
         over: Axes of the sites to ablate index by index, such as ("head",) or ("pos",); other axes are ablated whole.
-        roles: Names of positions; if given, `pos` in `over` runs over these. Reference prompts may then be of other
-            lengths: a role is looked up in each.
+        roles: Names of positions, over which `pos` then runs, as in `patching.patch`. Reference prompts may then be of
+            other lengths: a role is looked up in each.
         normalize: Give the change as a share of the metric of the unablated prompt.
         draws: Samples for each node and prompt.
 
     Returns:
-        The change in the metric by (ablation, layer, *over, prompt). A check compares the ways: the range of a node's
-        mean effect over them, summed over nodes, against the mean size of these effects, summed likewise.
+        The change in the metric by (ablation, kind, layer, *over, prompt), without the kind where there is only one;
+        NaN is what was not measured: padding, masked attention, heads that a kind lacks. A check compares the ways: the
+        range of a node's mean effect over them, summed over nodes, against the mean size of these effects, likewise.
 
     Raises:
         ValueError: An unknown kind; a reference that lacks a token, a role or another prompt where one is needed;
-            what `Nodes.of` and `contrast.share` raise.
+            what `grid.grid_of` and `contrast.share` raise.
     """
     if not kinds or set(kinds) - set(KINDS) or len(set(kinds)) != len(kinds):
         raise ValueError(f"kinds of ablation, each once, out of {', '.join(KINDS)}, not {list(kinds)}")
     tokens = model.tokens(prompts)
     source = tokens if reference is None else model.tokens(reference)
+    grid = grid_of(sites, over, roles)
     trace = model.run(tokens, read=sites, last_only=metric.last_only)
     found = trace if reference is None else model.run(source, read=sites, last_only=True)
-    before = metric(trace)
-    nodes = Nodes.of(sites, over, roles, trace)
-    donors: list[Trace] = []
-    if not nodes.roles and {"mean", "resample"} & set(kinds):
+    before, measured = metric(trace), grid.measured(trace)
+    others: list[Trace] = []
+    if not grid.roles and {"mean", "resample"} & set(kinds):
         _check_covers(tokens, source)
     if "resample" in kinds:
-        rows = _donors(tokens, source, reference is None, bool(nodes.roles), draws, seed)
-        donors = [_rows(found, row) for row in rows]
-    ways = {kind: [_cells(kind, found, donors, site, at) for site, at in nodes] for kind in kinds}
+        rows = _donors(tokens, source, reference is None, bool(grid.roles), draws, seed)
+        others = [_rows(found, row) for row in rows]
+    places = [place for place in grid.places(trace) if bool(measured[place.index].any())]
+    ways = {kind: [_cells(kind, found, others, place.site, place.at) for place in places] for kind in kinds}
     swept = sweep(
         model, tokens, [cell for way in ways.values() for node in way for cell in node], [metric], progress=progress
     )
-    values = _mean_of_draws(swept.values[0], ways) - before
+    values = before.new_full((len(kinds), *measured.shape), float("nan"))
+    for place, value in zip(places, _mean_of_draws(swept.values[0], ways).unbind(1)):
+        index: tuple[Any, ...] = (slice(None), *place.index)
+        values[index] = value - before
+    values = values.where(measured, torch.nan)
     values = share(values, before, metric.name) if normalize else values
     checks = [_agreement(values)] if len(kinds) > 1 else []
-    coords = {"ablation": list(kinds), **nodes.coords(model, tokens)}
-    how = {"method": "ablation", "site": sites[0].kind, "metric": metric.name, "reference": len(source)}
-    how |= {"draws": draws, "seed": seed} if donors else {}
+    coords = {"ablation": list(kinds), **grid.coords(model, trace, tokens)}
+    how = {"method": "ablation", "site": ", ".join(grid.kinds), "metric": metric.name, "reference": len(source)}
+    how |= {"draws": draws, "seed": seed} if others else {}
     unit = f"share of {metric.name}" if normalize else f"change in {metric.name}"
     values = values.reshape([len(axis) for axis in coords.values()])
     return labelled(values, unit, coords, model, checks, **how, **swept.how)
@@ -139,24 +146,9 @@ def _donors(
     tokens: Tokens, reference: Tokens, own: bool, by_role: bool, draws: int, seed: int
 ) -> Int[Tensor, "draw prompt"]:
     """Which reference prompt stands in for each prompt: in each draw a permutation of those of its length."""
-    if draws < 1:
-        raise ValueError(f"resampling needs at least one draw; draws={draws} was given")
-    generator = torch.Generator().manual_seed(seed)
-    lengths, offered = tokens.mask.sum(1).cpu(), reference.mask.sum(1).cpu()
-    donors = torch.empty(draws, len(tokens), dtype=torch.long)
-    for length in [None] if by_role else lengths.unique().tolist():
-        wanting = (lengths >= 0 if length is None else lengths == length).nonzero().flatten()
-        pool = (offered >= 0 if length is None else offered == length).nonzero().flatten()
-        if len(pool) < 1 + own:
-            of_length = "" if length is None else f" of {length} tokens"
-            raise ValueError(f"resampling needs other prompts{of_length}; the reference has none")
-        for draw in donors:
-            order = pool[torch.randperm(len(pool), generator=generator)]
-            if own:  # one cycle through all of them: no prompt stands in for itself
-                draw[order] = order.roll(1)
-            else:
-                draw[wanting] = order[torch.arange(len(wanting)) % len(order)]
-    return donors.to(tokens.ids.device)
+    lengths, offered = ([0] * len(some) if by_role else some.mask.sum(1).tolist() for some in (tokens, reference))
+    named = lambda length: "" if by_role else f" of {length} tokens"
+    return donors(lengths, None if own else offered, draws, seed, named).to(tokens.ids.device)
 
 
 def _rows(trace: Trace, rows: Int[Tensor, " prompt"]) -> Trace:
@@ -173,7 +165,8 @@ def _mean_of_draws(values: Tensor, ways: Mapping[str, list[list[Cell]]]) -> Tens
 
 
 def _agreement(values: Tensor) -> Check:
-    effects = values.mean(-1)
+    effects = values.nanmean(-1).flatten(1)
+    effects = effects[:, effects.isfinite().all(0)]
     spread = effects.amax(0) - effects.amin(0)
     value = float(spread.sum() / effects.abs().mean(0).sum().clamp(min=1e-9))
     status = "warn" if value > 0.5 else "pass"

@@ -75,3 +75,8 @@ def position_labels(model: Model, tokens: Tokens) -> list[str]:
         if bool((positions == positions[0]).all()):
             roles.setdefault(int(positions[0]) % tokens.ids.shape[1], name)
     return [f"{i} {word if same else roles.get(i, '…')}" for i, (word, same) in enumerate(zip(words, shared))]
+
+
+def prompt_words(model: Model, tokens: Tokens) -> list[list[str]]:
+    """The text of each token of each prompt, without padding."""
+    return [model.words(ids[mask.bool()].tolist()) for ids, mask in zip(tokens.ids, tokens.mask)]

@@ -12,7 +12,7 @@ from interp.model import Model, Prompts
 from interp.recording import Recording
 from interp.replay import run_recorded
 from interp.sites import Site
-from interp.traces import Trace
+from interp.traces import Tokens, Trace
 
 DIRECTIONS = {"denoising": "share restored", "noising": "share lost"}
 
@@ -36,17 +36,22 @@ class Contrast:
     start: Float[Tensor, "metric prompt"]
     end: Float[Tensor, "metric prompt"]
 
+    @property
+    def sweepable(self) -> Tokens | Recording:
+        """What a sweep of the base starts from."""
+        return self.recording or self.base.tokens
+
     def change(self, values: Float[Tensor, "metric *cell prompt"]) -> Float[Tensor, "metric *cell prompt"]:
         """How far metrics lie from those of the base."""
         return values - _along(self.start, values)
 
-    def share(self, values: Float[Tensor, "metric *cell prompt"]) -> Float[Tensor, "metric *cell prompt"]:
-        """The same as a share of the way to the source: 0 as the base, 1 as the source.
+    def share(self, changes: Float[Tensor, "metric *cell prompt"]) -> Float[Tensor, "metric *cell prompt"]:
+        """Changes as shares of the way to the source: 0 as the base, 1 as the source.
 
         Raises:
             ValueError: A gap between the runs too small to divide by, or not finite.
         """
-        gaps = zip(self.change(values), self.end - self.start, self.metrics)
+        gaps = zip(changes, self.end - self.start, self.metrics)
         return torch.stack([share(change, gap, f"gap in {metric.name}") for change, gap, metric in gaps])
 
 

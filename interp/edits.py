@@ -23,7 +23,8 @@ class Edit:
             new tensor and leaves its argument alone. With a role or several lists among the indices, the indexed axes
             come first, as in NumPy.
         at: Index by axis name; an axis left out is taken whole. Along `pos`, `query` and `key` a string names a role of
-            the prompts, so that each prompt has its own position.
+            the prompts, so that each prompt has its own position; "prompt" and "generated" are all positions that were
+            given and all that were generated.
         moves: Whether a run in which this edit changes nothing is an error.
     """
 
@@ -42,6 +43,8 @@ class Edit:
     def index(self, tokens: Tokens) -> tuple:
         """The selected part as an index into the site's tensor, axis by axis."""
         chosen: dict[str, Index] = dict(self.at)
+        spans = {axis: tokens.spans[i] for axis, i in chosen.items() if isinstance(i, str) and i in tokens.spans}
+        chosen |= spans
         roles = [axis for axis, index in chosen.items() if isinstance(index, str)]
         if roles:
             chosen.setdefault("batch", torch.arange(len(tokens), device=tokens.ids.device))
@@ -53,8 +56,10 @@ class Edit:
         """The first position that this edit can change: in a causal model, none before it is affected."""
         n_pos = tokens.ids.shape[1]
         index = self.at.get(self.site.along, 0)
-        if isinstance(index, str):
+        if isinstance(index, str) and index not in tokens.spans:
             return tokens.role(index)
+        if isinstance(index, str):
+            index = tokens.spans[index]
         if isinstance(index, slice):
             return min(range(*index.indices(n_pos)), default=0)
         positions = torch.as_tensor(index) % n_pos

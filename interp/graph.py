@@ -1,14 +1,18 @@
 """Names for what writes to the residual stream and what reads it, and for the edges between them."""
 
+import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 
 import torch
+import xarray as xr
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+Mask = Tensor | xr.DataArray  # by (writer, reader), in this order unless the axes have names
 Edge = tuple[str, str]  # a writer and a reader, by name; either may be a pattern such as "L2H*" or "*"
 
 
@@ -61,6 +65,19 @@ class Graph:
             there[: self.before_mlp(layer), self.mlp(layer)] = True
         there[:, self.logits] = True
         return there
+
+    @cached_property
+    def makes(self) -> Bool[Tensor, "reader writer"]:
+        """Which readers make what a writer writes: a head's queries, keys and values, and an MLP."""
+        made = torch.zeros(len(self.readers), len(self.writers), dtype=torch.bool)
+        for layer in range(self.n_layers):
+            made[self.mlp(layer), self.wrote_mlp(layer)] = True
+            first, writer = self.attention(layer).start, self.before_attention(layer)
+            for head in range(self.n_heads):
+                group = head * self.n_kv_heads // self.n_heads
+                readers = [head, self.n_heads + group, self.n_heads + self.n_kv_heads + group]
+                made[[first + reader for reader in readers], writer + head * self.splits] = True
+        return made
 
     def attention(self, layer: int) -> slice:
         """The readers that are a layer's queries, keys and values, in this order."""
@@ -134,6 +151,21 @@ class Graph:
                 f"no edge; multiply it by graph.precedes"
             )
 
+    def tensor_of(self, name: str, mask: Mask) -> Float[Tensor, "*pos writer reader"]:
+        """A mask or scores as a tensor in the order of the graph's names, which those of a labelled array must be.
+
+        Raises:
+            ValueError: Other axes or names.
+        """
+        if isinstance(mask, Tensor):
+            return mask.detach().cpu()
+        if not {"writer", "reader"} <= set(mask.dims) <= {"pos", "writer", "reader"}:
+            raise ValueError(f"{name!r} should have the axes writer and reader, not {mask.dims}; average the others")
+        if set(mask.writer.values) != set(self.writers) or set(mask.reader.values) != set(self.readers):
+            raise ValueError(f"{name!r} has other writers or readers than this model, which has {self}")
+        ordered = mask.sel(writer=list(self.writers), reader=list(self.readers)).transpose(..., "writer", "reader")
+        return torch.from_numpy(ordered.values.copy())
+
     def __str__(self) -> str:
         counts = f"{len(self.writers)} writers, {len(self.readers)} readers, {int(self.precedes.sum())} edges"
         return f"{counts}; {'side by side' if self.parallel else 'one after the other'} in a block"
@@ -150,3 +182,19 @@ class Graph:
     @property
     def _readers_per_layer(self) -> int:
         return self.n_heads + 2 * self.n_kv_heads + 1
+
+
+def node_of(reader: str) -> str:
+    """The node that a reader belongs to: `L1H0` of `L1H0.q`."""
+    return reader.partition(".")[0]
+
+
+def place_of(node: str) -> tuple[float, str, int]:
+    """The layer of a node, its kind and its number among those: nodes sort by them in the order of the forward pass.
+
+    Kinds are "attention" (heads, key-value heads or `attn0`) and "mlp"; `embed` is below all layers, `logits` above.
+    """
+    if node in ("embed", "logits"):
+        return (-1.0 if node == "embed" else math.inf), node, 0
+    layer, index = re.fullmatch(r"(?:L|attn|mlp)(\d+)(?:H|KV)?(\d+)?", node).groups()  # type: ignore[union-attr]
+    return float(layer), "mlp" if node.startswith("mlp") else "attention", int(index or 0)

@@ -1,51 +1,54 @@
-"""The places at which two runs are patched, one by one: sites, and indices along some of their axes."""
+"""The places at which a method acts one by one: sites, and indices along some of their axes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import torch
-from jaxtyping import Bool
+from einops import reduce
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from interp.contrast import Contrast
-from interp.edits import Edit, copy, exchange
+from interp.arrays import position_labels
+from interp.contrast import Contrast, contrast
+from interp.edits import Index
+from interp.metrics import Metric
+from interp.model import Model, Prompts
 from interp.sites import Site
+from interp.traces import Tokens, Trace, check_aligned
 
 POSITIONS = ("pos", "query", "key")
 Roles = Sequence[str] | Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One place to patch.
+class Place:
+    """One part of a site.
 
     Attributes:
-        place: Its index by (kind, layer, *over).
-        edit: What puts the source's activation there.
-        measured: The prompts that have anything there.
+        index: Where it stands in the grid, by (kind, layer, *over).
+        at: Its indices by axis name.
     """
 
-    place: tuple[int, ...]
-    edit: Edit
-    measured: Bool[Tensor, " prompt"]
+    index: tuple[int, ...]
+    site: Site
+    at: Mapping[str, Index]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What is patched: every site, at every index along some axes.
+    """Every site, at every index along some axes; the others are taken whole.
 
     Attributes:
         sites: Each once, of any kinds.
         over: The axes along which each index is a place of its own.
         roles: What an axis of positions runs over instead of all of them.
-        subspace: In the sites' last axis, if not all of it is copied.
     """
 
     sites: Sequence[Site]
     over: Sequence[str]
     roles: Mapping[str, Sequence[str]]
-    subspace: Tensor | None
 
     @property
     def kinds(self) -> list[str]:
@@ -57,52 +60,126 @@ class Grid:
         """The layers of the sites, upwards; of sites without one, None."""
         return list(dict.fromkeys(site.layer for site in sorted(self.sites, key=lambda site: site.order)))
 
-    def along(self, axis: str, sites: Sequence[Site], runs: Contrast) -> Sequence[int | str]:
+    def along(self, axis: str, sites: Sequence[Site], run: Trace) -> Sequence[int | str]:
         """What an axis runs over: of sites that have fewer heads than others, the most."""
-        sizes = [dict(zip(site.axes, runs.source[site].shape)) for site in sites]
+        sizes = [dict(zip(site.axes, run[site].shape)) for site in sites]
         return self.roles.get(axis) or range(max(size[axis] for size in sizes))
 
-    def cells(self, runs: Contrast) -> Iterator[Cell]:
-        """The cells in which at least one prompt has something, made one by one: there may be very many."""
+    def places(self, run: Trace) -> Iterator[Place]:
+        """The places, made one by one: there may be very many."""
         for site in self.sites:
-            axes = [self.along(axis, [site], runs) for axis in self.over]
-            present = _present(site, runs) if {"query", "key"} <= set(self.over) else None
+            axes = [self.along(axis, [site], run) for axis in self.over]
             for index in product(*map(range, map(len, axes))):
                 at = {axis: names[i] for axis, names, i in zip(self.over, axes, index)}
-                edit = copy(runs.source, site, **at)
-                if self.subspace is not None:
-                    edit = exchange(runs.source, site, self.subspace, **at)
-                measured = _has_tokens(edit, runs)
-                if present is not None:
-                    sides = zip(present, (runs.source.tokens, runs.base.tokens))
-                    seen = [mask[edit.index(tokens)].reshape(len(tokens), -1).any(-1) for mask, tokens in sides]
-                    measured = measured & (seen[0] | seen[1])
-                if bool(measured.any()):
-                    yield Cell((self.kinds.index(site.kind), self.layers.index(site.layer), *index), edit, measured)
+                yield Place((*self._row(site), *index), site, at)
+
+    def runs(
+        self, model: Model, clean: Prompts, corrupt: Prompts, metrics: Sequence[Metric], direction: str, both: bool
+    ) -> Contrast:
+        """Both runs, with the sites of the source and, if both are wanted, those of the base.
+
+        Raises:
+            ValueError: Prompts that are not aligned, unless roles say what belongs together; what `contrast` raises.
+        """
+        clean, corrupt = model.tokens(clean), model.tokens(corrupt)
+        if set(POSITIONS) & {axis for site in self.sites for axis in site.axes} - set(self.roles):
+            check_aligned(clean, corrupt)
+        base = self.sites if both or self._by_score else []
+        return contrast(model, clean, corrupt, metrics, direction, self.sites, base)
+
+    def coords(self, model: Model, run: Trace, tokens: Tokens) -> dict[str, Sequence[Any]]:
+        """Labels of (kind, layer, *over, prompt), without those of the first two that there is no need of.
+
+        Args:
+            tokens: The prompts whose words are the labels of positions.
+        """
+        labels: dict[str, Sequence[Any]] = {"kind": self.kinds} if len(self.kinds) > 1 else {}
+        labels |= {"layer": self.layers} if self.layers != [None] else {}
+        words = position_labels(model, tokens)
+        for axis in self.over:
+            indices = self.along(axis, self.sites, run)
+            labels[axis] = words if axis in POSITIONS and axis not in self.roles else list(indices)
+        return labels | {"prompt": range(len(tokens))}
+
+    def shape(self, run: Trace) -> tuple[int, ...]:
+        """The sizes of (kind, layer, *over, prompt)."""
+        sizes = [len(self.along(axis, self.sites, run)) for axis in self.over]
+        return (len(self.kinds), len(self.layers), *sizes, len(run.tokens))
+
+    def filled(self, parts: Mapping[Site, Float[Tensor, "*over prompt"]], run: Trace) -> Tensor:
+        """Values of each site's places as (kind, layer, *over, prompt), NaN where a site has no such place."""
+        first = next(iter(parts.values()))
+        values = first.new_full(self.shape(run), float("nan"))
+        for site, part in parts.items():
+            values[self._corner(site, part)] = part
+        return values
+
+    def pick(self, values: Shaped[Tensor, "batch *axes"], axes: Sequence[str], tokens: Tokens) -> Tensor:
+        """What has the axes of a site, with each prompt's roles along the axes that run over these."""
+        for axis, names in self.roles.items():
+            if axis in axes:
+                at = torch.stack([tokens.role(name) for name in names], dim=1)
+                values = values.take_along_dim(
+                    at.view([len(at), *(len(names) if a == axis else 1 for a in axes[1:])]), axes.index(axis)
+                )
+        return values
+
+    def collect(self, picked: Tensor, axes: Sequence[str], how: str = "sum") -> Shaped[Tensor, "*over prompt"]:
+        """What was picked, put together over the axes that places take whole."""
+        return reduce(picked, f"{' '.join(axes)} -> {' '.join([*self.over, 'batch'])}", how)
+
+    def total(self, values: Tensor, axes: Sequence[str], tokens: Tokens) -> Float[Tensor, "*over prompt"]:
+        """What has the axes of a site, or some of them, summed over what places take whole."""
+        return self.collect(self.pick(values, axes, tokens), axes)
+
+    def measured(self, *runs: Trace) -> Bool[Tensor, "kind layer *over prompt"]:
+        """Where there is something: tokens, not padding, in every run, and attention that some run does not mask."""
+        shape, device = self.shape(runs[0]), runs[0].tokens.ids.device
+        found = torch.zeros(shape, dtype=torch.bool, device=device)
+        for site in self.sites:
+            sizes = [len(self.along(axis, [site], runs[0])) for axis in self.over]
+            part = torch.ones([*sizes, shape[-1]], dtype=torch.bool, device=device)
+            if self._by_score:
+                part = torch.stack([self._attended(site, run) for run in runs]).any(0)
+            found[self._corner(site, part)] = part
+        for i, axis in enumerate(self.over, start=2):
+            if axis in POSITIONS and axis not in self.roles:
+                sizes = [shape[i] if j == i else 1 for j in range(len(shape) - 1)]
+                for run in runs:
+                    found = found & run.tokens.mask.bool().T.reshape(*sizes, -1)
+        return found
+
+    @property
+    def _by_score(self) -> bool:
+        """Whether places are single attention scores, of which many are masked."""
+        return {"query", "key"} <= set(self.over)
+
+    def _attended(self, site: Site, run: Trace) -> Bool[Tensor, "*over prompt"]:
+        seen = run[site] > 0 if site.kind == "pattern" else visible(run[site])
+        return self.collect(self.pick(seen, site.axes, run.tokens), site.axes, "any")
+
+    def _row(self, site: Site) -> tuple[int, int]:
+        return self.kinds.index(site.kind), self.layers.index(site.layer)
+
+    def _corner(self, site: Site, part: Tensor) -> tuple[Any, ...]:
+        """Where a site's places stand; it may have fewer heads than others."""
+        return (*self._row(site), *map(slice, part.shape))
 
 
-def _present(site: Site, runs: Contrast) -> list[Bool[Tensor, "prompt head query key"]]:
-    """Where attention is not masked, in the source and in the base."""
-    values = [run[site] for run in (runs.source, runs.base)]
-    return [x > (0 if site.kind == "pattern" else torch.finfo(x.dtype).min / 2) for x in values]
+def visible(scores: Float[Tensor, "batch head query key"]) -> Bool[Tensor, "batch head query key"]:
+    """Which keys the model lets each query see: those whose score is not masked."""
+    return scores > torch.finfo(scores.dtype).min / 2
 
 
-def _has_tokens(edit: Edit, runs: Contrast) -> Bool[Tensor, " prompt"]:
-    """The prompts that have a token, not padding, at an edit's positions."""
-    masks = [run.tokens.mask.bool() for run in (runs.source, runs.base)]
-    positions = [i for axis, i in edit.at.items() if axis in POSITIONS and not isinstance(i, str)]
-    return torch.stack([mask[:, i] for mask in masks for i in [*positions, -1]]).all(0)
-
-
-def grid_of(sites: Sequence[Site], over: Sequence[str], roles: Roles, subspace: Tensor | None) -> Grid:
-    """The places at which to patch.
+def grid_of(sites: Sequence[Site], over: Sequence[str], roles: Roles) -> Grid:
+    """The grid of what a method is asked for.
 
     Args:
-        over, roles, subspace: As in `patching.patch`.
+        over, roles: As in `patching.patch`.
 
     Raises:
-        ValueError: No sites; an axis that they lack, or that is there twice; roles without an axis of positions; a
-            subspace of an axis that is patched over; sites with and without a layer together.
+        ValueError: No sites; an axis that they lack, or that is there twice; roles without an axis of positions;
+            sites with and without a layer together.
     """
     if not sites:
         raise ValueError("patch needs at least one site; give some, such as model.sites('z')")
@@ -112,11 +189,6 @@ def grid_of(sites: Sequence[Site], over: Sequence[str], roles: Roles, subspace: 
         if unknown := set(over) - set(site.axes) | (set(over) & {"batch"}):
             raise ValueError(
                 f"cannot patch {site.kind} over {sorted(unknown)}; its axes are {', '.join(site.axes[1:])}"
-            )
-        if subspace is not None and (site.axes[-1] in over or site.axes[-1] == "key"):
-            last = site.axes[-1]
-            raise ValueError(
-                f"a subspace of {site} lies in its last axis, which must be a whole one of features, not {last}"
             )
     if len({site.layer is None for site in sites}) == 2:
         raise ValueError(
@@ -128,4 +200,4 @@ def grid_of(sites: Sequence[Site], over: Sequence[str], roles: Roles, subspace: 
         raise ValueError(
             f"roles {list(roles)} were given, but over={tuple(over)} has no axis of positions to run over them"
         )
-    return Grid(list(dict.fromkeys(sites)), tuple(over), named, subspace)
+    return Grid(list(dict.fromkeys(sites)), tuple(over), named)

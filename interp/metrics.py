@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.model import Model
 from interp.traces import Tokens, Trace
 
 Answers = int | Sequence[int] | Tensor  # one token for all prompts; or (batch,) one each; or (batch, n) several each
@@ -55,6 +56,20 @@ class Metric:
         except RuntimeError:  # a metric of a user's own may look at its values
             return torch.stack([self.of(variant) for variant in logits])
 
+    def among(self, rows: Int[Tensor, " some"], n: int) -> "Metric":
+        """The same metric of some of the n prompts that it was made for, each once, in the order given."""
+        weights = self.weights
+
+        def of(logits: Tensor) -> Tensor:
+            every = logits.new_zeros(n, logits.shape[-1]).index_copy(0, rows, logits)
+            return self.of(every)[rows]
+
+        def some_weights(_: int, device: torch.device) -> tuple[Tensor, Tensor]:
+            ids, factors = weights(n, device)  # type: ignore[misc]
+            return ids[rows], factors[rows]
+
+        return replace(self, of=of, weights=None if weights is None else some_weights)
+
     def reading(self, at: int | str) -> "Metric":
         """The same metric at another position or role."""
         return replace(self, at=at)
@@ -63,6 +78,16 @@ class Metric:
     def last_only(self) -> bool:
         """Whether the last position's logits are enough."""
         return self.at == -1
+
+
+def of_stream(
+    metric: Metric, model: Model, resid: Float[Tensor, "row d_model"], n: int
+) -> Float[Tensor, "cell prompt"]:
+    """A metric of what enters the final norm at its position, for variants of n prompts; only the logits it needs."""
+    if metric.weights is None:
+        return metric.over_cells(model.unembed(resid).unflatten(0, (-1, n)))
+    ids, weights = (x.repeat(len(resid) // n, 1) for x in metric.weights(n, resid.device))
+    return (model.unembed_some(resid, ids) * weights.to(resid)).sum(-1).unflatten(0, (-1, n))
 
 
 def logit(token: Answers) -> Metric:
@@ -83,6 +108,18 @@ def log_prob(token: Answers) -> Metric:
         return chosen.masked_fill(~counts, -torch.inf).logsumexp(-1)
 
     return Metric("log probability", of)
+
+
+def log_odds(token: Answers) -> Metric:
+    """Log odds (nats) of a next token: log p - log(1 - p); of several, of any of them."""
+
+    def of(logits: Tensor) -> Tensor:
+        ids, counts = ids_of(token, len(logits), logits.device), _chosen(logits, token)[1]
+        among = torch.zeros_like(logits, dtype=torch.int).scatter_add(-1, ids.clamp(min=0), counts.int()) > 0
+        inside, outside = logits.masked_fill(~among, -torch.inf), logits.masked_fill(among, -torch.inf)
+        return inside.logsumexp(-1) - outside.logsumexp(-1)
+
+    return Metric("log odds", of)
 
 
 def prob(token: Answers) -> Metric:
@@ -111,7 +148,7 @@ def kl_from(reference: Float[Tensor, "batch vocab"]) -> Metric:
     return Metric("KL divergence", of)
 
 
-def _ids(token: Answers, n: int, device: torch.device) -> Int[Tensor, "batch answer"]:
+def ids_of(token: Answers, n: int, device: torch.device) -> Int[Tensor, "batch answer"]:
     """Answer tokens of n prompts; -1 fills up unequal numbers."""
     ids = torch.as_tensor(token, device=device)
     if ids.is_floating_point() or ids.ndim > 2:
@@ -128,7 +165,7 @@ def _ids(token: Answers, n: int, device: torch.device) -> Int[Tensor, "batch ans
 
 def _chosen(values: Tensor, token: Answers) -> tuple[Tensor, Tensor]:
     """The values of some tokens, (batch, answer), and which of them count."""
-    ids = _ids(token, len(values), values.device)
+    ids = ids_of(token, len(values), values.device)
     if int(ids.max()) >= values.shape[-1]:
         raise ValueError(f"token {int(ids.max())} is outside the model's output vocabulary of {values.shape[-1]}")
     return values.gather(-1, ids.clamp(min=0)), ids >= 0
@@ -143,7 +180,7 @@ def _linear(name: str, *signed: tuple[Answers, float]) -> Metric:
     """The sum of mean logits of answers, each times a factor."""
 
     def weights(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        ids = [_ids(token, n, device) for token, _ in signed]
+        ids = [ids_of(token, n, device) for token, _ in signed]
         counts = [(some >= 0) / (some >= 0).sum(-1, keepdim=True) * factor for some, (_, factor) in zip(ids, signed)]
         return torch.cat(ids, 1).clamp(min=0), torch.cat(counts, 1)
 

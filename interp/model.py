@@ -4,13 +4,14 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from interp.columns import addressed
 from interp.edits import Edit
 from interp.packing import Packing
 from interp.sites import UNLAYERED, Site
@@ -32,10 +33,23 @@ class Shape:
     n_context: int | None
 
 
+@dataclass
+class Cache:
+    """Keys and values of tokens that a model has run, so that it need not run them again (decision 5).
+
+    Attributes:
+        store: What the backend keeps; it is added to in each run.
+        held: How many columns of the batch it covers.
+    """
+
+    store: Any
+    held: int = 0
+
+
 class Model(ABC):
     """A language model whose sites can be read and edited.
 
-    A backend sets the attributes and implements `forward` and `unembed`; nothing else is overridden.
+    A backend sets the attributes and implements `forward` and `unembed`, and `new_cache` if its `forward` takes one.
 
     Attributes:
         name: Where the model came from.
@@ -58,15 +72,20 @@ class Model(ABC):
     missing: Mapping[str, str]
 
     @abstractmethod
-    def forward(self, tokens: Tokens, visits: Visits, last_only: bool) -> Tensor:
+    def forward(self, tokens: Tokens, visits: Visits, last_only: bool, cache: Cache | None = None) -> Tensor:
         """Logits of a run in which each visited site's tensor is replaced by what its visit returns.
 
-        Visits come in the order of the forward pass. With `last_only`, logits of the last position are enough.
+        Visits come in the order of the forward pass. With `last_only`, logits of the last position are enough. With a
+        cache, only the columns that it does not hold are run, visited and given logits, and their keys join it.
         """
 
     @abstractmethod
     def unembed(self, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch vocab"]:
         """Final norm and unembedding, as the model itself does it."""
+
+    def new_cache(self) -> Cache | None:
+        """An empty cache for `forward`; None if this backend has none. Whether it holds is for `generation` to try."""
+        return None
 
     def unembed_some(self, resid: Float[Tensor, "row d_model"], ids: Int[Tensor, "row n"]) -> Float[Tensor, "row n"]:
         """Some of the logits, other ones in each row; a backend overrides it where the others need not be computed."""
@@ -76,6 +95,16 @@ class Model(ABC):
     def logit_cap(self) -> float | None:
         """The bound of soft-capped logits, which are cap * tanh(logits / cap); None where there is no cap."""
         return None
+
+    @property
+    def plain(self) -> "Model":
+        """The model without edits of its own; itself, unless it is a view of another with edits in force."""
+        return self
+
+    @property
+    def in_force(self) -> Sequence[Edit]:
+        """The edits that come before those of each run; none, unless it is such a view."""
+        return ()
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
@@ -125,6 +154,27 @@ class Model(ABC):
         return Trace(tokens, logits, {site: visits.seen[site] for site in read})
 
     @final
+    @torch.no_grad()
+    def advance(self, tokens: Tokens, cache: Cache, edits: Sequence[Edit] = ()) -> Float[Tensor, "batch vocab"]:
+        """Logits after the last token, from a run of those columns alone that the cache does not hold.
+
+        Args:
+            tokens: All tokens so far, as `tokens` made them and `append` went on.
+            cache: Of this model, and of the same prompts; it is added to.
+            edits: In force in every call since the cache was empty. Their positions are absolute (`interp.columns`).
+                Edits inside attention (`k`, `v`, `scores`, `pattern`) act on columns that a cache holds: use `run`.
+        """
+        held = cache.held
+        new = Tokens(tokens.ids[:, held:], tokens.mask[:, held:], {} if held else tokens.roles, tokens.generated)
+        if held:
+            new = replace(new, generated=new.ids.shape[1])
+        visits = Visits(new, (), addressed(edits, tokens, held))
+        logits = self.forward(tokens, visits, True, cache)
+        visits.finish()
+        cache.held = tokens.ids.shape[1]
+        return logits[:, -1]
+
+    @final
     def tokens(self, prompts: Prompts) -> Tokens:
         """Prompts as token ids on the model's device: left-padded, with a mask."""
         return Tokenizer(self.tokenizer, self.bos, self.shape.d_vocab, self.shape.n_context)(prompts).to(self.device)
@@ -163,13 +213,17 @@ class Model(ABC):
         """The floating-point type of the model's parameters."""
         return next(p.dtype for p in self.module.parameters())
 
+    def weights(self) -> Mapping[str, Tensor]:
+        """All weights, by the names under which they were published, so far as the backend can tell."""
+        return self.module.state_dict()
+
     @final
     def fingerprint(self) -> str:
-        """A hash of all weights: sixteen hexadecimal digits, the same on every device and for every backend's copy."""
+        """A hash of all weights, the same on every device and wherever the published names of the weights are known."""
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.module.state_dict().items()):
-            digest.update(name.replace("_original_component.", "").encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        for name, tensor in sorted(self.weights().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
 
     def __repr__(self) -> str:

@@ -39,6 +39,7 @@ class Packing:
         prompts: Of which prompt each row is a variant.
         row, pos: Where the tokens to be run belong, in the order in which they are packed.
         shape: Numbers of rows and of positions.
+        start: If every row is run from the same position on, that position.
     """
 
     recorded: dict[nn.Module, Keys] = field(default_factory=dict)
@@ -46,11 +47,18 @@ class Packing:
     row: Int[Tensor, " token"] = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     pos: Int[Tensor, " token"] = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     shape: tuple[int, int] = (0, 0)
+    start: int | None = None
 
     def turn_to(self, prompts: Int[Tensor, " row"], live: Bool[Tensor, "row pos"]) -> None:
         """Take up the next block, in which these tokens are run."""
-        self.prompts, self.shape = prompts, (live.shape[0], live.shape[1])
+        self.prompts, self.shape, self.start = prompts, (live.shape[0], live.shape[1]), None
         self.row, self.pos = live.nonzero(as_tuple=True)
+
+    def turn_to_end(self, prompts: Int[Tensor, " row"], start: int, n_pos: int) -> None:
+        """Take up blocks in which all tokens from one position on are run, padding included."""
+        live = torch.arange(n_pos, device=prompts.device) >= start
+        self.turn_to(prompts, live.expand(len(prompts), -1))
+        self.start = start
 
     def take(self, grid: Float[Tensor, "row pos *rest"]) -> Float[Tensor, "1 token *rest"]:
         """The tokens to be run, out of all."""
@@ -68,10 +76,23 @@ class Packing:
     def attend(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Packed queries, keys and values (1, head, token, d) as those of whole rows, with the mask of these."""
+        """Packed queries, keys and values (1, head, token, d) as those of rows, with the mask of these.
+
+        Keys and values are those of all positions, queries too, unless every row is run from the same position on.
+        """
         recorded = self.recorded[module]
+        mask = recorded.added()
+        mask = mask[self.prompts] if len(mask) > 1 else mask
+        if self.start is not None:
+            query, key, value = (x.transpose(1, 2).unflatten(1, (self.shape[0], -1))[0] for x in (query, key, value))
+            old = (x[self.prompts, :, : self.start] for x in (recorded.keys, recorded.values))
+            key, value = (torch.cat([kept, new.transpose(1, 2)], dim=2) for new, kept in zip((key, value), old))
+            return query.transpose(1, 2), key, value, mask[..., self.start :, :]
         query = self.grid(query.transpose(1, 2)).transpose(1, 2)
         kept = (x[self.prompts].transpose(1, 2) for x in (recorded.keys, recorded.values))
         key, value = (self.grid(new.transpose(1, 2), old).transpose(1, 2) for new, old in zip((key, value), kept))
-        mask = recorded.added()
-        return query, key, value, mask[self.prompts] if len(mask) > 1 else mask
+        return query, key, value, mask
+
+    def attended(self, z: Float[Tensor, "row query head d_head"]) -> Float[Tensor, "1 token head d_head"]:
+        """What attention returns for the queries of `attend`, packed again."""
+        return self.take(z) if self.start is None else z.flatten(0, 1)[None]

@@ -4,7 +4,7 @@ Vig et al. 2020 (arXiv:2004.12265), Meng et al. 2022 (arXiv:2202.05262); convent
 (arXiv:2404.15255), checks of Zhang & Nanda 2023 (arXiv:2309.16042).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -14,15 +14,15 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.arrays import Check, labelled, position_labels
-from interp.contrast import DIRECTIONS, Contrast, contrast, widened
-from interp.grid import POSITIONS, Grid, Roles, grid_of
+from interp.arrays import Check, labelled
+from interp.contrast import DIRECTIONS, Contrast, widened
+from interp.edits import Edit, copy, exchange
+from interp.grid import Grid, Place, Roles, grid_of
 from interp.metrics import Metric
 from interp.model import Model, Prompts
 from interp.progress import Progress, bar
 from interp.sites import Site
 from interp.sweep import sweep
-from interp.traces import Tokens, check_aligned
 
 _BLOCK = 4096  # so many cells are made at a time: each holds its edit
 
@@ -62,23 +62,21 @@ def patch(
     Raises:
         ValueError: Prompts that are not aligned; axes that a site lacks; a gap between the runs too small to divide by.
     """
-    clean, corrupt = model.tokens(clean), model.tokens(corrupt)
-    metrics = [metric] if isinstance(metric, Metric) else list(metric)
-    grid = grid_of(sites, over, roles, subspace)
-    if set(POSITIONS) & {axis for site in grid.sites for axis in site.axes} - set(grid.roles):
-        check_aligned(clean, corrupt)
-    masked = grid.sites if {"query", "key"} <= set(over) else []
-    runs = contrast(model, clean, corrupt, metrics, direction, grid.sites, masked)
-    labels = _labels(model, clean, grid, runs)
-    values, engine = _measure(model, grid, runs, labels, progress)
-    values = runs.share(values) if normalize else runs.change(values)
-    kept = {"metric": not isinstance(metric, Metric), "kind": len(grid.kinds) > 1, "layer": grid.layers != [None]}
-    labels = {axis: names for axis, names in labels.items() if kept.get(axis, True)}
+    clean, metrics = model.tokens(clean), [metric] if isinstance(metric, Metric) else list(metric)
+    grid = grid_of(sites, over, roles)
+    if subspace is not None:
+        _check_last_axis(grid)
+    runs = grid.runs(model, clean, corrupt, metrics, direction, both=False)
+    values, engine = _measure(model, grid, runs, subspace, progress)
+    changes = runs.change(values)
+    values = runs.share(changes) if normalize else changes
     names = ", ".join(metric.name for metric in metrics)
+    several: dict[str, Any] = {} if isinstance(metric, Metric) else {"metric": [metric.name for metric in metrics]}
+    coords = several | grid.coords(model, runs.source, clean)
     unit = DIRECTIONS[direction] if normalize else f"change in {names}"
     how: dict[str, Any] = {"method": "activation patching", "direction": direction, "site": ", ".join(grid.kinds)}
     how |= {"metric": names, "subspace": "" if subspace is None else subspace.tolist()} | engine
-    return labelled(values.reshape([len(names) for names in labels.values()]), unit, labels, model, **how)
+    return labelled(values.reshape([len(names) for names in coords.values()]), unit, coords, model, **how)
 
 
 def both_directions(
@@ -121,33 +119,39 @@ def both_directions(
     return labelled(torch.tensor(np.stack([a.values for a in arrays])), unit, coords, model, checks, **made_by)
 
 
-def _labels(model: Model, clean: Tokens, grid: Grid, runs: Contrast) -> dict[str, Sequence[Any]]:
-    """The coordinates of the result, with those axes that may turn out to be superfluous."""
-    labels: dict[str, Sequence[Any]] = {
-        "metric": [metric.name for metric in runs.metrics], "kind": grid.kinds, "layer": grid.layers,
-    }  # fmt: skip
-    words = position_labels(model, clean)
-    for axis in grid.over:
-        indices = grid.along(axis, grid.sites, runs)
-        labels[axis] = words if axis in POSITIONS and axis not in grid.roles else list(indices)
-    return labels | {"prompt": range(len(clean))}
-
-
 def _measure(
-    model: Model, grid: Grid, runs: Contrast, labels: Mapping[str, Sequence[Any]], progress: Progress
-) -> tuple[Tensor, dict[str, Any]]:
+    model: Model, grid: Grid, runs: Contrast, subspace: Tensor | None, progress: Progress
+) -> tuple[Float[Tensor, "metric kind layer *over prompt"], dict[str, Any]]:
     """The metrics in every cell, NaN where there is nothing to patch; and how they were had."""
-    values = runs.start.new_full([len(names) for names in labels.values()], float("nan"))
-    start = runs.recording or runs.base.tokens
-    cells, how = grid.cells(runs), {"engine": "", "passes": 0, "work": 0}
+    measured, how = grid.measured(runs.source, runs.base), {"engine": "", "passes": 0, "work": 0}
+    values = runs.start.new_full((len(runs.metrics), *measured.shape), float("nan"))
+    there = measured.any(-1).cpu().numpy()
+    places = (place for place in grid.places(runs.source) if there[place.index])
     with bar(values[0, ..., 0].numel(), "cells", progress) as advance:
-        while block := list(islice(cells, _BLOCK)):
-            swept = sweep(model, start, [[cell.edit] for cell in block], runs.metrics, progress=_upto(advance))
-            for cell, value in zip(block, widened(swept.values).unbind(1)):
-                index: tuple[Any, ...] = (slice(None), *cell.place)
-                values[index] = value.where(cell.measured, torch.nan)
+        while block := list(islice(places, _BLOCK)):
+            cells = [[_edit(runs, place, subspace)] for place in block]
+            swept = sweep(model, runs.sweepable, cells, runs.metrics, progress=_upto(advance))
+            for place, value in zip(block, widened(swept.values).unbind(1)):
+                index: tuple[Any, ...] = (slice(None), *place.index)
+                values[index] = value
             how = {name: value + how[name] if name != "engine" else value for name, value in swept.how.items()}
-    return values, how
+    return values.where(measured, torch.nan), how
+
+
+def _edit(runs: Contrast, place: Place, subspace: Tensor | None) -> Edit:
+    """What puts the source's activation into a place."""
+    if subspace is None:
+        return copy(runs.source, place.site, **place.at)
+    return exchange(runs.source, place.site, subspace, **place.at)
+
+
+def _check_last_axis(grid: Grid) -> None:
+    """Refuse a subspace of sites whose last axis is not a whole one of features."""
+    for site in grid.sites:
+        if (last := site.axes[-1]) in grid.over or last == "key":
+            raise ValueError(
+                f"a subspace of {site} lies in its last axis, which must be a whole one of features, not {last}"
+            )
 
 
 def _upto(advance: Callable[[int], None]) -> Callable[[int, int], None]:

@@ -42,11 +42,7 @@ def readout(model: Model, metric: Metric, resid: Float[Tensor, "prompt d_model"]
     """
     with torch.no_grad():
         logits = model.unembed(resid)
-    if not is_linear(metric, logits):
-        raise ValueError(
-            f"{metric.name} is not linear in the logits, so that no component has a share of it; "
-            f"use metrics.logit or metrics.logit_diff"
-        )
+    check_linear(metric, logits)
     with torch.enable_grad():
         zero = torch.zeros_like(resid).requires_grad_()
         at_zero = uncapped(model, model.unembed(zero))
@@ -65,6 +61,19 @@ def uncapped(model: Model, logits: Float[Tensor, "*batch vocab"]) -> Float[Tenso
     """Logits as they were before the model's soft cap, if it has one."""
     cap = model.logit_cap
     return logits if cap is None else cap * (logits / cap).atanh()
+
+
+def check_linear(metric: Metric, logits: Float[Tensor, "prompt vocab"]) -> None:
+    """Refuse a metric that cannot be shared out, because it is no linear function of the logits.
+
+    Raises:
+        ValueError: Such a metric.
+    """
+    if not is_linear(metric, logits):
+        raise ValueError(
+            f"{metric.name} is not linear in the logits, so that no component has a share of it; "
+            f"use metrics.logit or metrics.logit_diff"
+        )
 
 
 def is_linear(metric: Metric, logits: Float[Tensor, "prompt vocab"]) -> bool:

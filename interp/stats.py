@@ -1,6 +1,6 @@
 """Uncertainty and nulls for labelled arrays, along their prompt axis; NaN is what was not measured."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 
 import numpy as np
@@ -30,15 +30,23 @@ def summary(
 
 
 def interval(
-    array: xr.DataArray, over: str = "prompt", level: float = 0.95, draws: int = 2000, seed: int = 0
+    array: xr.DataArray,
+    over: str = "prompt",
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+    clusters: Sequence[str] | None = None,
 ) -> xr.Dataset:
     """Mean over prompts with a percentile bootstrap interval (Efron & Tibshirani 1993).
+
+    Args:
+        clusters: What each prompt belongs to, if prompts of one cluster are alike: clusters are then drawn as wholes.
 
     Returns:
         A dataset of `mean`, `low` and `high` with the other axes of the array; of cells with fewer than two values, no
         bounds.
     """
-    weights = _weights(array, over, draws, seed)
+    weights = _weights(array, over, draws, seed, clusters)
     ends = [(1 - level) / 2, (1 + level) / 2]
     bounds = np.concatenate([_quantiles(weights, block, ends) for block in _blocks(_flat(array, over))], axis=1)
     low, high = bounds
@@ -52,8 +60,12 @@ def ratio(
     level: float = 0.95,
     draws: int = 2000,
     seed: int = 0,
+    clusters: Sequence[str] | None = None,
 ) -> xr.Dataset:
     """Ratio of two means over prompts with a percentile bootstrap interval, prompts drawn for both together.
+
+    Args:
+        clusters: As in `interval`.
 
     Returns:
         A dataset of `mean`, `low` and `high` with the other axes of the arrays, which they share; NaN where the
@@ -62,7 +74,7 @@ def ratio(
     if top.dims != bottom.dims or top.shape != bottom.shape:
         raise ValueError(f"a ratio needs arrays of the same axes, not {dict(top.sizes)} and {dict(bottom.sizes)}")
     tops, bottoms = (
-        _weights(array, over, draws, seed) @ _flat(array, over) / array.sizes[over] for array in (top, bottom)
+        _weights(array, over, draws, seed, clusters) @ _flat(array, over) / array.sizes[over] for array in (top, bottom)
     )
     ends = [(1 - level) / 2, (1 + level) / 2]
     least, most = np.quantile(bottoms, ends, axis=0)
@@ -74,12 +86,45 @@ def ratio(
     return _interval(mean, low, high, over, level=level, draws=draws, seed=seed)
 
 
-def _weights(array: xr.DataArray, over: str, draws: int, seed: int) -> Float[np.ndarray, "draw prompt"]:
-    """How often each prompt is drawn, with replacement."""
-    if over not in array.dims or array.sizes[over] < 2:
-        raise ValueError(f"an interval needs at least two values along {over!r}; the array has {dict(array.sizes)}")
-    n = array.sizes[over]
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(float)
+def of_means(
+    function: Callable[..., np.ndarray],
+    *arrays: xr.DataArray,
+    over: str = "prompt",
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A function of means over prompts and its percentile bootstrap interval, prompts drawn for all arrays together.
+
+    Args:
+        function: Of the means, each with the axes of its array but a first one for draws in place of the prompts; it
+            keeps that axis.
+
+    Returns:
+        The value, its lower and its upper bound.
+    """
+    n = arrays[0].sizes[over]
+    weights = np.concatenate([np.ones((1, n)), _weights(arrays[0], over, draws, seed)]) / n
+    values = [array.transpose(over, ...).values.astype(float) for array in arrays]
+    found = function(*(np.tensordot(weights, value, axes=(1, 0)) for value in values))
+    low, high = np.quantile(found[1:], [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return np.asarray(found[0]), np.asarray(low), np.asarray(high)
+
+
+def _weights(
+    array: xr.DataArray, over: str, draws: int, seed: int, clusters: Sequence[str] | None = None
+) -> Float[np.ndarray, "draw prompt"]:
+    """How often each prompt is drawn, with replacement; or each cluster, with all of its prompts."""
+    n = array.sizes.get(over, 0)
+    if clusters is not None and len(clusters) != n:
+        raise ValueError(f"{n} values along {over!r} and {len(clusters)} clusters were given; one each is needed")
+    which = np.arange(n) if clusters is None else np.unique(np.asarray(clusters, dtype=str), return_inverse=True)[1]
+    units = int(which.max(initial=-1)) + 1
+    if units < 2:
+        kind = "values" if clusters is None else "clusters"
+        raise ValueError(f"an interval needs at least two {kind} along {over!r}; the array has {dict(array.sizes)}")
+    drawn = np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), size=draws)
+    return drawn.astype(float)[:, which]
 
 
 def _interval(mean: xr.DataArray, low: np.ndarray, high: np.ndarray, over: str, **how: float) -> xr.Dataset:
@@ -120,6 +165,24 @@ def sign_flip(
     p[np.isnan(values).all(0)] = np.nan
     mean = array.mean(over)
     return mean.copy(data=p.reshape(mean.shape)).rename("p")
+
+
+def rank_correlation(a: xr.DataArray, b: xr.DataArray, over: str = "prompt") -> xr.DataArray:
+    """Spearman's rank correlation of two arrays of the same axes, for each prompt over all other cells.
+
+    Cells that either lacks are left out; NaN where fewer than three are left, or where one side is constant.
+    """
+    from scipy.stats import rankdata
+
+    if a.dims != b.dims or a.shape != b.shape:
+        raise ValueError(f"a correlation needs arrays of the same axes, not {dict(a.sizes)} and {dict(b.sizes)}")
+    found = np.full(a.sizes[over], np.nan)
+    for i, (x, y) in enumerate(zip(_flat(a, over), _flat(b, over))):
+        known = np.isfinite(x) & np.isfinite(y)
+        ranks = np.array([rankdata(side[known]) for side in (x, y)])
+        if known.sum() > 2 and (np.ptp(ranks, axis=1) > 0).all():
+            found[i] = np.corrcoef(ranks)[0, 1]
+    return xr.DataArray(found, dims=(over,), coords={over: a[over].values}, name="rank correlation")
 
 
 def _signs(n: int, draws: int, seed: int) -> Float[np.ndarray, "flip prompt"]:

@@ -130,7 +130,8 @@ def _patched(
     there = {name: basis for name, basis in parts.items() if basis is not None}
     whole = copy(runs.source, site, **at)
     cells = [[whole if name == "whole site" else exchange(runs.source, site, b, **at)] for name, b in there.items()]
-    share = runs.share(sweep(model, runs.recording or runs.base.tokens, cells, runs.metrics).values.to(runs.start))[0]
+    values = sweep(model, runs.sweepable, cells, runs.metrics).values.to(runs.start)
+    share = runs.share(runs.change(values))[0]
     values = share.new_full((len(parts), share.shape[-1]), float("nan"))
     values[[i for i, basis in enumerate(parts.values()) if basis is not None]] = share
     return values

@@ -11,12 +11,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.edits import Edit
-from interp.metrics import Metric
+from interp.metrics import Metric, of_stream
 from interp.model import Model, Prompts
 from interp.progress import Progress, bar
 from interp.recording import Recording, record
 from interp.replay import replay, way_of
-from interp.sites import STREAM
+from interp.sites import STREAM, Site
 from interp.traces import Tokens
 from interp.visits import Visits
 
@@ -82,7 +82,7 @@ def sweep(
         )
     if refused := [edit for edit in edits if "batch" in edit.at]:
         raise ValueError(f"an edit in a sweep is for all prompts; {refused[0].site} has 'batch' among its indices")
-    size = max(1, (_free(model.device) if budget is None else budget) // _bytes_per_row(model, tokens, grad))
+    size = max(1, (memory_of(model.device) if budget is None else budget) // _bytes_per_row(model, tokens, grad))
     sites = [edit.site for edit in edits]
     way = way_of(model) if max(births, default=-1) >= 0 else "full"
     recording: Recording | None = None
@@ -131,15 +131,8 @@ class _Packed:
         resid, work = replay(model, recording, born, visits, self._reach(model.shape.n_layers))
         visits.finish()
         return torch.stack(
-            [self._decode(metric, model, metric.position(self.tokens, resid)) for metric in metrics]
+            [of_stream(metric, model, metric.position(self.tokens, resid), self.n) for metric in metrics]
         ), work
-
-    def _decode(self, metric: Metric, model: Model, resid: Float[Tensor, "row d_model"]) -> Tensor:
-        """A metric of the final residual stream; of logits, only those that it needs."""
-        if metric.weights is None:
-            return self._measure(metric, model.unembed(resid))
-        ids, weights = (x.repeat(len(self.cells), 1) for x in metric.weights(self.n, resid.device))
-        return (model.unembed_some(resid, ids) * weights.to(resid)).sum(-1).unflatten(0, (len(self.cells), self.n))
 
     def _reach(self, n_layers: int) -> Int[Tensor, "step row"]:
         """First positions that a row's edits inside each block can change and, at last, that any of its edits can."""
@@ -154,9 +147,18 @@ class _Packed:
 
     def full(self, model: Model, metrics: Sequence[Metric], grad: bool) -> Tensor:
         """Metrics (metric, cell, prompt) of rows that are run from their tokens on."""
+        final = Site("resid_final")
         last_only = all(metric.last_only for metric in metrics)
-        trace = model.run(self.tokens, edits=self.edits, grad=grad, last_only=last_only)
-        return torch.stack([self._measure(metric, metric.position(self.tokens, trace.logits)) for metric in metrics])
+        if last_only or not grad or final.kind not in model.editable:
+            trace = model.run(self.tokens, edits=self.edits, grad=grad, last_only=last_only)
+            found = [self._measure(metric, metric.position(self.tokens, trace.logits)) for metric in metrics]
+            return torch.stack(found)
+        # A graph keeps the logits of every position that was decoded, and there are more of them than of all the rest.
+        trace = model.run(self.tokens, read=[final], edits=self.edits, grad=True, last_only=True)
+        resid = trace[final]
+        return torch.stack(
+            [of_stream(metric, model, metric.position(self.tokens, resid), self.n) for metric in metrics]
+        )
 
     def _measure(self, metric: Metric, logits: Float[Tensor, "row vocab"]) -> Float[Tensor, "cell prompt"]:
         return metric.over_cells(logits.unflatten(0, (len(self.cells), self.n)))
@@ -193,7 +195,8 @@ def _bytes_per_row(model: Model, tokens: Tokens, grad: bool) -> int:
     return (block * kept + 2 * shape.d_vocab) * max(model.dtype.itemsize, 2)
 
 
-def _free(device: torch.device) -> int:
+def memory_of(device: torch.device) -> int:
+    """Bytes that a pass may take on a device, if nobody says otherwise."""
     if device.type == "cuda":
         return min(torch.cuda.mem_get_info(device)[0] // 4, 2**33)
     try:

@@ -1,7 +1,7 @@
 """What goes into a run and what comes out of it: tokens, and a trace."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
@@ -18,11 +18,13 @@ class Tokens:
         ids: Token ids.
         mask: 1 on tokens, 0 on padding.
         roles: Positions by name, one per prompt, such as `{"S2": tensor([9, 11])}`.
+        generated: How many of the last positions hold tokens that were generated, not given.
     """
 
     ids: Int[Tensor, "batch pos"]
     mask: Int[Tensor, "batch pos"]
     roles: Mapping[str, Int[Tensor, " batch"]] = field(default_factory=dict)
+    generated: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -31,6 +33,12 @@ class Tokens:
     def positions(self) -> Int[Tensor, "batch pos"]:
         """The position of each token in its own prompt, counted without padding."""
         return (self.mask.cumsum(-1) - 1).clamp(min=0)
+
+    @property
+    def spans(self) -> Mapping[str, slice]:
+        """The positions that were given and those that were generated, by the names that edits know them by."""
+        given = self.ids.shape[1] - self.generated
+        return {"prompt": slice(0, given), "generated": slice(given, None)}
 
     def role(self, name: str) -> Int[Tensor, " batch"]:
         """The position of a role in each prompt."""
@@ -42,19 +50,18 @@ class Tokens:
     def to(self, device: torch.device) -> "Tokens":
         """The same tokens on another device."""
         roles = {name: positions.to(device) for name, positions in self.roles.items()}
-        return Tokens(self.ids.to(device), self.mask.to(device), roles)
+        return Tokens(self.ids.to(device), self.mask.to(device), roles, self.generated)
 
     def rows(self, index: Sequence[int] | Tensor | slice) -> "Tokens":
         """Some of the prompts, in the order given."""
         roles = {name: positions[index] for name, positions in self.roles.items()}
-        return Tokens(self.ids[index], self.mask[index], roles)
+        return Tokens(self.ids[index], self.mask[index], roles, self.generated)
 
     def append(self, ids: Int[Tensor, " batch"]) -> "Tokens":
-        """The prompts with one more token each."""
+        """The prompts with one more token each, which was generated."""
         column = ids.reshape(-1, 1)
-        return replace(
-            self, ids=torch.cat([self.ids, column], 1), mask=torch.cat([self.mask, torch.ones_like(column)], 1)
-        )
+        ids, mask = torch.cat([self.ids, column], 1), torch.cat([self.mask, torch.ones_like(column)], 1)
+        return Tokens(ids, mask, self.roles, self.generated + 1)
 
 
 @dataclass(frozen=True)

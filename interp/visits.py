@@ -31,6 +31,13 @@ class Visits(Mapping[Site, Visit]):
         self._sites = sorted(sites, key=lambda site: site.order)
         self._doubts: list[tuple[Edit, str, Tensor]] = []  # looked at once, at the end: a look waits for the device
 
+    def after(self, edits: Sequence[Edit]) -> "Visits":
+        """These visits with other edits before their own; what they see is seen here, their finish is their own."""
+        own = [edit for site in self._edits for edit in self._edits[site]]
+        both = Visits(self.tokens, self._sites, [*edits, *own], self.grad)
+        both.seen = self.seen
+        return both
+
     def __iter__(self):  # type: ignore[no-untyped-def]
         return iter(self._sites)
 

@@ -131,14 +131,16 @@ table.nlargest(6, "mean").round(3)
 # ## Logit lens: when does the model know?
 #
 # The logit lens stops the model after each block and decodes what is there with the final norm and the unembedding.
+# A layer whose words are no nearer to the final ones than mere word frequency would be has no skill, and is grey.
 
 # %%
 by_layer = lens.logit_lens(model, task.clean, task.logit_diff)
 plots.lines({"clean prompts": stats.interval(by_layer)}, "layer", "Decoded after each block", "logit difference")
 
 # %%
-top = lens.top_tokens(model, prompt)
-plots.heatmap(top.probability, "Likeliest next word", text=top.token)
+decoded = lens.decode(model, prompt, top=3).isel(prompt=0)
+grey = decoded.skill <= 0
+plots.words(decoded.probability.isel(top=0), decoded.token, "Likeliest next word", labels=decoded.input, grey=grey)
 
 # %% [markdown]
 # Patching says that the decision is at the last position from block 1 on. The lens says that the answer can be
@@ -167,13 +169,15 @@ plots.bars(stats.interval(attributions), "pos", "What each word adds", "logit di
 #
 # A third behaviour: after `the movie was not great . i felt`, the model says how the writer felt. A linear probe reads
 # the mood from the residual stream at the last word. Adjectives are split: it is tested on some that it never saw.
-# Beside it run probes that were trained on shuffled labels.
+# The grey band is what the best layer reaches when labels are shuffled: nineteen times in twenty, no more.
 
 # %%
 mood = tasks.sentiment(model, n=192, split="train")  # more adjectives to split than in "test"
 adjectives = model.words(mood.clean.ids[torch.arange(len(mood)), mood.clean.role("adjective")])
-probes = probing.probe_layers(model, mood.clean, mood.labels["positive"], adjectives, model.sites("resid_pre"))
-plots.lines({name: probes[name] for name in probes}, "layer", "Is the mood readable entering each block?", "accuracy")
+moods = tasks.from_labels(model, mood.clean, mood.labels["positive"], adjectives, name="mood")
+probes = probing.probe(model, moods, model.sites("resid_pre"))
+print(probes.attrs["verdict"])
+plots.probes(probes, "accuracy", "Is the mood readable entering each block?")
 
 # %% [markdown]
 # Entering block 0, the stream at the last word holds `felt` and its position, and the probe is at chance. Entering
@@ -186,24 +190,20 @@ plots.lines({name: probes[name] for name in probes}, "layer", "Is the mood reada
 # yardstick.
 
 # %%
-site = Site("resid_post", 2)
 learn, test = tasks.sentiment(model, n=192, split="train"), tasks.sentiment(model, n=192, split="test")
-happy = [text for text, positive in zip(learn.texts[0], learn.labels["positive"]) if positive]
-sad = [text for text, positive in zip(learn.texts[0], learn.labels["positive"]) if not positive]
-vector = steering.mean_difference(model, happy, sad, site)
+words = model.words(learn.clean.ids[torch.arange(192), learn.clean.roles["adjective"]].tolist())
+mood = steering.labelled_set(model, "mood", learn.clean, learn.labels["positive"], groups=words)
+vector = steering.extract(model, mood, Site("resid_post", 2))
 
 prompts = [text for text, positive in zip(test.texts[0], test.labels["positive"]) if not positive]
 metric = metrics.logit_diff(model.token_id("happy"), model.token_id("sad"))
-doses = steering.dose_response(model, prompts, site, vector, metric)
-curves = {
-    "difference of means": stats.interval(doses.sel(vector="steered", drop=True)),
-    "random, same length": stats.interval(doses.drop_sel(vector="steered").mean("vector")),
-}
-plots.lines(curves, "dose", "Steering sad prompts", "logit of happy - sad")
+doses = steering.dose_response(model, prompts, vector, metric)
+plots.doses(doses, title="Steering sad prompts")
 
 # %%
-for name, steer in (("as it is", []), ("steered", [edits.add(site, vector, pos=-1)])):
-    print(f"{name:9} {prompts[0]} … {interp.generate(model, prompts[0], 1, edits=steer)[0]}")
+with steering.applied(model, vector) as steered:
+    for name, some in (("as it is", model), ("steered", steered)):
+        print(f"{name:9} {prompts[0]} … {interp.generate(some, prompts[0], 1)[0]}")
 
 # %% [markdown]
 # ## What the checks say

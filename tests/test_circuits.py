@@ -2,51 +2,15 @@
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from conftest import load
-from torch import Tensor, nn
+from torch import Tensor
 from torch.testing import assert_close
+from wired import EXACT, METRIC, model_of, pair
 
-import interp
 from interp import Site, circuits, edits, metrics
 from interp.arrays import checks_of
-from interp.backends.readers import wiring_of
-from interp.edges import masked, written
-
-METRIC = metrics.logit_diff(4, 5)
-EXACT = {torch.float32: 1e-5, torch.float64: 1e-10}
-
-
-class WideNorm(nn.Module):
-    """A root-mean-square norm that keeps float64, which transformers' own rounds to float32."""
-
-    def __init__(self, norm: nn.Module) -> None:
-        super().__init__()
-        self.weight = norm.weight.data + ("Gemma" in type(norm).__name__)
-        self.eps = getattr(norm, "variance_epsilon", None) or norm.eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.weight * x * (x.pow(2).mean(-1, keepdim=True) + self.eps).rsqrt()
-
-
-def model_of(family: str, dtype: torch.dtype = torch.float64) -> interp.Model:
-    module = tiny.build(family, dtype)
-    if dtype == torch.float64:
-        for name, norm in list(module.named_modules()):
-            if "RMSNorm" in type(norm).__name__:
-                module.set_submodule(name, WideNorm(norm))
-    return interp.load(module.eval(), tokenizer=tiny.tokenizer())
-
-
-def pair(model: interp.Model) -> tuple[interp.Tokens, interp.Tokens]:
-    """Two prompts, the second padded, and others that differ from the third position on."""
-    ids = torch.randint(1, 30, (2, 7), generator=torch.Generator().manual_seed(0))
-    mask = torch.ones_like(ids)
-    mask[1, :1] = 0
-    other = ids.clone()
-    other[:, 3:5] = ids[:, 3:5] % 29 + 1
-    return model.tokens((ids, mask)), model.tokens((other, mask))
+from interp.circuits.pair import Pair
 
 
 def there(array) -> Tensor:
@@ -114,14 +78,13 @@ def test_all_edges_into_a_reader_are_the_patch_of_what_it_makes(family):
 def test_eap_is_the_gradient_of_the_mask_at_zero(family, dtype):
     model = model_of(family, dtype)
     clean, corrupt = pair(model)
-    wiring = wiring_of(model)
-    names = wiring.graph
-    other = written(model, wiring, clean, METRIC)[0].tensor()
+    exchange = Pair.of(model, clean, corrupt, "denoising").exchange(METRIC)
+    names = circuits.graph(model)
     for positions in (False, True):
         scores = circuits.eap(model, clean, corrupt, METRIC, over=["pos"] if positions else [])
         shape = (1, *([7] if positions else []), *names.precedes.shape)
         mask = torch.zeros(shape, dtype=dtype, requires_grad=True)
-        values = masked(model, wiring, corrupt, other, mask, METRIC)[0]
+        values = exchange.values(mask)[0]
         exact = torch.stack([torch.autograd.grad(value, mask, retain_graph=True)[0][0] for value in values])
         there = names.precedes.expand(exact.shape).clone()
         if positions:
@@ -161,16 +124,59 @@ def test_integrated_gradients_of_edges_are_complete(direction):
     assert_close(there(few), there(scores), atol=1e-10, rtol=1e-10)
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gpt_neox", "gemma2"])
+def test_along_activations_what_leaves_a_module_is_its_activation_patch(family):
+    """And what leaves `embed` is what integrated gradients along the inputs give it."""
+    model = model_of(family)
+    clean, corrupt = pair(model)
+    scores = circuits.eap_ig(model, clean, corrupt, METRIC, steps=40, along="activations")
+    inputs = circuits.eap_ig(model, clean, corrupt, METRIC, steps=40)
+    np.testing.assert_allclose(scores.sel(writer="embed"), inputs.sel(writer="embed"), atol=1e-10)
+    names = circuits.graph(model)
+    attention = [f"L1H{i}" for i in range(4)] if names.splits else ["attn1"]
+    modules = {Site("z", 1): attention, Site("mlp_out", 0): ["mlp0"], Site("resid_pre", 0): ["embed"]}
+    trace, low = model.run(clean, read=modules), METRIC(model.run(corrupt))
+    for site, writers in modules.items():
+        wanted = METRIC(model.run(corrupt, edits=[edits.copy(trace, site)])) - low
+        found = torch.tensor(scores.sel(writer=writers).sum(["writer", "reader"]).values)
+        assert_close(found, wanted, atol=1e-4, rtol=2e-3)  # forty points are not all of the path
+
+
+def test_along_the_mask_scores_are_the_gradients_of_masks(family):
+    model = model_of(family)
+    clean, corrupt = pair(model)
+    scores = circuits.eap_ig(model, clean, corrupt, METRIC, steps=2, along="mask")
+    exchange = Pair.of(model, clean, corrupt, "denoising").exchange(METRIC)
+    total = 0
+    for node, weight in zip(*np.polynomial.legendre.leggauss(2)):
+        mask = (circuits.graph(model).mask().double() * float(node + 1) / 2)[None].requires_grad_()
+        values = exchange.values(mask)[0]
+        slopes = [torch.autograd.grad(value, mask, retain_graph=True)[0][0] for value in values]
+        total = total + weight / 2 * torch.stack(slopes)
+    found = torch.from_numpy(scores.values)
+    assert_close(found[~found.isnan()], total[~found.isnan()], atol=1e-8, rtol=0)
+
+
+def test_along_the_mask_all_scores_add_up():
+    model = model_of("llama")
+    clean, corrupt = pair(model)
+    scores = circuits.eap_ig(model, clean, corrupt, METRIC, steps=60, along="mask", direction="noising")
+    change = METRIC(model.run(corrupt)) - METRIC(model.run(clean))
+    assert checks_of(scores)[0].status == "pass"
+    assert_close(torch.tensor(scores.sum(["writer", "reader"]).values), change, atol=1e-5, rtol=1e-4)
+
+
 def test_the_gradient_at_a_soft_mask_is_the_slope():
     model = model_of("gpt_neox")
     clean, corrupt = pair(model)
-    wiring = wiring_of(model)
-    other = written(model, wiring, clean, METRIC)[0].tensor()
+    exchange = Pair.of(model, clean, corrupt, "denoising").exchange(METRIC)
     generator = torch.Generator().manual_seed(1)
-    mask, way = (torch.rand(1, *wiring.graph.precedes.shape, generator=generator, dtype=torch.float64) for _ in "ab")
-    at = lambda step: masked(model, wiring, corrupt, other, mask + step * way, METRIC).sum()
+    mask, way = (
+        torch.rand(1, *circuits.graph(model).precedes.shape, generator=generator, dtype=torch.float64) for _ in "ab"
+    )
+    at = lambda step: exchange.values(mask + step * way).sum()
     soft = mask.clone().requires_grad_()
-    gradient = torch.autograd.grad(masked(model, wiring, corrupt, other, soft, METRIC).sum(), soft)[0]
+    gradient = torch.autograd.grad(exchange.values(soft).sum(), soft)[0]
     assert_close((gradient * way).sum(), (at(1e-5) - at(-1e-5)) / 2e-5, atol=1e-7, rtol=1e-6)
 
 

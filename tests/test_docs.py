@@ -1,6 +1,7 @@
 """The examples of each page in docs/ run, from its first to its last."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,3 +15,20 @@ def test_the_examples_of_a_page_run(page):
     known: dict = {}
     for block in blocks:
         exec(compile(block, page, "exec"), known)
+
+
+def test_the_reference_says_what_the_docstrings_say():
+    """If not, run `python -m docs.make --reference`."""
+    sys.path.insert(0, str(DOCS.parent))
+    from docs.make import reference
+
+    pages = {page.name: page.read_text() for page in (DOCS / "reference").glob("*.md")}
+    assert pages == reference()
+
+
+def test_every_link_between_pages_leads_somewhere():
+    for page in [DOCS.parent / "README.md", *DOCS.rglob("*.md")]:
+        for target in re.findall(
+            r"\]\(([^)#:]+)(?:#[^)]*)?\)", re.sub(r"```.*?```|`[^`]*`", "", page.read_text(), flags=re.S)
+        ):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"

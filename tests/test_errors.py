@@ -53,8 +53,8 @@ def _edges(m: interp.Model, mask: torch.Tensor | None = None, **more) -> object:
     return circuits.patch_edges(m, "the dog", "the cat", sets, metrics.logit(4), **more)
 
 
-def _probe(m: interp.Model, labels=(True, False, True, False), site: Site = RESID, **more) -> object:
-    return probing.probe_layers(m, ["the dog"] * 4, labels, list("abcd"), [site], **more)
+def _probe(m: interp.Model, labels=(True, False, True, False), site: Site = RESID, at: int = -1) -> object:
+    return probing.probe(m, tasks.from_labels(m, ["the dog"] * 4, labels, list("abcd")), [site], at=[at])
 
 
 CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
@@ -250,20 +250,23 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
     ),
     "gradients of a pattern": (
         lambda m: attribution.integrated_gradients(m, "the dog", "the cat", Site("pattern", 0), metrics.logit(4)),
-        "pattern.0 has no position axis; its axes are batch, head, query, key",
+        "cannot patch pattern over ['pos']; its axes are head, query, key",
     ),
     "no steps": (
         lambda m: attribution.integrated_gradients(m, "the dog", "the cat", RESID, metrics.logit(4), steps=0),
         "the path needs at least one step; steps=0 was given",
     ),
-    "lens of heads": (
-        lambda m: lens.logit_lens(m, IDS, metrics.logit(4), kind="z"),
-        "a lens decodes the residual stream and what is added to it; z has axes batch, pos, head, d_head",
+    "lens of scores": (
+        lambda m: lens.logit_lens(m, IDS, metrics.logit(4), kind="scores"),
+        "a lens decodes the residual stream and what is added to it; scores has axes batch, head, query, key",
     ),
-    "probe of one class": (lambda m: _probe(m, (True,) * 4), "a probe needs labels of two classes, not [True]"),
+    "probe of one class": (
+        lambda m: _probe(m, (True,) * 4),
+        "a probe needs labels of at least two classes, not [True]",
+    ),
     "fit of one class": (
         lambda m: probing.fit(torch.randn(4, 3), torch.zeros(4)),
-        "a probe needs labels of two classes, not [0.0]",
+        "a probe needs labels of two classes or more, not [0.0]",
     ),
     "fit of NaN": (
         lambda m: probing.fit(torch.full((4, 3), float("nan")), torch.tensor([0, 1, 0, 1])),
@@ -278,7 +281,7 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
         "position 3 of resid_pre.0 is out of range: the prompts have 3 positions",
     ),
     "probe of no site": (
-        lambda m: probing.probe_layers(m, ["the dog"] * 4, [True, False] * 2, list("abcd"), []),
+        lambda m: probing.collect(m, ["the dog"] * 4, []),
         "no sites were given to probe; give some, such as model.sites('resid_post')",
     ),
     "mean of a pattern": (
@@ -286,11 +289,13 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
         "pattern.0 has no position axis; its axes are batch, head, query, key",
     ),
     "steering vector of another width": (
-        lambda m: steering.dose_response(m, IDS, RESID, torch.ones(5), metrics.logit(4)),
-        "a vector of 5 entries does not fit the selected part of resid_pre.0, (1, 128)",
+        lambda m: steering.dose_response(m, IDS, steering.Vector.of(RESID, torch.ones(5)), metrics.logit(4)),
+        "a vector of 5 entries does not fit the selected part of resid_pre.0, (1, 1, 128)",
     ),
     "no doses": (
-        lambda m: steering.dose_response(m, IDS, RESID, torch.ones(128), metrics.logit(4), doses=()),
+        lambda m: steering.dose_response(
+            m, IDS, steering.Vector.of(RESID, torch.ones(128)), metrics.logit(4), doses=()
+        ),
         "a dose response needs at least one dose; none was given",
     ),
     "direction of another width": (

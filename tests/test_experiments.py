@@ -20,7 +20,7 @@ from experiments import (
 from experiments.lab import experiment, keep, subjects
 from experiments.lab.experiment import experiment_of
 from experiments.store import Store
-from interp import Site, edits, english, stats, tasks
+from interp import Site, edits, stats, tasks
 
 
 def asked(module, **options):
@@ -131,7 +131,7 @@ def test_logit_lens_and_attribution_and_probe_and_steering(embedded):
     assert numbers["total"] == pytest.approx(gap[0] - gap[1], rel=5e-3)
     config = sentiment_probe.Config(n=96)
     numbers = sentiment_probe.numbers(sentiment_probe.run(config))
-    assert numbers["accuracy"] > 0.9 > numbers["control"]
+    assert numbers["accuracy"] > 0.9 > numbers["null"]
     arrays = sentiment_steering.run(sentiment_steering.Config(n=96, dose=1.5))
     numbers = sentiment_steering.numbers(arrays)
     assert numbers["flipped"] > 0.9 and numbers["flipped_random"] < 0.2

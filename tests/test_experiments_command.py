@@ -149,7 +149,10 @@ def test_a_search_finds_the_top_and_goes_on(tmp_path, said):
 def test_ctrl_c_leaves_what_was_finished(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(HERE.parent)}
     command = [sys.executable, "-m", "experiments", PARABOLA, "-m", "x=range(0,50)", "wait=0.3"]
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=-1, stderr=-1, text=True)
+    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # what runs in the background does not hear Ctrl-C
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=-1, stderr=-1, text=True, preexec_fn=heard
+    )
     store = Store(tmp_path / "runs")
     deadline = time.time() + 120
     while len(store.runs()) < 2 and time.time() < deadline:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from conftest import load
 from torch.testing import assert_close
 
 import interp
@@ -152,8 +153,27 @@ def test_methods_follow_the_dtype_of_the_model():
     vectors = [steering.mean_difference(m, clean, corrupt, site) for m in (model, exact)]
     assert vectors[0].dtype == torch.bfloat16
     assert_close(vectors[0].float(), vectors[1], atol=0.05, rtol=0.05)
-    steered = steering.dose_response(model, clean, site, vectors[0], metric, randoms=2)
+    vector = steering.Vector.of(site, vectors[0])
+    steered = steering.dose_response(model, clean, vector, metric, nulls={"random": steering.random_like(vector, 2)})
     assert steered.attrs["precision"] == "torch.bfloat16"
     # The whole stream restored is the clean run, in any dtype.
     whole = patching.patch(model, clean, corrupt, [site], metric)
     assert_close(torch.tensor(whole.values), torch.ones(1, 1), atol=0.02, rtol=0)
+
+
+def test_a_fingerprint_is_that_of_the_weights_on_every_backend(family):
+    models = [load(family, backend) for backend in interp.BACKENDS]
+    (one,) = {model.fingerprint() for model in models}
+    for model in models:
+        module = model.module
+        with torch.no_grad():
+            parameter = next(p for name, p in module.named_parameters() if "mlp" in name or "fc" in name)
+            parameter[0] += 1e-3
+        assert model.fingerprint() != one
+
+
+def test_a_bridge_that_rewrote_its_weights_is_another_model(capsys):
+    model = load("gpt2", "transformer_lens")
+    before = model.fingerprint()
+    model.module.enable_compatibility_mode()
+    assert model.fingerprint() != before

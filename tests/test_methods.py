@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 from torch.testing import assert_close
 
-from interp import Site, attribution, edits, generate, lens, metrics, patching, stats, steering, tasks
+from interp import Site, attribution, edits, generate, lens, patching, stats, tasks
 from interp.arrays import checks_of
 from interp.zoo import card, own_circuits
 
@@ -70,21 +70,6 @@ def test_the_last_lens_is_the_model(embedded):
     values = lens.logit_lens(embedded, task.clean, task.logit_diff)
     assert_close(torch.tensor(values[-1].values), task.logit_diff(embedded.run(task.clean)))
     assert checks_of(values)[0].status == "pass"
-
-
-def test_dose_zero_is_a_bitwise_no_op(embedded):
-    site, vector = Site("resid_post", 2), torch.ones(128)
-    prompts = embedded.tokens("the movie was great . i felt")
-    assert torch.equal(embedded.run(prompts, edits=[edits.add(site, 0 * vector)]).logits, embedded.run(prompts).logits)
-
-
-def test_steering_beats_random_directions(embedded):
-    task = tasks.sentiment(embedded, n=96)
-    sides = [[t for t, p in zip(task.texts[0], task.labels["positive"]) if p is side] for side in (True, False)]
-    site = Site("resid_post", 2)
-    vector = steering.mean_difference(embedded, *sides, site)
-    metric = metrics.logit_diff(embedded.token_id("happy"), embedded.token_id("sad"))
-    assert checks_of(steering.dose_response(embedded, sides[1], site, vector, metric))[0].status == "pass"
 
 
 def test_generation_ends_as_the_language_does(embedded):

@@ -41,3 +41,27 @@ def test_distributions_show_every_prompt_of_the_largest_cells():
 def test_nothing_to_show_is_said():
     with pytest.raises(ValueError, match="at least one number"):
         plots.heatmap(_array("layer", "head") * np.nan)
+
+
+def test_words_stand_in_their_cells_and_rows_without_skill_are_grey():
+    values = _array("layer", "pos").where(lambda a: a.pos < 2)
+    word = xr.DataArray(np.array([f"w{i}" for i in range(18)]).reshape(3, 2, 3), dims=("layer", "top", "pos"))
+    grey = xr.DataArray([True, False, False], dims="layer")
+    coloured, plain = plots.words(values, word, grey=grey).data
+    np.testing.assert_array_equal(np.isnan(coloured.z), [[True] * 3, [False, False, True], [False, False, True]])
+    np.testing.assert_array_equal(np.isnan(plain.z), [[False, False, True], [True] * 3, [True] * 3])
+    assert coloured.text[1].tolist() == ["w6", "w7", ""] and plain.text[0].tolist() == ["w0", "w1", ""]
+    assert coloured.customdata[1, 0] == "w6<br>w9" and coloured.zmax == plain.zmax
+    with pytest.raises(ValueError, match="words needs values of two axes"):
+        plots.words(_array("layer", "pos", "prompt"), word)
+
+
+def test_trajectories_are_the_prompts_and_their_mean():
+    array = _array("layer", "prompt")
+    *curves, band, mean, _ = plots.trajectories(array, grey=xr.DataArray([True, False, False], dims="layer")).data
+    np.testing.assert_array_equal([curve.y for curve in curves], array.T)
+    np.testing.assert_allclose(mean.y, array.mean("prompt"))
+    np.testing.assert_allclose(band.y[:3], stats.interval(array)["high"])
+    assert mean.marker.color[0] != mean.marker.color[1] == mean.marker.color[2]
+    with pytest.raises(ValueError, match="trajectories needs the axes layer and prompt"):
+        plots.trajectories(_array("layer", "head"))

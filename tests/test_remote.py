@@ -14,7 +14,8 @@ from nnsight.tracing.util import push
 from torch.testing import assert_close
 
 import interp
-from interp import Edit, Site, edits, metrics, patching
+from interp import Edit, Site, edits, metrics, patching, steering
+from interp.generation import continuations
 
 PROMPTS = ["when Mary and John went to the store", "I love it"]
 
@@ -56,6 +57,20 @@ def test_a_rehearsal_gives_the_numbers_of_the_default_backend(family):
     for some in ([], changes):
         ours, theirs = (model.run(PROMPTS, read=model.sites(), edits=some) for model in (there, here))
         same_runs(ours, theirs)
+
+
+def test_steering_in_a_rehearsal():
+    there, here = rehearsed("llama"), interp.load(tiny.build("llama"), tokenizer=tiny.tokenizer())
+    vector = steering.Vector.of(Site("resid_post", 1), torch.randn(32, generator=torch.Generator().manual_seed(0)))
+    for op in steering.OPERATORS:
+        for when in (None, steering.Condition(vector, "token", 0.0), steering.Condition(vector, -1, 0.0)):
+            ours, theirs = (
+                model.run(PROMPTS, edits=steering.steer(vector, 0.7, op, when=when)) for model in (there, here)
+            )
+            same_runs(ours, theirs)
+    found = continuations(there, PROMPTS, 3, steering.steer(vector, 2.0))
+    assert found.how["keys"] == "not kept: nnsight has no cache for this model"
+    assert found.texts == continuations(here, PROMPTS, 3, steering.steer(vector, 2.0)).texts
 
 
 def test_patching_in_a_rehearsal():

@@ -103,7 +103,7 @@ def _over(implementation: str) -> Callable:
             out, weights = _fused(query, key, value, mask, **options), None
         else:
             out, weights = _original(module, implementation)(module, query, key, value, mask, **options)
-        return _show(watch, "z", packing.take(out) if packing is not None and packed else out), weights
+        return _show(watch, "z", packing.attended(out) if packing is not None and packed else out), weights
 
     return attention
 

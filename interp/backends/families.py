@@ -35,6 +35,7 @@ class Reads:
         projections: What makes queries, keys and values: a matrix each, or one for all three.
         mlp: The module whose input is what the MLP reads.
         out: The last matrix of attention, whose input is `z`; empty where a norm stands between it and the stream.
+        inner_out: The last matrix of attention where `out` is empty.
         attn_norm, mlp_norm: The norm through which each reads the stream; empty if it reads the stream itself.
         layout: The order of part (q, k, v), head and feature in what one matrix for all three returns.
     """
@@ -42,6 +43,7 @@ class Reads:
     projections: tuple[str, ...]
     mlp: str = "mlp"
     out: str = ""
+    inner_out: str = ""
     attn_norm: str = "input_layernorm"
     mlp_norm: str = "post_attention_layernorm"
     layout: str = "part head d"
@@ -98,9 +100,9 @@ LLAMA = Family(
 GEMMA2 = Family(  # a norm stands between each part's last matrix and the stream
     "model.embed_tokens", "model.layers", "model.norm", "self_attn",
     _mlp("post_attention_layernorm", "mlp.gate_proj", "mlp.down_proj", "post_feedforward_layernorm"),
-    reads=Reads(_QKV, mlp_norm="pre_feedforward_layernorm"),
+    reads=Reads(_QKV, inner_out="self_attn.o_proj", mlp_norm="pre_feedforward_layernorm"),
 )  # fmt: skip
-OLMO2 = replace(GEMMA2, reads=Reads(_QKV, attn_norm="", mlp_norm=""))
+OLMO2 = replace(GEMMA2, reads=Reads(_QKV, inner_out="self_attn.o_proj", attn_norm="", mlp_norm=""))
 GPT_NEOX = Family(
     "gpt_neox.embed_in", "gpt_neox.layers", "gpt_neox.final_layer_norm", "attention",
     _mlp("attention.dense", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),

@@ -9,10 +9,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from interp.backends.attention import Watch, must_watch, watched
+from interp.backends.calling import arguments_of, empty_cache
 from interp.backends.families import ATTENTION_KINDS, Layout, Tap, merge, split, unembed
 from interp.backends.stream import mid_through
 from interp.backends.structure import layout_of, shape_of
-from interp.model import Model
+from interp.model import Cache, Model
 from interp.packing import Packing
 from interp.sites import Site
 from interp.traces import Tokens
@@ -32,12 +33,13 @@ class HuggingFaceModel(Model):
         self.missing = self._layout.missing
         self._accepts = set(inspect.signature(module.forward).parameters)
 
-    def forward(self, tokens: Tokens, visits: Visits, last_only: bool) -> Tensor:
-        arguments = {"input_ids": tokens.ids, "attention_mask": tokens.mask, "use_cache": False}
-        optional = {"position_ids": tokens.positions} | ({"logits_to_keep": 1} if last_only else {})
-        arguments |= {name: value for name, value in optional.items() if name in self._accepts}
-        with self.hooked(visits, tokens.ids.shape[1]):
+    def forward(self, tokens: Tokens, visits: Visits, last_only: bool, cache: Cache | None = None) -> Tensor:
+        arguments = arguments_of(tokens, self._accepts, last_only, cache)
+        with self.hooked(visits, arguments["input_ids"].shape[1]):
             return self.module(**arguments).logits
+
+    def new_cache(self) -> Cache | None:
+        return empty_cache(self.module) if "past_key_values" in self._accepts else None
 
     @property
     def blocks(self) -> Sequence[nn.Module]:

@@ -42,18 +42,26 @@ class Listener(ABC):
 
 
 @contextmanager
-def listening(wiring: Wiring, listener: Listener, n_pos: int) -> Iterator[None]:
+def listening(
+    wiring: Wiring, listener: Listener, n_pos: int, first: int = 0, blocks_only: bool = False
+) -> Iterator[None]:
     """For a while, tell a listener what every run of the model writes and reads.
+
+    Args:
+        n_pos: How many positions are run.
+        first: The first layer to tell of.
+        blocks_only: Do not tell of what enters the first block and the final norm.
 
     Raises:
         RuntimeError: A module that was never reached, so that what it writes or reads is not known.
     """
     with ExitStack() as stack:
         hooks = _Hooks(wiring, listener, n_pos, stack)
-        hooks.on_input(wiring.layers[0].block, lambda resid: listener.write(0, resid, whole))
-        for i, layer in enumerate(wiring.layers):
+        if not blocks_only:
+            hooks.on_input(wiring.layers[0].block, lambda resid: listener.write(0, resid, whole))
+            hooks.on_input(wiring.final_norm, listener.read_logits)
+        for i, layer in enumerate(wiring.layers[first:], start=first):
             hooks.place(i, layer)
-        hooks.on_input(wiring.final_norm, listener.read_logits)
         yield
         if hooks.silent:
             names = sorted({type(module).__name__ for module in hooks.silent})
@@ -118,5 +126,5 @@ class _Hooks:
         self.stack.callback(module.register_forward_hook(hook).remove)
 
     def _grid(self, tensor: Tensor) -> Tensor:
-        """(row, pos, feature), also where a family flattens the first two."""
-        return tensor.unflatten(0, (-1, self.n_pos)) if tensor.ndim == 2 else tensor
+        """(row, pos, feature), also where a family flattens the first two, or all rows are packed into one."""
+        return tensor.reshape(-1, self.n_pos, tensor.shape[-1])

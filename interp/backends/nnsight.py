@@ -19,11 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from interp.backends.attention import Watch, must_watch, watched
+from interp.backends.calling import arguments_of, empty_cache
 from interp.backends.families import ATTENTION_KINDS, Tap, merge, split, unembed
 from interp.backends.remote import plan, serve
 from interp.backends.stream import mid_through
 from interp.backends.structure import layout_of, shape_of
-from interp.model import Model
+from interp.model import Cache, Model
 from interp.sites import Site
 from interp.traces import Tokens
 from interp.visits import Visit, Visits
@@ -78,21 +79,19 @@ class NnsightModel(Model):
         self.editable = {kind: True for kind in self._layout.kinds if kind not in self.missing}
         self._accepts = set(inspect.signature(self.module.forward).parameters)
 
-    def forward(self, tokens: Tokens, visits: Visits, last_only: bool) -> Tensor:
-        arguments = {"attention_mask": tokens.mask, "use_cache": False}
-        optional = {"position_ids": tokens.positions} | ({"logits_to_keep": 1} if last_only else {})
-        arguments |= {name: value for name, value in optional.items() if name in self._accepts}
+    def new_cache(self) -> Cache | None:
+        # A cache that a server fills stays there.
+        return empty_cache(self.module) if "past_key_values" in self._accepts and not self._remote else None
+
+    def forward(self, tokens: Tokens, visits: Visits, last_only: bool, cache: Cache | None = None) -> Tensor:
+        arguments = arguments_of(tokens, self._accepts, last_only, cache)
         if self._remote:
-            return self._forward_remotely({"input_ids": tokens.ids, **arguments}, visits)
+            return self._forward_remotely(arguments, visits)
         with ExitStack() as stack:
             steps = self._steps(visits, stack)
             act, envoy = self._act, self._envoy
-            n_pos = tokens.ids.shape[1]
-            if type(envoy).__name__ == "NNsight":
-                arguments["input_ids"] = tokens.ids
-                tracer = envoy.trace(**arguments)
-            else:
-                tracer = envoy.trace({"input_ids": tokens.ids, **arguments})
+            n_pos = arguments["input_ids"].shape[1]
+            tracer = envoy.trace(**arguments) if type(envoy).__name__ == "NNsight" else envoy.trace(arguments)
             with tracer:
                 for site, visit, before in steps:
                     act(site, visit, n_pos, before)

@@ -37,21 +37,25 @@ class Projection:
         """The inverse of `split`."""
         return self._by_reader(f"row pos (part head) d -> row pos ({self.layout})", heads)
 
-    def of(self, normed: Float[Tensor, "row reader pos d_model"]) -> Float[Tensor, "row pos features"]:
+    def of(self, normed: Float[Tensor, "reader row pos d_model"]) -> Float[Tensor, "row pos features"]:
         """What the matrix returns if each reader is given a stream of its own."""
-        heads = torch.einsum("brpd,red->bpre", normed, self._weight)
-        bias: Any = self.module.bias
-        if bias is not None:
-            heads = heads + self._by_reader(f"({self.layout}) -> (part head) d", bias)
-        return self.merge(heads)
+        heads = torch.einsum("rbpd,red->bpre", normed, self.weight)
+        return self.merge(heads if self.bias is None else heads + self.bias)
 
     def pull_back(self, grad: Float[Tensor, "row pos features"]) -> Float[Tensor, "row reader pos d_model"]:
         """The gradient at each reader's normed stream, of that at what the matrix returns."""
-        return torch.einsum("bpre,red->brpd", self.split(grad), self._weight)
+        return torch.einsum("bpre,red->brpd", self.split(grad), self.weight)
 
     @property
-    def _weight(self) -> Float[Tensor, "reader d_head d_model"]:
+    def weight(self) -> Float[Tensor, "reader d_head d_model"]:
+        """The matrix, by reader."""
         return self._by_reader(f"({self.layout}) d_model -> (part head) d d_model", _rows(self.module))
+
+    @property
+    def bias(self) -> Float[Tensor, "reader d_head"] | None:
+        """The bias, by reader, if there is one."""
+        bias: Any = self.module.bias
+        return None if bias is None else self._by_reader(f"({self.layout}) -> (part head) d", bias)
 
     def _by_reader(self, pattern: str, tensor: Tensor) -> Tensor:
         return rearrange(tensor, pattern, part=self.parts, d=self.d_head)
@@ -59,7 +63,13 @@ class Projection:
 
 @dataclass(frozen=True)
 class Layer:
-    """The modules of one block that read the residual stream or write to it; a norm that it lacks is None."""
+    """The modules of one block that read the residual stream or write to it; a norm that it lacks is None.
+
+    Attributes:
+        out: Attention's last matrix, if what it returns is added to the stream as it is.
+        last: Attention's last matrix in any case; where `out` is None, the norm `attn_out` follows it.
+        scaling: What products of queries and keys are multiplied by.
+    """
 
     block: nn.Module
     projections: tuple[Projection, ...]
@@ -67,14 +77,18 @@ class Layer:
     mlp: nn.Module
     mlp_norm: nn.Module | None
     out: nn.Module | None
+    last: nn.Module
     attn_out: nn.Module
     mlp_out: nn.Module
+    scaling: float
 
     def heads(self, z: Float[Tensor, "row pos z"], n_heads: int) -> Float[Tensor, "row head pos d_model"]:
         """What each head adds to the stream; the bias belongs to none."""
-        assert self.out is not None
-        weight = rearrange(_rows(self.out), "d_model (head d) -> head d d_model", head=n_heads)
-        return torch.einsum("bphe,hed->bhpd", z.unflatten(-1, (n_heads, -1)), weight)
+        return torch.einsum("bphe,hed->bhpd", z.unflatten(-1, (n_heads, -1)), self.weight(n_heads))
+
+    def weight(self, n_heads: int) -> Float[Tensor, "head d_head d_model"]:
+        """Attention's last matrix, by head."""
+        return rearrange(_rows(self.last), "d_model (head d) -> head d d_model", head=n_heads)
 
 
 @dataclass(frozen=True)
@@ -134,8 +148,10 @@ def _layer(block: nn.Module, family: Family, reads: Reads, model: Model) -> Laye
         mlp=block.get_submodule(reads.mlp),
         mlp_norm=submodule(block, reads.mlp_norm),
         out=_matrix(block, reads.out) if reads.out else None,
+        last=_matrix(block, reads.out or reads.inner_out),
         attn_out=block.get_submodule(family.taps["attn_out"].path),
         mlp_out=block.get_submodule(family.taps["mlp_out"].path),
+        scaling=float(getattr(block.get_submodule(family.attention), "scaling", model.shape.d_head**-0.5)),
     )  # fmt: skip
 
 

@@ -14,8 +14,9 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedTokenizerFast
 
 from interp.backends.attention import must_watch, watched
+from interp.backends.calling import empty_cache
 from interp.backends.stream import mid_through
-from interp.model import Model, Shape
+from interp.model import Cache, Model, Shape
 from interp.packing import Packing
 from interp.sites import AXES, Site
 from interp.traces import Tokens
@@ -80,9 +81,14 @@ class TransformerLensModel(Model):
         self.missing = {kind: "no hook of this bridge fires there" for kind in AXES if kind not in kinds}
         self._own_softmax = self.dtype == torch.float64 and self.editable.get("scores") and self.editable.get("pattern")
 
-    def forward(self, tokens: Tokens, visits: Visits, last_only: bool) -> Tensor:
+    def forward(self, tokens: Tokens, visits: Visits, last_only: bool, cache: Cache | None = None) -> Tensor:
+        held, more = (0, {}) if cache is None else (cache.held, {"past_key_values": cache.store})
         with self._watched():
-            return self._logits(tokens.ids, tokens.mask, self._hooks_of(visits))
+            return self._logits(tokens.ids[:, held:], tokens.mask, self._hooks_of(visits), **more)
+
+    def new_cache(self) -> Cache | None:
+        module: Any = getattr(self.module, "original_model", None)
+        return None if getattr(module, "config", None) is None else empty_cache(module)
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
@@ -106,9 +112,17 @@ class TransformerLensModel(Model):
         cap = getattr(self.module.cfg, "output_logits_soft_cap", None) or -1.0
         return cap if cap > 0 else None
 
-    def _logits(self, ids: Tensor, mask: Tensor, hooks: list) -> Tensor:
+    def weights(self) -> Mapping[str, Tensor]:
+        """As published, where they can be found so inside the bridge, and nothing was rewritten since."""
+        module: Any = self.module.original_model
+        own = self.module.state_dict()
+        found = {name.replace("_original_component.", ""): tensor for name, tensor in module.state_dict().items()}
+        published = {name: found[name] for name in _published(module) if name in found}
+        return published if published and _same_size(published, own) else own
+
+    def _logits(self, ids: Tensor, mask: Tensor, hooks: list, **more: Any) -> Tensor:
         bridge: Any = self.module
-        return bridge.run_with_hooks(ids, attention_mask=mask, prepend_bos=False, fwd_hooks=hooks)
+        return bridge.run_with_hooks(ids, attention_mask=mask, prepend_bos=False, fwd_hooks=hooks, **more)
 
     def _hooks_of(self, visits: Mapping[Site, Visit]) -> list[tuple[str, Callable]]:
         hooks: list[tuple[str, Callable]] = []
@@ -206,3 +220,20 @@ class TransformerLensModel(Model):
         self._probe([(self._name(Site(k, 0)), lambda v, hook, k=k: seen.__setitem__(k, v)) for k in kinds])
         pre, attn, mlp, post = (seen[kind] for kind in kinds)
         return bool((pre + attn + mlp - post).abs().max() <= 1e-3 * post.abs().max())
+
+
+def _published(module: Any) -> list[str]:
+    """The names of the weights of a Hugging Face model that was not taken apart; none for another."""
+    if not hasattr(module, "config") or not hasattr(module, "get_input_embeddings"):
+        return []
+    with torch.device("meta"):
+        return list(type(module)(copy.deepcopy(module.config)).state_dict())
+
+
+def _same_size(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    """Whether weights are the same however they are split, up to zeros: a bridge adds biases of zero."""
+    one, other = (
+        torch.stack([torch.stack([x.double().sum(), x.double().square().sum()]) for x in side.values()]).sum(0)
+        for side in (a, b)
+    )
+    return torch.allclose(one, other, rtol=1e-9, atol=1e-9)

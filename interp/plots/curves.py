@@ -62,7 +62,7 @@ def lines(data: Mapping[str, xr.Dataset | xr.DataArray], x: str, title: str = ""
         figure.add_trace(
             go.Scatter(x=curve[x].values, y=curve.values, name=name, mode="lines+markers", line_color=colour)
         )
-    figure.update_xaxes(title=x, dtick=1 if x == "layer" else None)
+    figure.update_xaxes(title=x, dtick=1 if x in ("layer", "ahead") else None)
     figure.update_yaxes(title=y_title, zeroline=True, zerolinecolor="#bbb")
     return dress(figure, title)
 

@@ -3,7 +3,7 @@
 import plotly.graph_objects as go
 
 FONT = dict(family="Inter, Helvetica, Arial, sans-serif", size=13, color="#222")
-COLOURS = ("#2a5d9f", "#c0562f", "#5b8c5a", "#8a5a9e", "#b08d2e")
+COLOURS = ("#2a5d9f", "#c0562f", "#5b8c5a", "#8a5a9e", "#b08d2e", "#3f9a98", "#6b6b6b")
 
 
 def dress(figure: go.Figure, title: str, height: int = 380) -> go.Figure:

@@ -140,7 +140,7 @@ def _task(name: str, model: Model, draw: Callable[[random.Random], Pair], n: int
         raise ValueError(f"a task needs at least one pair; n={n} was asked for")
     rng = random.Random(seed)
     pairs = [draw(rng) for _ in range(n)]
-    clean, corrupt = (_tokens(model, side) for side in ([pair[0] for pair in pairs], [pair[1] for pair in pairs]))
+    clean, corrupt = (prompts_of(model, side) for side in ([pair[0] for pair in pairs], [pair[1] for pair in pairs]))
     right, wrong = (
         [[model.token_id(word) for word in words] for words in side]
         for side in ([p[2] for p in pairs], [p[3] for p in pairs])
@@ -151,7 +151,7 @@ def _task(name: str, model: Model, draw: Callable[[random.Random], Pair], n: int
     return Task(name, clean, corrupt, answer_ids(right, model), answer_ids(wrong, model), labels, texts)
 
 
-def _tokens(model: Model, sentences: Sequence[Sentence]) -> Tokens:
+def prompts_of(model: Model, sentences: Sequence[Sentence]) -> Tokens:
     """Prompts with their roles, as positions in the padded batch: one word is one token."""
     tokens = model.tokens([sentence.prompt for sentence in sentences])
     width = tokens.ids.shape[1]

@@ -1,13 +1,14 @@
-"""How well attribution patching estimates patching on the embedded model, task by task."""
+"""How well attribution estimates patching of nodes and edges on the embedded model, task by task."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
 
-from interp import attribution_patching, tasks
+from interp import attribution_patching, circuits, tasks
 from interp.attribution_patching import ATP, ATP_STAR, INPUTS
 from interp.model import Model
+from interp.zoo import truth
 
 ESTIMATORS = {"AtP": ATP, "AtP*": ATP_STAR, "input IG": INPUTS}
 NODES: tuple[tuple[str, ...], ...] = (("head",), ("head", "pos"))
@@ -38,7 +39,36 @@ def _of_task(model: Model, task: tasks.Task, kind: str, over: Sequence[str]) -> 
 
 
 def _pearson(guess: xr.DataArray, effect: xr.DataArray) -> float:
-    return float(np.corrcoef(guess.values.flatten(), effect.values.flatten())[0, 1])
+    there = np.isfinite(effect.values)
+    return float(np.corrcoef(guess.values[there], effect.values[there])[0, 1])
+
+
+def edge_correlations(model: Model, steps: int = 5) -> dict[str, dict[str, float]]:
+    """Pearson correlation, over all edges, of mean estimates with the exact changes that are stored, under denoising.
+
+    Args:
+        steps: Of integrated gradients.
+
+    Returns:
+        For each task, a correlation for "EAP" and one for "EAP-IG".
+    """
+    exact = truth.stored()
+    found = {}
+    for name in exact["task"].values:
+        task = tasks.EMBEDDED[name](model, exact.attrs["pairs"], exact.attrs["seed"])
+        given = model, task.clean, task.corrupt, task.logit_diff
+        effect = exact["edge"].sel(task=name, intervention="denoising")
+        guesses = {"EAP": circuits.eap(*given), "EAP-IG": circuits.eap_ig(*given, steps=steps)}
+        found[str(name)] = {kind: _pearson(guess.mean("prompt"), effect) for kind, guess in guesses.items()}
+    return found
+
+
+def edge_table(model: Model) -> str:
+    """These correlations as a table in Markdown."""
+    lines = ["| task | EAP | EAP-IG |", "|---|---|---|"]
+    for task, found in edge_correlations(model).items():
+        lines.append(f"| {task} | {found['EAP']:.2f} | {found['EAP-IG']:.2f} |")
+    return "\n".join(lines)
 
 
 def table(model: Model, n: int = 32, seed: int = 0) -> str:

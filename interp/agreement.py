@@ -1,0 +1,38 @@
+"""How well estimates agree with what they estimate."""
+
+import numpy as np
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.arrays import Check
+
+
+def agreement(
+    estimate: Float[Tensor, "*node prompt"], exact: Float[Tensor, "*node prompt"], others: Int[Tensor, " other"]
+) -> list[Check]:
+    """How well mean estimates agree with mean effects, over the nodes whose effect was measured.
+
+    Args:
+        others: Nodes that were not chosen for their estimate, by number.
+    """
+    from scipy.stats import pearsonr, spearmanr
+
+    guess, effect = (values.nanmean(-1).flatten().double().cpu().numpy() for values in (estimate, exact))
+    known = ~np.isnan(effect)
+    x, y = guess[known], effect[known]
+    largest = max(float(abs(y).max()), 1e-12)
+    x, y = (np.where(abs(values) < 1e-5 * largest, 0, values) for values in (x, y))  # rounding errors have no rank
+    pearson, spearman = (float(f(x, y)[0]) if np.ptp(x) * np.ptp(y) else 0.0 for f in (pearsonr, spearmanr))
+    sample, miss = abs(effect[others.numpy()]), float(abs(x - y).max()) / largest
+    where = "over the nodes patched exactly: those of the largest estimates and a random sample of the others"
+    of_largest = f"largest error as a share of the largest effect, {where}"
+    rows = [
+        ("Pearson correlation with exact", pearson, 0.6, where, "arXiv:2212.11870"),
+        ("rank correlation with exact", spearman, 0.6, where, "arXiv:2212.11870"),
+        ("worst miss", miss, 0.5, of_largest, "arXiv:2403.00745"),
+    ]
+    if 0 < len(sample) < len(x):
+        why = "largest effect in the random sample as a share of the largest of all; near 1, others are overlooked"
+        rows.append(("overlooked effect", float(sample.max()) / largest, 0.5, why, "arXiv:2403.00745"))
+    good = [value >= at if "correlation" in name else value <= at for name, value, at, _, _ in rows]
+    return [Check(n, v, at, "pass" if ok else "warn", why, of) for (n, v, at, why, of), ok in zip(rows, good)]

@@ -1,0 +1,109 @@
+"""Does an attribution depend on what the model has learned? The model randomisation test.
+
+Adebayo et al. 2018 (arXiv:1810.03292): what stays the same when the weights are drawn anew says nothing of the model.
+They give no threshold; here the yardstick is how alike the attributions of several random models are.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import nn
+
+from interp.arrays import Check, labelled
+from interp.backends import load
+from interp.model import Model
+from interp.stats import rank_correlation
+
+_SOURCE = "arXiv:1810.03292"
+_BLIND = 0.7
+
+
+def reinitialised(model: Model, seed: int = 0, top: int | None = None) -> Model:
+    """A copy of a model with weights drawn anew; the model itself is left alone.
+
+    Every weight matrix, bias and norm is drawn from a normal distribution with the mean and the spread that it had.
+
+    Args:
+        top: How many blocks, from the last one down, to draw anew; None draws everything, embeddings included.
+
+    Raises:
+        ValueError: A number of blocks that the model does not have, or a backend that does not tell its blocks.
+    """
+    twin = load(copy.deepcopy(model.module), backend=model.backend, tokenizer=model.tokenizer, bos=model.bos)
+    if top is not None and not 1 <= top <= len(twin.blocks):
+        has = f"{len(twin.blocks)} that can be told apart" if twin.blocks else "none that can be told apart"
+        raise ValueError(f"top={top} blocks of {model.name} ({model.backend}), which has {has}; leave top out for all")
+    generator = torch.Generator().manual_seed(seed)
+    parts: Sequence[nn.Module] = [twin.module] if top is None else twin.blocks[len(twin.blocks) - top :]
+    with torch.no_grad():
+        for part in parts:
+            for weight in part.parameters():
+                drawn = torch.randn(weight.shape, generator=generator).to(weight)
+                spread = weight.float().std(correction=0)
+                weight.copy_(weight.float().mean() + spread * drawn)
+    return twin
+
+
+def randomisation(
+    model: Model,
+    attribute: Callable[[Model], xr.DataArray],
+    draws: int = 5,
+    cascade: bool = False,
+    seed: int = 0,
+) -> xr.Dataset:
+    """How alike the attributions of the model and of copies with random weights rank the parts.
+
+    Args:
+        attribute: Gives attributions with an axis `prompt` for a model, such as
+            `lambda m: attribution.saliency(m, task.clean, site, task.logit_diff)`.
+        draws: Random copies.
+        cascade: Also draw only the upper blocks anew, one more of them at a time.
+
+    Returns:
+        `trained` by (reset, draw, prompt), the rank correlation of the model's with a copy's, and `random` by (pair,
+        prompt), that of two copies' that are all random. Checks say whether the size of the former, mean over draws and
+        prompts, stays within that of 95 % of the pairs, and whether random models are not all alike.
+
+    Raises:
+        ValueError: Fewer than two copies; with `cascade`, what `reinitialised` raises.
+    """
+    if draws < 2:
+        raise ValueError(f"random copies are compared with each other, so that it takes two; draws={draws} was given")
+    own = attribute(model)
+    resets: list[int | None] = [*range(1, model.shape.n_layers + 1)] if cascade else []
+    copies = [[attribute(reinitialised(model, seed + i, top)) for i in range(draws)] for top in [*resets, None]]
+    trained = np.array([[rank_correlation(own, other).values for other in level] for level in copies])
+    pairs = np.array([rank_correlation(a, b).values for a, b in combinations(copies[-1], 2)])
+    coords: dict[str, Sequence[Any]] = {
+        "reset": [*(f"top {top}" for top in resets), "all"], "draw": range(draws), "pair": range(len(pairs)),
+        "prompt": own["prompt"].values.tolist(),
+    }  # fmt: skip
+    how = {"method": "model randomisation", "of": own.attrs.get("method", own.name or "attribution"), "seed": seed}
+    checks = _checks(trained[-1], pairs)
+    found = {
+        name: labelled(torch.from_numpy(values), name, {axis: coords[axis] for axis in axes}, model, checks, **how)
+        for name, values, axes in (
+            ("trained", trained, ("reset", "draw", "prompt")), ("random", pairs, ("pair", "prompt"))
+        )
+    }  # fmt: skip
+    return xr.Dataset(found, attrs=found["trained"].attrs)
+
+
+def _checks(trained: np.ndarray, pairs: np.ndarray) -> list[Check]:
+    """Does the attribution depend on the weights at all, and is the model no more like random ones than they are?"""
+    value, among = (float(np.nanmean(np.abs(x))) for x in (trained, pairs))
+    most = float(np.quantile(np.nanmean(np.abs(pairs), axis=1), 0.95))
+    why = (
+        "mean size of the rank correlation between attributions of the model and of copies with random weights; the "
+        "threshold is the 95 % quantile between two such copies"
+    )
+    blind = "mean size of the rank correlation between two random copies: near 1, the weights do not matter"
+    return [
+        Check("like a random model", value, most, "pass" if value <= most else "warn", why, _SOURCE),
+        Check("random models alike", among, _BLIND, "pass" if among <= _BLIND else "warn", blind, _SOURCE),
+    ]

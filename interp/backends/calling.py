@@ -1,0 +1,25 @@
+"""What a Hugging Face model is called with."""
+
+from collections.abc import Collection
+from typing import Any
+
+from torch import nn
+from transformers import DynamicCache
+
+from interp.model import Cache
+from interp.traces import Tokens
+
+
+def arguments_of(tokens: Tokens, accepts: Collection[str], last_only: bool, cache: Cache | None) -> dict[str, Any]:
+    """The arguments of a run, of those that the model's `forward` accepts."""
+    held = 0 if cache is None else cache.held
+    arguments: dict[str, Any] = {"input_ids": tokens.ids[:, held:], "attention_mask": tokens.mask, "use_cache": False}
+    if cache is not None:
+        arguments |= {"past_key_values": cache.store, "use_cache": True}
+    optional = {"position_ids": tokens.positions[:, held:]} | ({"logits_to_keep": 1} if last_only else {})
+    return arguments | {name: value for name, value in optional.items() if name in accepts}
+
+
+def empty_cache(module: nn.Module) -> Cache:
+    """A cache of the kind that transformers would make for a model."""
+    return Cache(DynamicCache(config=module.config))  # type: ignore[arg-type]

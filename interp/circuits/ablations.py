@@ -1,0 +1,90 @@
+"""What edges outside a circuit carry instead: another prompt's, a mean, or nothing."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from interp.backends.readers import wiring_of
+from interp.circuits.masks import Exchange
+from interp.circuits.runs import Run, Writers, written
+from interp.donors import donors
+from interp.metrics import Metric
+from interp.model import Model, Prompts
+from interp.traces import Tokens, check_aligned
+
+ABLATIONS = ("corrupt", "mean", "zero", "resample")
+
+
+def ablated(
+    model: Model, clean: Prompts, corrupt: Prompts, metric: Metric, ablation: str, draws: int = 4, seed: int = 0
+) -> list[Exchange]:
+    """The clean run, with what its edges carry when they are ablated; several times where that is drawn at random.
+
+    Args:
+        ablation: "corrupt", what each prompt's own corrupt one writes; "mean", the mean over the corrupt prompts at
+            each position; "resample", what another of the corrupt prompts writes, one of the same length; "zero".
+        draws, seed: Of "resample".
+
+    Raises:
+        ValueError: An unknown ablation; prompts that do not match position by position; what `wiring_of` and, for
+            "resample", `donors` raise.
+    """
+    if ablation not in ABLATIONS:
+        raise ValueError(f"unknown ablation {ablation!r}; choose from {', '.join(ABLATIONS)}")
+    wiring = wiring_of(model)
+    tokens, others = model.tokens(clean), model.tokens(corrupt)
+    if ablation in ("corrupt", "resample"):
+        check_aligned(tokens, others)
+    run = Run.of(model, wiring, tokens, metric)
+    if ablation == "zero":
+        return [Exchange(run, torch.zeros_like(run.written)[None])]
+    found = written(model, wiring, others, metric)[0].tensor()
+    if ablation == "mean":
+        return [Exchange(run, _mean(found, tokens, others)[None])]
+    start = first_difference(tokens, others)
+    if ablation == "corrupt":
+        return [Exchange(run, found[None], start)]
+    lengths = others.mask.sum(1).tolist()
+    rows = donors(lengths, None, draws, seed, lambda length: f" of {length} tokens").to(found.device)
+    return [Exchange(run, found[row][None], _common(tokens, others)) for row in rows]
+
+
+def averaged(exchanges: Sequence[Exchange], masks: Tensor, budget: int | None) -> Tensor:
+    """The metric under each mask, (set, prompt), the mean over what ablated edges may carry."""
+    with torch.no_grad():
+        values = [
+            torch.cat([exchange.values(some) for some in masks.split(exchange.most(budget))]) for exchange in exchanges
+        ]
+    return torch.stack(values).mean(0)
+
+
+def first_difference(one: Tokens, other: Tokens) -> int:
+    """The first position at which aligned prompts differ: before it, both runs of a causal model write the same."""
+    return _first(one.ids != other.ids)
+
+
+def _common(tokens: Tokens, others: Tokens) -> int:
+    """The first position at which not all prompts have the same token."""
+    ids = torch.cat([some.ids.masked_fill(some.mask == 0, -1) for some in (tokens, others)])
+    return _first(ids != ids[0])
+
+
+def _first(differs: Bool[Tensor, "row pos"]) -> int:
+    where = differs.any(0)
+    return int(where.int().argmax()) if bool(where.any()) else len(where) - 1
+
+
+def _mean(found: Writers, tokens: Tokens, others: Tokens) -> Writers:
+    """What writers add on average at each position, over the prompts that have a token there."""
+    if tokens.ids.shape[1] != others.ids.shape[1]:
+        widths = f"{tokens.ids.shape[1]} and {others.ids.shape[1]}"
+        raise ValueError(f"a mean at each position needs clean and corrupt prompts of one length, not {widths} tokens")
+    counts = others.mask.sum(0)
+    if bare := (tokens.mask.bool().any(0) & (counts == 0)).nonzero().flatten().tolist():
+        raise ValueError(
+            f"no corrupt prompt has a token at positions {bare}, so that there is no mean; take longer ones"
+        )
+    weights = (others.mask / counts.clamp(min=1)).to(found)
+    return torch.einsum("nspd,np->spd", found, weights).expand_as(found)

@@ -1,0 +1,131 @@
+"""Does a lens read what the model itself uses? Ablate directions of a stream, and see whether both respond alike.
+
+Causal fidelity: Belrose et al. 2023 (arXiv:2303.08112), section 4. Their basis of directions is found by descent; here
+it is that of the largest response to second order, which has a closed form.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.arrays import Check, labelled
+from interp.contrast import widened
+from interp.edits import Edit
+from interp.lens.places import Place, place_of
+from interp.lens.rows import Rows, divergence, log_probs
+from interp.lens.tuned import TunedLens, belongs
+from interp.metrics import kl_from
+from interp.model import Model, Prompts
+from interp.progress import Progress
+from interp.sites import Site
+from interp.sweep import sweep
+
+
+def fidelity(
+    model: Model,
+    prompts: Prompts,
+    site: Site,
+    by: TunedLens | None = None,
+    at: int | str = -1,
+    directions: int = 16,
+    samples: int = 8,
+    seed: int = 0,
+    progress: Progress = None,
+) -> xr.DataArray:
+    """How far the lens's prediction and the model's move when directions of a stream are set to their mean.
+
+    Args:
+        site: A residual stream.
+        by: A tuned lens; by default the logit lens.
+        at: The position read and ablated: an index, or a role.
+        directions: How many: half of them those to which the lens responds most, given how far the stream varies along
+            them; the others drawn at random in proportion to its variance.
+        samples: Tokens drawn from each decoded distribution, to find the former.
+
+    Returns:
+        KL divergence (nats) of the ablated from the unablated prediction, by (responder, direction, prompt); responders
+        are "lens" and "model". Check: the rank correlation of the two over directions.
+
+    Raises:
+        ValueError: Fewer than eight prompts; a lens of another model; a site that is no stream.
+        KeyError: A site that the lens does not translate.
+    """
+    if by is not None:
+        belongs(by.fingerprint, model)
+    tokens = model.tokens(prompts)
+    place = place_of(model, site, by)
+    if len(tokens) < 8:
+        raise ValueError(f"the variance of a stream needs prompts, eight or more; {len(tokens)} were given")
+    with torch.no_grad():
+        trace = model.run(tokens, read=[site])
+        rows = Rows.of(tokens, at)
+        stream = rows.take(trace[site])
+        final = trace.logits[rows.prompt, rows.pos]
+    generator = torch.Generator().manual_seed(seed)
+    found = _directions(model, place, stream, directions, samples, generator)
+    mean = widened(stream).mean(0)
+    with torch.no_grad():
+        plain = log_probs(model, place.of(stream))
+        lens = [divergence(plain, log_probs(model, place.of(_ablated(stream, mean, unit)))) for unit in found]
+        cells = [[_ablation(site, mean, unit, at)] for unit in found]
+        swept = sweep(model, tokens, cells, [kl_from(widened(final)).reading(at)], progress=progress)
+    values = torch.stack([torch.stack(lens), widened(swept.values[0])])
+    coords: dict[str, Sequence[Any]] = {"responder": ["lens", "model"], "direction": range(len(found))}
+    how = {"method": "causal fidelity", "site": str(site), "at": at, "seed": seed, **swept.how}
+    how |= {"lens": "logit lens" if by is None else "tuned lens"}
+    coords |= {"prompt": range(len(tokens))}
+    return labelled(values, "KL divergence", coords, model, [_ranks(values.mean(-1))], **how)
+
+
+def _directions(
+    model: Model, place: Place, stream: Float[Tensor, "row d"], n: int, samples: int, generator: torch.Generator
+) -> Float[Tensor, "direction d"]:
+    """Unit vectors: those of the largest response of the lens to second order, and random ones."""
+    wide = widened(stream).double()
+    variance, basis = torch.linalg.eigh(torch.cov(wide.T))
+    root = basis * variance.clamp(min=0).sqrt() @ basis.T
+    slopes = _slopes(model, place, stream, samples, generator).double()
+    _, influence = torch.linalg.eigh(root @ (slopes.T @ slopes) @ root)
+    strongest = (root @ influence).T.flip(0)[: n - n // 2]
+    random = torch.randn(n // 2, len(root), generator=generator).to(root) @ root
+    vectors = torch.cat([strongest, random])
+    return (vectors / vectors.norm(dim=-1, keepdim=True)).to(widened(stream).dtype)
+
+
+def _slopes(
+    model: Model, place: Place, stream: Float[Tensor, "row d"], samples: int, generator: torch.Generator
+) -> Float[Tensor, "slope d"]:
+    """Gradients of log probabilities of drawn tokens: their products average to Fisher's matrix."""
+    with torch.enable_grad():
+        leaf = stream.detach().clone().requires_grad_()
+        decoded = log_probs(model, place.of(leaf))
+        drawn = torch.multinomial(decoded.detach().exp().cpu(), samples, replacement=True, generator=generator)
+        return torch.cat([
+            torch.autograd.grad(decoded.gather(-1, token.to(leaf.device)[:, None]).sum(), leaf, retain_graph=True)[0]
+            for token in drawn.T
+        ])  # fmt: skip
+
+
+def _ablated(x: Float[Tensor, "*rest d"], mean: Tensor, unit: Tensor) -> Float[Tensor, "*rest d"]:
+    """The stream with its mean along a direction."""
+    return (x - ((x.to(mean) - mean) @ unit)[..., None] * unit).to(x)
+
+
+def _ablation(site: Site, mean: Tensor, unit: Tensor, at: int | str) -> Edit:
+    return Edit(site, lambda x: _ablated(x, mean, unit), {"pos": at})
+
+
+def _ranks(responses: Float[Tensor, "responder direction"]) -> Check:
+    """The check that what moves the lens moves the model."""
+    name, why = "rank correlation of lens and model", "a lens that reads what the model does not use responds otherwise"
+    paper = "arXiv:2303.08112"
+    if responses.shape[1] < 3 or float(responses.std(-1).min()) < 1e-9:
+        return Check(name, float("nan"), 0.5, "skipped", why, paper)
+    from scipy.stats import spearmanr
+
+    value = float(spearmanr(*responses.cpu().numpy()).statistic)
+    return Check(name, value, 0.5, "pass" if value >= 0.5 else "warn", why, paper)

@@ -1,0 +1,151 @@
+"""A circuit as a graph: layers upward, heads and MLPs as nodes, edges as wide as they matter."""
+
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+
+from interp.graph import node_of, place_of
+from interp.plots.style import COLOURS, dress
+
+_PORTS = {"q": -0.2, "k": 0.0, "v": 0.2}  # where edges end at a head
+_WIDTH, _HEIGHT = 0.66, 0.38  # of a node, in columns and rows
+_WIDEST = 9.0
+
+Places = dict[str, tuple[float, float]]
+Edges = list[tuple[str, str, float]]
+
+
+def circuit_graph(values: xr.DataArray, title: str = "", most: int = 60) -> go.Figure:
+    """Edges as lines from writers up to readers: blue for positive values, red for negative, wide for large ones.
+
+    Queries, keys and values end at the left, the middle and the right of a head, whose letters say which are there.
+    Hovering shows the numbers.
+
+    Args:
+        values: A circuit or scores by (writer, reader); 0 and NaN are not drawn.
+        most: How many of the largest edges to draw.
+
+    Raises:
+        ValueError: Other axes; no edge to draw.
+    """
+    if set(values.dims) != {"writer", "reader"}:
+        raise ValueError(f"a circuit has the axes writer and reader, not {values.dims}; average the others first")
+    edges = _largest(values, most)
+    if not edges:
+        raise ValueError("there is no edge to draw: every value is 0 or NaN")
+    where = _layout({name for writer, reader, _ in edges for name in (writer, node_of(reader))}, _group(values))
+    widest = max(abs(value) for *_, value in edges)
+    figure = go.Figure()
+    for writer, reader, value in reversed(edges):  # the largest on top
+        x, y = _curve(where[writer], _port(where, reader))
+        line = dict(color=COLOURS[value < 0], width=max(0.8, _WIDEST * abs(value) / widest), shape="spline")
+        figure.add_trace(go.Scatter(x=x, y=y, mode="lines", line=line, opacity=0.6, hoverinfo="skip", showlegend=False))
+    figure.add_trace(_hovers(edges, where, str(values.name or "value")))
+    figure.add_trace(_nodes(edges, where))
+    _boxes(figure, edges, where)
+    _rows(figure, where)
+    shown = f" ({len(edges)} of {_count(values)} edges)" if _count(values) > len(edges) else ""
+    n_rows = 2 + max(y for _, y in where.values())
+    return dress(figure, f"{title}{shown}", height=round(120 + 70 * n_rows)).update_layout(margin_b=20)
+
+
+def _largest(values: xr.DataArray, most: int) -> Edges:
+    """Edges by falling size."""
+    table = values.transpose("writer", "reader")
+    sizes = np.nan_to_num(abs(table.values.astype(float)))
+    order = np.argsort(-sizes, axis=None, kind="stable")[: min(most, int((sizes > 0).sum()))]
+    pairs = zip(*np.unravel_index(order, sizes.shape))
+    names = table.writer.values, table.reader.values
+    return [(str(names[0][w]), str(names[1][r]), float(table.values[w, r])) for w, r in pairs]
+
+
+def _count(values: xr.DataArray) -> int:
+    return int((np.nan_to_num(values.values) != 0).sum())
+
+
+def _group(values: xr.DataArray) -> float:
+    """How many heads share keys and values."""
+    kinds = [str(name).partition(".")[2] for name in values.reader.values]
+    return max(1.0, kinds.count("q") / max(1, kinds.count("k")))
+
+
+def _layout(nodes: set[str], group: float) -> Places:
+    """Rows for attention and for MLPs, those of nothing left out; heads side by side, MLPs to their right."""
+    rows = sorted({place_of(node)[:2] for node in nodes})
+    shared = lambda node: "KV" in node
+    columns = {
+        node: place_of(node)[2] * group + (group - 1) / 2 if shared(node) else place_of(node)[2]
+        for node in nodes
+        if place_of(node)[1] == "attention"
+    }
+    middle, right = max(columns.values(), default=0) / 2, max(columns.values(), default=0) + 1.2
+    found = {}
+    for node in nodes:
+        x = columns.get(node, right if place_of(node)[1] == "mlp" else middle)
+        # Shared keys and values stand between the row below and the heads that they serve.
+        found[node] = float(x), rows.index(place_of(node)[:2]) - (0.45 if shared(node) else 0.0)
+    return found
+
+
+def _port(where: Places, reader: str) -> tuple[float, float]:
+    x, y = where[node_of(reader)]
+    return x + _PORTS.get(reader.partition(".")[2], 0.0), y - _HEIGHT / 2
+
+
+def _curve(start: tuple[float, float], end: tuple[float, float]) -> tuple[list[float], list[float]]:
+    """A line that swings out the more, the more rows it passes, so that it goes round the nodes between."""
+    (x0, y0), (x1, y1) = start, end
+    swing = 0.13 * max(0.0, y1 - y0 - 1) * (1 if x1 >= x0 else -1)
+    return [x0, (x0 + x1) / 2 + swing, x1], [y0 + _HEIGHT / 2, (y0 + y1) / 2, y1]
+
+
+def _hovers(edges: Edges, where: Places, name: str) -> go.Scatter:
+    """Marks without a face in the middle of each edge, which show its numbers."""
+    middles = [_curve(where[writer], _port(where, reader)) for writer, reader, _ in edges]
+    return go.Scatter(
+        x=[x[1] for x, _ in middles], y=[y[1] for _, y in middles], mode="markers",
+        marker=dict(size=14, color="rgba(0,0,0,0)"), showlegend=False,
+        text=[f"{writer} → {reader}<br>{name} {value:.4g}" for writer, reader, value in edges],
+        hovertemplate="%{text}<extra></extra>",
+    )  # fmt: skip
+
+
+def _nodes(edges: Edges, where: Places) -> go.Scatter:
+    """Marks without a face at the nodes, which show their sums."""
+    out, into = (dict.fromkeys(where, 0.0) for _ in "ab")
+    for writer, reader, value in edges:
+        out[writer] += value
+        into[node_of(reader)] += value
+    sums = ["%{text}", "edges out, sum %{customdata[0]:.4g}", "edges in, sum %{customdata[1]:.4g}"]
+    return go.Scatter(
+        x=[x for x, _ in where.values()], y=[y for _, y in where.values()], mode="markers",
+        marker=dict(symbol="square", size=26, color="rgba(0,0,0,0)"), text=list(where), showlegend=False,
+        customdata=[[out[node], into[node]] for node in where], hovertemplate=f"{'<br>'.join(sums)}<extra></extra>",
+    )  # fmt: skip
+
+
+def _boxes(figure: go.Figure, edges: Edges, where: Places) -> None:
+    """The faces of the nodes, with the letters of what edges lead to."""
+    letters = {(node_of(reader), reader.partition(".")[2]) for _, reader, _ in edges}
+    for node, (x, y) in where.items():
+        sides = dict(x0=x - _WIDTH / 2, x1=x + _WIDTH / 2, y0=y - _HEIGHT / 2, y1=y + _HEIGHT / 2)
+        figure.add_shape(**sides, type="rect", fillcolor="#f4f6fa", line=dict(color="#445", width=1), layer="above")
+        used = [kind for kind in _PORTS if (node, kind) in letters]
+        figure.add_annotation(x=x, y=y, text=node, yshift=5 if used else 0, showarrow=False, font_size=11)
+        for kind in used:
+            figure.add_annotation(x=x + _PORTS[kind], y=y, text=kind, yshift=-8, showarrow=False, font_size=9)
+
+
+def _rows(figure: go.Figure, where: Places) -> None:
+    """Name the rows, and take the axes away."""
+    labels: dict[float, str] = {}
+    for node, (_, y) in where.items():
+        layer, kind, _ = place_of(node)
+        if "KV" not in node:
+            labels[y] = kind if kind in ("embed", "logits") else f"{kind} {layer:.0f}"
+    ticks: dict[str, Any] = dict(tickvals=list(labels), ticktext=list(labels.values()), showgrid=False, zeroline=False)
+    figure.update_yaxes(**ticks, range=[-0.5, max(labels) + 0.5])
+    xs = [x for x, _ in where.values()]
+    figure.update_xaxes(visible=False, range=[min(xs) - 0.8, max(xs) + 0.8])

@@ -1,0 +1,59 @@
+"""Dose and response: a vector's curve over the bands of those that should do nothing, and its cost below."""
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+from plotly.subplots import make_subplots
+
+from interp.plots.style import COLOURS, dress
+from interp.stats import interval
+
+
+def doses(
+    values: xr.DataArray, cost: xr.DataArray | None = None, budget: float | None = None, title: str = ""
+) -> go.Figure:
+    """The mean response of the first vector, with its bootstrap interval over prompts, and a band for each kind of
+    null.
+
+    Args:
+        values: By (vector, dose, prompt), the others named "random 0", "random 1", ... as `steering.dose_response`
+            does; a band holds the means of 95 % of the vectors of its kind.
+        cost: By (dose, prompt), such as the `kl` of `steering.side_effects`; drawn below, over the same doses.
+        budget: Of the cost, a line.
+    """
+    names = [str(name) for name in values["vector"].values]
+    kinds = list(dict.fromkeys(name.rpartition(" ")[0] for name in names[1:]))
+    rows = 1 if cost is None else 2
+    figure = make_subplots(rows=rows, shared_xaxes=True, row_heights=[0.68, 0.32][:rows], vertical_spacing=0.06)
+    for i, kind in enumerate(kinds, start=1):
+        means = values.isel(vector=[name.startswith(kind + " ") for name in names]).mean("prompt")
+        low, middle, high = np.quantile(means.transpose("vector", "dose").values, [0.025, 0.5, 0.975], axis=0)
+        _band(figure, values.dose.values, low, high, COLOURS[i], 1)
+        _line(figure, values.dose.values, middle, COLOURS[i], f"{kind}, median and 95 %", 1)
+    own = interval(values.isel(vector=0, drop=True))
+    _band(figure, own.dose.values, own.low.values, own.high.values, COLOURS[0], 1)
+    _line(figure, own.dose.values, own["mean"].values, COLOURS[0], names[0], 1)
+    figure.update_yaxes(title=values.name, zeroline=True, zerolinecolor="#888", row=1, col=1)
+    if cost is not None:
+        below = interval(cost)
+        _band(figure, below.dose.values, below.low.values, below.high.values, "#666", 2)
+        _line(figure, below.dose.values, below["mean"].values, "#666", str(cost.name), 2)
+        figure.update_yaxes(title=cost.name, rangemode="tozero", row=2, col=1)
+        if budget is not None:
+            figure.add_hline(y=budget, line_dash="dot", line_color="#a00", row=2, col=1, annotation_text="budget")
+    figure.update_xaxes(title="dose", row=rows, col=1)
+    return dress(figure, title, height=380 if cost is None else 560)
+
+
+def _band(figure: go.Figure, x: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str, row: int) -> None:
+    along, band = np.concatenate([x, x[::-1]]), np.concatenate([high, low[::-1]])
+    figure.add_trace(
+        go.Scatter(x=along, y=band, mode="lines", fill="toself", fillcolor=colour, opacity=0.18, line_width=0,
+                   hoverinfo="skip", showlegend=False),
+        row=row, col=1,
+    )  # fmt: skip
+
+
+def _line(figure: go.Figure, x: np.ndarray, y: np.ndarray, colour: str, name: str, row: int) -> None:
+    trace = go.Scatter(x=x, y=y, name=name, mode="lines+markers", line_color=colour, showlegend=row == 1)
+    figure.add_trace(trace, row=row, col=1)

@@ -1,0 +1,122 @@
+"""What a model would say, word by word: maps with a word in each cell, and trajectories over layers."""
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+
+from interp.plots.style import COLOURS, dress
+from interp.stats import interval
+
+_GREYS = [[0, "#f7f7f7"], [1, "#a8a8a8"]]
+
+
+def words(
+    values: xr.DataArray,
+    word: xr.DataArray,
+    title: str = "",
+    labels: xr.DataArray | None = None,
+    grey: xr.DataArray | None = None,
+) -> go.Figure:
+    """Two axes as an image with a word in each cell, the first axis upwards; cells without a number stay empty.
+
+    Args:
+        values: What the colour shows: probabilities, entropies or divergences of one prompt, by (layer, pos).
+        word: A word for each cell; with a third axis, `top`, the first is written and all are shown on hovering.
+        labels: What to write under the second axis, such as the words of the prompt; by default its coordinate.
+        grey: Rows of the first axis that are drawn without colour, such as `skill <= 0`.
+
+    Raises:
+        ValueError: Values of other than two axes; words of other axes.
+    """
+    if values.ndim != 2 or set(word.dims) not in ({*values.dims}, {*values.dims, "top"}):
+        raise ValueError(
+            f"words needs values of two axes and a word for each, not {values.dims} and {word.dims}; choose one of "
+            "the others, as in .isel(prompt=0)"
+        )
+    y, x = values.dims
+    several = (word if "top" in word.dims else word.expand_dims("top")).transpose("top", y, x).values
+    hover = np.array(["<br>".join(filter(None, cell)) for cell in several.reshape(len(several), -1).T.tolist()])
+    under = [str(label) for label in (values[x] if labels is None else labels).values]
+    plain = np.zeros(values.sizes[y], bool) if grey is None else grey.values
+    shared = dict(
+        x=list(range(len(under))), y=[str(v) for v in values[y].values], text=several[0], texttemplate="%{text}",
+        customdata=hover.reshape(values.shape), textfont_size=_size(several[0]),
+        zmin=0, xgap=1, ygap=1, hoverongaps=False,
+        zmax=float(np.nanmax(values.values, initial=1e-9)),
+        hovertemplate=f"{y} %{{y}}<br>%{{z:.3f}}<br>%{{customdata}}<extra></extra>",
+    )  # fmt: skip
+    figure = go.Figure()
+    for rows, scale in ((~plain, "Blues"), (plain, _GREYS)):
+        if rows.any():
+            z = np.where(rows[:, None], values.values, np.nan)
+            shown = np.where(np.isnan(z), "", several[0])
+            bar = (
+                dict(colorbar=dict(title=str(values.name).replace("_", " "), thickness=12))
+                if scale == "Blues"
+                else dict(showscale=False)
+            )
+            figure.add_trace(go.Heatmap(z=z, colorscale=scale, **(shared | {"text": shown}), **bar))
+    figure.update_xaxes(
+        title=x,
+        tickvals=list(range(len(under))),
+        ticktext=under,
+        tickangle=-45 if len(under) > 6 else 0,
+        showgrid=False,
+    )
+    figure.update_yaxes(title=y, type="category", categoryarray=shared["y"], showgrid=False)
+    return dress(figure, title, height=190 + 34 * values.sizes[y])
+
+
+def _size(shown: np.ndarray) -> int:
+    """The size of letters at which the longest word fits its cell, on a page of usual width."""
+    longest = max((len(word) for word in shown.ravel()), default=1)
+    return int(np.clip(1000 / shown.shape[1] / max(longest, 1), 8, 13))
+
+
+def trajectories(
+    array: xr.DataArray,
+    title: str = "",
+    x: str = "layer",
+    over: str = "prompt",
+    grey: xr.DataArray | None = None,
+    seed: int = 0,
+) -> go.Figure:
+    """Every prompt's curve, thin, and their mean with its bootstrap interval.
+
+    Args:
+        grey: Points of the mean that are drawn without colour, such as `skill <= 0`.
+
+    Raises:
+        ValueError: Other axes than the two.
+    """
+    if set(array.dims) != {x, over}:
+        raise ValueError(f"trajectories needs the axes {x} and {over}, not {array.dims}; choose or average the others")
+    along = array[x].values
+    figure = go.Figure()
+    for i, curve in enumerate(array.transpose(over, x).values):
+        figure.add_trace(
+            go.Scatter(x=along, y=curve, mode="lines", line=dict(color=COLOURS[0], width=0.7), opacity=0.35,
+                       name="each prompt", legendgroup="each", showlegend=i == 0, hoverinfo="skip")
+        )  # fmt: skip
+    if array.sizes[over] > 1:
+        band = interval(array, over, seed=seed)
+        edge = np.concatenate([band["high"].values, band["low"].values[::-1]])
+        figure.add_trace(
+            go.Scatter(x=np.concatenate([along, along[::-1]]), y=edge, mode="lines", fill="toself", line_width=0,
+                       fillcolor=COLOURS[1], opacity=0.25, hoverinfo="skip", showlegend=False)
+        )  # fmt: skip
+    colours = [COLOURS[1]] * len(along) if grey is None else ["#bbb" if g else COLOURS[1] for g in grey.values]
+    marker = dict(color=colours, size=9, line=dict(color=COLOURS[1], width=1))
+    mean = array.mean(over).values
+    figure.add_trace(
+        go.Scatter(
+            x=along, y=mean, mode="lines+markers", line=dict(color=COLOURS[1], width=3), marker=marker, name="mean"
+        )
+    )
+    if grey is not None and bool(grey.any()):
+        figure.add_trace(
+            go.Scatter(x=[None], y=[None], mode="markers", marker=marker | {"color": "#bbb"}, name="no skill")
+        )
+    figure.update_xaxes(title=x, dtick=1 if x == "layer" else None)
+    figure.update_yaxes(title=str(array.name).replace("_", " "), zeroline=True, zerolinecolor="#bbb")
+    return dress(figure, title)

@@ -1,0 +1,151 @@
+"""Nested cross-validation of many labels at every site at once; no fold is seen by anything that predicts it.
+
+To choose a penalty for the fold left out, the other folds are left out one more at a time; the fits without two folds
+serve both of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from interp.probing.estimators import Estimator
+from interp.probing.problems import Features, Problems, log_probs
+from interp.probing.splits import without
+
+
+@dataclass(frozen=True)
+class Held:
+    """What probes say of examples that they were not fitted on.
+
+    Attributes:
+        outputs: As `Fits` gives them.
+        penalty: The penalty chosen for each fold.
+        weight: The weights of the fits without each fold.
+        n_classes: 0 if numbers are predicted.
+    """
+
+    outputs: Float[Tensor, "site label example out"]
+    penalty: Float[Tensor, "site label fold"]
+    weight: Float[Tensor, "site label fold out d"]
+    n_classes: int
+
+    def loss(self, y: Shaped[Tensor, "label example"]) -> Float[Tensor, "site label example"]:
+        """Log loss (nats), or squared error, of each example."""
+        return losses(self.outputs, y, self.n_classes)
+
+
+def losses(
+    outputs: Float[Tensor, "*rest example out"], y: Shaped[Tensor, "*same example"], n_classes: int
+) -> Float[Tensor, "*rest example"]:
+    """Log loss (nats) of each example; of numbers, the squared error."""
+    if not n_classes:
+        return (outputs[..., 0] - y).square()
+    logs = log_probs(outputs)
+    return -logs.gather(-1, y.long().expand(logs.shape[:-1])[..., None])[..., 0]
+
+
+@torch.no_grad()
+def out_of_fold(
+    features: Features,
+    y: Shaped[Tensor, "label example"],
+    n_classes: int,
+    fold: Int[Tensor, " example"],
+    estimator: Estimator,
+    members: Bool[Tensor, "label example"] | None = None,
+) -> Held:
+    """Predictions for every example by a probe fitted on the other folds, its penalty chosen on those alone.
+
+    Args:
+        members: The examples that may be learnt from, for each set of labels; by default all.
+    """
+    n_folds = int(fold.max()) + 1
+    members = torch.ones_like(y, dtype=torch.bool) if members is None else members
+    penalty = _choose(features, y, n_classes, fold, estimator, members)
+    used = _crossed(members, without(fold, [[f] for f in range(n_folds)]))
+    problems = Problems(y.repeat_interleave(n_folds, 0), used, penalty.flatten(1), n_classes)
+    fits = estimator.fit(features, problems)
+    outputs = fits(features.x).unflatten(1, (len(y), n_folds))
+    held = outputs.gather(2, fold[None, None, None, :, None].expand(*outputs.shape[:2], 1, -1, outputs.shape[-1]))
+    return Held(held[:, :, 0], penalty, fits.weight.unflatten(1, (len(y), n_folds)), n_classes)
+
+
+def _crossed(members: Bool[Tensor, "label example"], used: Bool[Tensor, "set example"]) -> Bool[Tensor, "_ example"]:
+    """The examples of each label in each set."""
+    return (members[:, None] & used).flatten(0, 1)
+
+
+def _choose(
+    features: Features,
+    y: Shaped[Tensor, "label example"],
+    n_classes: int,
+    fold: Int[Tensor, " example"],
+    estimator: Estimator,
+    members: Bool[Tensor, "label example"],
+) -> Float[Tensor, "site label fold"]:
+    """The penalty for each fold: of the losses of the other folds, each predicted from the rest, the least."""
+    x, n_folds = features.x, int(fold.max()) + 1
+    grid = x.new_tensor(estimator.penalties)
+    if len(grid) == 1:
+        return grid.expand(len(x), len(y), n_folds)
+    pairs = list(combinations(range(n_folds), 2))
+    used = _crossed(members, without(fold, pairs))
+    labels = y.repeat_interleave(len(pairs), 0)
+    table, fits = x.new_full((len(grid), len(x), len(y), n_folds), torch.inf), None
+    for i, penalty in enumerate(grid):
+        problems = Problems(labels, used, penalty.expand(1, len(labels)), n_classes)
+        fits = estimator.quick(features, problems, fits)
+        loss = losses(fits(x), labels, n_classes).unflatten(1, (len(y), -1))
+        table[i] = _inner(loss * members[:, None], pairs, fold, n_folds)
+        # From the strongest on, losses fall and then rise: where they rise for all, weaker penalties are hopeless.
+        if i and bool((table[i] > table[:i].amin(0)).all()):
+            break
+    return grid[table.argmin(0)]
+
+
+def _inner(
+    loss: Float[Tensor, "site label pair example"], pairs: Sequence[tuple[int, int]], fold: Tensor, n_folds: int
+) -> Float[Tensor, "site label fold"]:
+    """For each fold, the loss of all others, each of them left out together with it."""
+    total = loss.new_zeros(*loss.shape[:2], n_folds)
+    for i, (a, b) in enumerate(pairs):
+        total[..., a] += loss[:, :, i, fold == b].sum(-1)
+        total[..., b] += loss[:, :, i, fold == a].sum(-1)
+    return total
+
+
+def prior_outputs(
+    y: Shaped[Tensor, "label example"],
+    n_classes: int,
+    used: Bool[Tensor, "fold example"],
+    fold: Int[Tensor, " example"],
+) -> Float[Tensor, "label example out"]:
+    """What is said of an example without looking at it: shares of the classes, or the mean, in the other folds."""
+    weight = used.double()
+    if not n_classes:
+        mean = y.double() @ weight.mT / weight.sum(-1)
+        return mean[:, fold, None]
+    kinds = torch.nn.functional.one_hot(y.long(), n_classes).double()
+    counts = torch.einsum("lnc,fn->lfc", kinds, weight) + 0.5  # a class may be missing from a shuffle's fold
+    logs = (counts / counts.sum(-1, keepdim=True)).log()
+    return (logs[..., 1:] - logs[..., :1] if n_classes == 2 else logs)[:, fold]
+
+
+def prior_loss(
+    y: Shaped[Tensor, "label example"], n_classes: int, fold: Int[Tensor, " example"]
+) -> Float[Tensor, "label example"]:
+    """The loss of each example if it is not looked at: what skill is measured against."""
+    used = without(fold, [[f] for f in range(int(fold.max()) + 1)])
+    return losses(prior_outputs(y, n_classes, used, fold), y, n_classes)
+
+
+def fitted_on_all(
+    features: Features, y: Shaped[Tensor, " example"], penalty: Float[Tensor, " site"], n_classes: int, estimator: Any
+) -> Any:
+    """A probe at each site, fitted on every example."""
+    used = torch.ones(1, len(y), dtype=torch.bool, device=y.device)
+    return estimator.fit(features, Problems(y[None], used, penalty[:, None], n_classes))

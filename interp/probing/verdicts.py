@@ -1,0 +1,164 @@
+"""From the numbers of a probe to what may be said: absent, in distribution only, decodable, used; and the checks."""
+
+import numpy as np
+import xarray as xr
+
+from interp.arrays import Check
+from interp.tasks import Labelled
+
+WORDS = ("absent", "in distribution only", "decodable", "used")
+WAYS = ("interchange", "erasure")
+LEVEL = 0.025  # one-sided, as half of the usual 5 %
+LEAST = 0.05  # the share of the model's preference that a change must move to count as use
+
+
+def verdicts(result: xr.Dataset) -> xr.DataArray:
+    """What may be said at each place.
+
+    * "absent": no better than under shuffled labels anywhere (p > 0.025, corrected over places), or without skill.
+    * "in distribution only": it is read well, but a probe of one family keeps less than half of its advantage over the
+      majority in some other one.
+    * "decodable": it is read, also across families, if there are any.
+    * "used": moreover, the model's answers follow when what is read is set to another class, and are lost when it is
+      erased: more than by any placebo anywhere, and by at least 5 % of the model's preference.
+    """
+    found = (result["p"] <= LEVEL) & (result["skill"] > 0)
+    level = xr.where(found, 2, 0)
+    if "transfer" in result:
+        level = xr.where(found & ~_transfers(result), 1, level)
+    if "interchange" in result:
+        moved = [(result[f"{way}_p"] <= 0.05) & (result[way] >= LEAST) for way in WAYS]
+        level = xr.where((level == 2) & moved[0] & moved[1], 3, level)
+    return level.copy(data=np.array(WORDS)[level.values]).rename("verdict")
+
+
+def _least(result: xr.Dataset, first: str, second: str) -> xr.DataArray:
+    """The smaller of two at each place."""
+    return result[first].where(result[first] < result[second], result[second])
+
+
+def _transfers(result: xr.Dataset) -> xr.DataArray:
+    """Whether the worst transfer between families keeps half of what is gained within them."""
+    matrix = result["transfer"]
+    own = xr.DataArray(np.eye(matrix.sizes["train"], dtype=bool), dims=("train", "test"))
+    within = matrix.where(own).mean(("train", "test"))
+    worst = matrix.where(~own).min(("train", "test"))
+    chance = _chance(result)
+    return (worst - chance) >= 0.5 * (within - chance)
+
+
+def _chance(result: xr.Dataset) -> float:
+    """The accuracy of the majority; of numbers, the R^2 of their mean."""
+    return float(result.attrs.get("majority", 0.0))
+
+
+def overall(result: xr.Dataset, concept: str) -> str:
+    """What was found, in a sentence."""
+    level = np.vectorize(WORDS.index)(result["verdict"].values)
+    word = WORDS[int(level.max())]
+    among = result["verdict"] == word
+    best = best_index(result["skill"].where(among))
+    if word == "used":
+        best = best_index(_least(result, *WAYS).where(among))
+    here = result.isel(best)
+    place = ", ".join(f"{axis} {here[axis].item()}" for axis in result["skill"].dims)
+    count = f"at {int((level == level.max()).sum())} of {level.size} places"
+    skill = f"skill {float(here['skill']):.2f} at {place}"
+    if word == "absent":
+        return f"{concept} is absent: at none of {level.size} places is it read better than shuffled labels"
+    if word == "in distribution only":
+        return (
+            f"{concept} is read in distribution only ({skill}): between families, accuracy falls to "
+            f"{_worst(here):.2f}, so that what is read is not the concept"
+        )
+    if word == "decodable":
+        known = "interchange" in result
+        tail = "changing what is read does not change the answers" if known else "whether it is used was not tested"
+        return f"{concept} is decodable {count} ({skill}); {tail}"
+    effects = ", ".join(f"{way} {float(here[way]):.2f}" for way in WAYS)
+    return f"{concept} is used {count} ({skill}; {effects})"
+
+
+def best_index(values: xr.DataArray) -> dict[str, int]:
+    """The place of the largest value, by index."""
+    where = np.unravel_index(int(np.nanargmax(values.values)), values.shape)
+    return {str(axis): int(i) for axis, i in zip(values.dims, where)}
+
+
+def _worst(here: xr.Dataset) -> float:
+    matrix = here["transfer"].values
+    return float(matrix[~np.eye(len(matrix), dtype=bool)].min())
+
+
+def checks(result: xr.Dataset, data: Labelled) -> list[Check]:
+    """Whether to believe the best place."""
+    here = result.isel(best_index(result["skill"]))
+    n_groups = len(set(data.groups)) if data.groups is not None else 0
+    why = "folds must keep together what is alike; of few groups, any may be an accident"
+    rows = [Check("groups", n_groups, 10, "pass" if n_groups >= 10 else "warn", why, "")]
+    rows += [_above(here, "skill_low", "lower bound of the skill", "a probe must beat the shares of the classes", "")]
+    rows += [_p(here, "p", "p-value of the best place", "the best place must beat the best under shuffled labels", "")]
+    rows += _controls(here, _chance(result)) + _spread(here) + _transfer(result) + _use(result)
+    return rows
+
+
+def _controls(here: xr.Dataset, majority: float) -> list[Check]:
+    rows = []
+    if "selectivity_low" in here:
+        why = "a probe must read the labels better than labels without meaning, one for each type of word"
+        rows.append(_above(here, "selectivity_low", "lower bound of the selectivity", why, "arXiv:1909.03368"))
+        control, why = float(here["control_accuracy"]), "labels without meaning are read by heart only"
+        rows.append(_row("accuracy of the control task", control, majority + 0.1, control <= majority + 0.1, why, ""))
+    for rival, what in (
+        ("bag", "the words without order"),
+        ("token", "the token that is read"),
+        ("untrained", "an untrained copy"),
+    ):
+        if (name := f"gain_over_{rival}_low") in here:
+            why = f"what {what} tells need not have been computed by the model"
+            rows.append(_above(here, name, f"lower bound of the gain over {what}", why, "arXiv:2102.12452"))
+    if "compression" in here:
+        ratio = float(here["compression"] / here["control_compression"])
+        why = "the labels must take fewer bits than labels without meaning"
+        rows.append(_row("code of the control over the labels'", ratio, 1.0, ratio > 1, why, "arXiv:2003.12298"))
+    return rows
+
+
+def _spread(here: xr.Dataset) -> list[Check]:
+    cosine, ample = float(here["stability"]), float(here["examples_per_dimension"])
+    why = "folds that disagree on the direction have not found one"
+    rows = [_row("cosine between folds' directions", cosine, 0.7, cosine >= 0.7, why, "")]
+    why = "with fewer examples than five for each dimension that varies, much of a fit is chance"
+    return [*rows, _row("examples per effective dimension", ample, 5.0, ample >= 5, why, "")]
+
+
+def _transfer(result: xr.Dataset) -> list[Check]:
+    if "transfer" not in result:
+        return []
+    here = result.isel(best_index(result["skill"]))
+    keeps = bool(_transfers(here.assign_attrs(result.attrs)))
+    why = "a probe of the concept must hold in other families of prompts: half of its advantage at least"
+    status = "pass" if keeps else "fail"
+    return [Check("worst transfer between families", _worst(here), 0.5, status, why, "arXiv:2310.06824")]
+
+
+def _use(result: xr.Dataset) -> list[Check]:
+    if "interchange" not in result:
+        why = "no answers are known, or the causal check was switched off"
+        return [Check("causal use", float("nan"), LEAST, "skipped", why, "arXiv:2006.00995")]
+    shown = {way: result[way].where(result[f"{way}_p"] <= 0.05, 0) for way in WAYS}
+    best = float(_least(xr.Dataset(shown), *WAYS).max())
+    why = "setting and erasing what is read must both change the answers, more than placebos of the same size"
+    return [_row("causal use, at the best place for it", best, LEAST, best >= LEAST, why, "arXiv:2006.00995")]
+
+
+def _above(here: xr.Dataset, name: str, what: str, why: str, source: str) -> Check:
+    return _row(what, float(here[name]), 0.0, float(here[name]) > 0, why, source)
+
+
+def _p(here: xr.Dataset, name: str, what: str, why: str, source: str) -> Check:
+    return _row(what, float(here[name]), LEVEL, float(here[name]) <= LEVEL, why, source)
+
+
+def _row(name: str, value: float, threshold: float, holds: bool, why: str, source: str) -> Check:
+    return Check(name, value, threshold, "pass" if holds else "warn", why, source)

@@ -1,0 +1,205 @@
+"""What steering does, over doses and beside vectors that should do nothing; and what else it does.
+
+Norm-matched random vectors and side effects: Arditi et al. 2024 (arXiv:2406.11717). Slopes of single prompts, and those
+that go the wrong way: Tan et al. 2024 (arXiv:2407.12404).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.arrays import Check, attach, labelled
+from interp.metrics import Metric, kl_from, log_prob
+from interp.model import Model, Prompts
+from interp.progress import Progress
+from interp.steering.application import Setting, steer
+from interp.steering.nulls import random_like
+from interp.steering.vector import Vectors, many
+from interp.sweep import sweep
+from interp.traces import Tokens
+
+_TAN = "arXiv:2407.12404"
+DOSES = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
+_LOGITS = 2**26  # so many logits of neutral text are held at a time
+
+
+@torch.no_grad()
+def dose_response(
+    model: Model,
+    prompts: Prompts,
+    vectors: Vectors,
+    metric: Metric,
+    doses: Sequence[float] = DOSES,
+    nulls: Mapping[str, Sequence[Vectors]] | None = None,
+    progress: Progress = None,
+    **options: Any,
+) -> xr.DataArray:
+    """The metric under doses of steering, and of vectors that should do nothing.
+
+    Args:
+        nulls: By name, such as `{"random": random_like(vectors), "permuted": permuted_like(model, concept, vectors)}`;
+            by default twenty random vectors of the same length.
+        options: As in `steer`: `op`, `unit`, `where`, `when`.
+
+    Returns:
+        Values by (vector, dose, prompt); the first vector is "steered", the others "random 0", "random 1", ... Checks:
+        the slope against those of the nulls, and the share of prompts that go the wrong way.
+
+    Raises:
+        ValueError: No doses; what `steer` raises.
+    """
+    tokens, doses = model.tokens(prompts), [float(dose) for dose in doses]
+    if not doses:
+        raise ValueError("a dose response needs at least one dose; none was given")
+    nulls = {"random": random_like(vectors)} if nulls is None else nulls
+    named = {"steered": vectors} | {f"{name} {i}": v for name, group in nulls.items() for i, v in enumerate(group)}
+    cells = [steer(vector, dose, **options) for vector in named.values() for dose in doses]
+    swept = sweep(model, tokens, cells, [metric], progress=progress)
+    values = swept.values.view(len(named), len(doses), -1)
+    coords: dict[str, Sequence[Any]] = {"vector": list(named), "dose": doses, "prompt": range(len(tokens))}
+    checks = [_against(values, doses, list(named), name) for name in nulls] + [_wrong_way(values[0], doses)]
+    how = {"method": "steering", "metric": metric.name} | described(vectors, options) | swept.how
+    return labelled(values, metric.name, coords, model, checks, **how)
+
+
+def described(vectors: Vectors, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What belongs into the provenance of a result: the vectors, and the way they are applied."""
+    listed = many(vectors)
+    plain = {name: str(value) for name, value in (vars(Setting(vectors)) | dict(options)).items()}
+    kept = {name: plain[name] for name in ("op", "unit", "where")}
+    kept["when"] = "" if options.get("when") is None else f"{options['when'].vector.site} at {options['when'].at}"
+    return kept | {"site": ", ".join(str(v.site) for v in listed), "concept": str(listed[0].how.get("concept", ""))}
+
+
+def slope(values: Float[Tensor, "*vector dose prompt"], doses: Sequence[float]) -> Float[Tensor, "*vector prompt"]:
+    """The least-squares slope of the metric over the dose."""
+    x = torch.tensor(doses, dtype=torch.float64, device=values.device)
+    x = x - x.mean()
+    return torch.einsum("d,...dp->...p", x / x.square().sum().clamp(min=1e-12), values.double())
+
+
+def slopes(values: xr.DataArray, level: float = 0.95) -> xr.Dataset:
+    """How single prompts respond: the slope of each, and how many go the wrong way.
+
+    Args:
+        values: Of `dose_response`; five doses or more.
+        level: Of the interval, which is that of Clopper & Pearson 1934.
+
+    Returns:
+        `slope` by (vector, prompt); by vector the `median`, the quartiles `low` and `high`, and the share of prompts
+        whose slope is negative, `wrong_way`, with its interval `wrong_way_low` and `wrong_way_high`.
+    """
+    if values.sizes["dose"] < 5:
+        raise ValueError(f"slopes need five doses or more, not {values.sizes['dose']}")
+    found = slope(
+        torch.tensor(values.transpose("vector", "dose", "prompt").values), values.dose.values.tolist()
+    ).numpy()
+    axes = {"vector": values["vector"].values}
+    low, median, high = np.quantile(found, [0.25, 0.5, 0.75], axis=1)
+    wrong = (found < 0).sum(1)
+    ends = np.array([clopper_pearson(int(k), found.shape[1], level) for k in wrong])
+    columns = {"median": median, "low": low, "high": high, "wrong_way": wrong / found.shape[1],
+               "wrong_way_low": ends[:, 0], "wrong_way_high": ends[:, 1]}  # fmt: skip
+    data: dict[str, Any] = {name: ("vector", column) for name, column in columns.items()}
+    data["slope"] = (("vector", "prompt"), found)
+    return xr.Dataset(data, coords={**axes, "prompt": values.prompt.values}, attrs=values.attrs | {"level": level})
+
+
+def clopper_pearson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """An interval for a share of which k of n were seen, exact for every n."""
+    from scipy.stats import beta
+
+    rest = (1 - level) / 2
+    low = 0.0 if k == 0 else float(beta.ppf(rest, k, n - k + 1))
+    high = 1.0 if k == n else float(beta.ppf(1 - rest, k + 1, n - k))
+    return low, high
+
+
+def p_above(value: float, nulls: Sequence[float]) -> float:
+    """How often a null is as high, the value itself counted as one of them; NaN without any."""
+    return (1 + sum(null >= value for null in nulls)) / (1 + len(nulls)) if len(nulls) else float("nan")
+
+
+def _against(values: Float[Tensor, "vector dose prompt"], doses: Sequence[float], names: list[str], kind: str) -> Check:
+    mean = slope(values, doses).mean(-1).tolist()
+    p = p_above(mean[0], [m for m, name in zip(mean, names) if name.startswith(kind + " ")])
+    status = "skipped" if p != p else "pass" if p <= 0.05 else "fail"
+    why = f"p-value of the mean slope over the dose, against {kind} vectors; nineteen or more of them can reach 0.05"
+    return Check(f"slope against {kind} vectors", p, 0.05, status, why, _TAN)
+
+
+def _wrong_way(values: Float[Tensor, "dose prompt"], doses: Sequence[float]) -> Check:
+    wrong = int((slope(values, doses) < 0).sum())
+    low, high = clopper_pearson(wrong, values.shape[-1])
+    why = (
+        f"share of prompts that move the wrong way as the dose grows, {low:.2f} to {high:.2f} at 95 % "
+        "(Clopper-Pearson); up to half were seen in the paper, which gives no threshold"
+    )
+    share = wrong / values.shape[-1]
+    return Check("share of prompts that go the wrong way", share, 0.1, "pass" if share <= 0.1 else "warn", why, _TAN)
+
+
+@torch.no_grad()
+def side_effects(
+    model: Model,
+    texts: Prompts,
+    vectors: Vectors,
+    doses: Sequence[float] = DOSES,
+    progress: Progress = None,
+    **options: Any,
+) -> xr.Dataset:
+    """What the same steering does to text that has nothing to do with the concept.
+
+    It is measured at the positions that can be affected: from the first steered one on. With the default `where` that
+    is the last position of each text; give texts that end in many ways, or steer all positions.
+
+    Args:
+        options: As in `steer`.
+
+    Returns:
+        By (dose, prompt): `kl`, the mean KL divergence (nats) from the unsteered next-token distributions, and `loss`,
+        the mean cross-entropy (nats) of the text's own next tokens; `loss_before` by prompt; and `perplexity` by dose,
+        with `perplexity_before`. NaN where the text does not go on.
+    """
+    tokens, cells = model.tokens(texts), [steer(vectors, dose, **options) for dose in doses]
+    reach = torch.as_tensor(steer(vectors, 0.5, **options)[-1].first(tokens)).expand(len(tokens)).to(model.device)
+    size = max(1, _LOGITS // (tokens.ids.shape[1] * model.shape.d_vocab))
+    parts = [
+        _measured(model, tokens.rows(rows), reach[rows], cells, progress)
+        for rows in (slice(start, start + size) for start in range(0, len(tokens), size))
+    ]
+    kl, loss, before = (torch.cat(part, -1) for part in zip(*parts))
+    coords: dict[str, Sequence[Any]] = {"dose": list(doses), "prompt": range(len(tokens))}
+    how = {"method": "side effects of steering"} | described(vectors, options)
+    arrays = {name: labelled(value, name, coords, model, **how) for name, value in (("kl", kl), ("loss", loss))}
+    arrays["loss_before"] = labelled(before, "loss before", {"prompt": coords["prompt"]}, model, **how)
+    data = xr.Dataset(arrays, attrs=attach([], how))
+    means = {"perplexity": data.loss.mean("prompt"), "perplexity_before": data.loss_before.mean("prompt")}
+    return data.assign({name: mean.copy(data=np.exp(mean.values)) for name, mean in means.items()})
+
+
+def _measured(
+    model: Model, tokens: Tokens, reach: Tensor, cells: Sequence[Any], progress: Progress
+) -> tuple[Tensor, Tensor, Tensor]:
+    """KL divergence and loss by (cell, prompt), and the loss before, over the positions from `reach` on."""
+    width = tokens.ids.shape[1]
+    columns = list(range(int(reach.min()), width))
+    logits = model.run(tokens).logits
+    counted = torch.stack([(tokens.mask[:, c] == 1) & (reach <= c) for c in columns])  # (column, prompt)
+    divergences = [kl_from(logits[:, c]).reading(c) for c in columns]
+    words = [log_prob(tokens.ids[:, c + 1]).reading(c) for c in columns[:-1]]
+    values = sweep(model, tokens, cells, [*divergences, *words], progress=progress).values
+    kl = _mean(values[: len(columns)], counted[:, None])
+    loss = _mean(-values[len(columns) :], counted[:-1, None])
+    before = [-word.of(logits[:, c]) for word, c in zip(words, columns)]
+    return kl, loss, _mean(torch.stack(before) if before else values[:0, 0], counted[:-1])
+
+
+def _mean(values: Tensor, counted: Tensor) -> Tensor:
+    """Mean over the first axis of what counts; NaN where nothing does."""
+    return torch.where(counted, values, 0).sum(0) / torch.where(counted.sum(0) > 0, counted.sum(0), torch.nan)

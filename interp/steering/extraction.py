@@ -1,0 +1,199 @@
+"""From prompts with a concept and without it to a vector that writes it and reads it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.arrays import Check
+from interp.model import Model, Prompts
+from interp.sites import Site
+from interp.steering.activations import Sides, collect
+from interp.steering.concept import Concept, exchange_of
+from interp.steering.estimators import METHODS, OF_PAIRS, agreement, auroc, cut, stability
+from interp.steering.vector import Vector, Vectors, many
+
+_BRAUN = "arXiv:2505.22637"
+
+
+@torch.no_grad()
+def mean_difference(
+    model: Model, positive: Prompts, negative: Prompts, site: Site, at: int | str = -1
+) -> Float[Tensor, "*rest"]:
+    """Mean activation on positive prompts minus that on negative ones, at one position of each: a tensor, no more.
+
+    Returns:
+        A tensor with the site's axes after `pos`, such as (d_model) or (head, d_head).
+    """
+    means = []
+    for prompts in (positive, negative):
+        trace = model.run(prompts, read=[site], last_only=True)
+        means.append(trace.at(site, at).mean(0))
+    return means[0] - means[1]
+
+
+def extract(
+    model: Model,
+    concept: Concept,
+    site: Site,
+    at: int | str = -1,
+    method: str = "mean_difference",
+    reader: str = "lda",
+    head: int | None = None,
+    held_out: float = 0.3,
+    seed: int = 0,
+) -> Vector:
+    """A steering vector of a concept at one site; see `extract_each`."""
+    return extract_each(model, concept, [site], at, method, reader, head, held_out, seed)[0]
+
+
+def extract_each(
+    model: Model,
+    concept: Concept,
+    sites: Sequence[Site],
+    at: int | str = -1,
+    method: str = "mean_difference",
+    reader: str = "lda",
+    head: int | None = None,
+    held_out: float = 0.3,
+    seed: int = 0,
+) -> list[Vector]:
+    """A steering vector of a concept at each site, from one pass over its prompts.
+
+    Directions are fitted on one part of the prompts. On the other, which shares no group with it, their signs are
+    fixed, the reader's threshold is set, and both are tested. Of a single pair nothing can be held out, and the checks
+    say so.
+
+    Args:
+        at: The position read: an index, or a role of the prompts.
+        method: How to find the writer: "mean_difference", "lda", "logistic", or of pairs alone "svd", "pca"
+            (arXiv:2310.01405) and "pca_ordered", which subtracts the concept and is there to be compared with.
+        reader: The same for the reader; a covariance-aware one detects better, the mean difference writes better.
+        head: Which head, at sites that have them.
+        held_out: Share of the groups that is held out.
+
+    Raises:
+        ValueError: An unknown method; one that needs pairs, of prompts that are none; classes that do not differ.
+    """
+    for name in (method, reader):
+        check_method(name, concept)
+    fit, test = concept.split(held_out, seed)
+    fitted = collect(model, fit, sites, [at], head)
+    tested = None if test is None else collect(model, test, sites, [at], head)
+    how: dict[str, Any] = {
+        "model": model.name, "weights": model.fingerprint(), "precision": str(model.dtype), "concept": concept.name,
+        "data": concept.fingerprint, "writer": method, "reader": reader, "seed": seed,
+        "fitted_on": f"{len(fit.positive)} with, {len(fit.negative)} without",
+        "tested_on": "none" if test is None else f"{len(test.positive)} with, {len(test.negative)} without",
+    }  # fmt: skip
+    return [
+        _vector(site, fitted[site, at], None if tested is None else tested[site, at], concept.paired, head, at, how)
+        for site in sites
+    ]
+
+
+def check_method(method: str, concept: Concept) -> None:
+    """Refuse a method that there is not, or that needs pairs where there are none."""
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
+    if method in OF_PAIRS and not (concept.paired and len(concept.positive) > 1):
+        raise ValueError(f"{method!r} needs several pairs; make them by contrast_pairs, or use 'mean_difference'")
+
+
+def _vector(
+    site: Site, fitted: Sides, tested: Sides | None, paired: bool, head: int | None, at: int | str, how: dict[str, Any]
+) -> Vector:
+    judges = tested or fitted
+    gap = METHODS["mean_difference"](*fitted)
+    if not bool(gap.any()):
+        raise ValueError(f"the classes do not differ at {site}, position {at!r}; choose another site or position")
+    directions, agreed = {}, {}
+    for role in ("writer", "reader"):
+        unit = torch.nn.functional.normalize(METHODS[how[role]](*fitted), dim=0)
+        sign = 1.0 if float((METHODS["mean_difference"](*judges) * unit).sum()) >= 0 else -1.0
+        directions[role], agreed[role] = sign * unit, sign * float(gap @ unit) > 0
+    reader = directions["reader"]
+    return Vector(
+        site=site,
+        writer=directions["writer"] * (gap @ directions["writer"]).abs(),
+        reader=reader,
+        mean=(fitted[0].mean(0) + fitted[1].mean(0)) / 2,
+        sigma=_spread(directions["writer"], fitted),
+        norm=float(torch.cat(fitted).norm(dim=-1).mean()),
+        threshold=cut(*(side @ reader for side in judges)),
+        head=head,
+        at=at,
+        how=how,
+        checks=_checks(directions, agreed, fitted, tested, paired, how),
+    )
+
+
+def _spread(unit: Tensor, sides: Sides) -> float:
+    """The standard deviation of the projection on a direction, within the classes."""
+    within = [(side - side.mean(0)) @ unit for side in sides]
+    return float((torch.cat(within).square().sum() / max(sum(map(len, within)) - 2, 1)).sqrt())
+
+
+def _checks(
+    directions: dict[str, Tensor], agreed: dict[str, bool], fitted: Sides, tested: Sides | None, paired: bool, how: Any
+) -> list[Check]:
+    """Whether writer and reader tell the classes apart on held-out prompts, and would come out again."""
+    rows = []
+    for role, unit in directions.items():
+        score = float("nan") if tested is None else auroc(*(side @ unit for side in tested))
+        why = (
+            "how often a held-out prompt with the concept reads higher than one without; the sign was fixed on them too"
+        )
+        rows.append(_at_least(f"held-out AUROC of the {role}", score, 0.8, why))
+        same = float("nan") if tested is None else float(agreed[role])
+        rows.append(_at_least(f"sign of the {role} on held-out prompts", same, 1.0, "1 if it is that of the fit"))
+        method = METHODS[how[role]]
+        again = stability(method, *fitted, paired, how["seed"])
+        why = "mean cosine of the directions of two random halves; an unstable one is one of many"
+        rows.append(_at_least(f"stability of the {role}", again, 0.7, why))
+    alike = agreement(*fitted) if paired else float("nan")
+    why = (
+        "mean cosine of two pairs' differences; where they disagree, steering is unreliable (no threshold in the paper)"
+    )
+    rows.append(_at_least("agreement of the pairs", alike, 0.1, why, _BRAUN))
+    if how["writer"].startswith("pca"):
+        share = _explained(directions["writer"], fitted)
+        why = (
+            "share of the mean difference that lies along the principal component: this method subtracts a mean, and "
+            "with it the concept, or finds the largest nuisance; mean_difference does neither"
+        )
+        rows.append(_at_least("mean difference along the component", share, 0.7, why, "arXiv:2310.01405"))
+    return rows
+
+
+def _explained(unit: Tensor, fitted: Sides) -> float:
+    return float(torch.cosine_similarity(METHODS["mean_difference"](*fitted), unit, dim=0).abs())
+
+
+def _at_least(name: str, value: float, threshold: float, why: str, source: str = "") -> Check:
+    status = "skipped" if value != value else "pass" if value >= threshold else "warn"
+    return Check(name, value, threshold, status, why, source)
+
+
+@torch.no_grad()
+def permuted_like(model: Model, concept: Concept, vectors: Vectors, n: int = 20, seed: int = 0) -> list[list[Vector]]:
+    """What extraction makes of the same prompts under exchanged labels, n times: the null of the whole procedure.
+
+    Labels are exchanged within pairs, or between prompts, whole groups at a time; the vectors have the length that they
+    come out with.
+    """
+    vectors, generator = many(vectors), torch.Generator().manual_seed(seed)
+    exchanges = [exchange_of(concept, generator) for _ in range(n)]
+    sides = [collect(model, concept, [v.site], [v.at], v.head)[v.site, v.at] for v in vectors]
+    return [[_rewritten(vector, exchange(held)) for vector, held in zip(vectors, sides)] for exchange in exchanges]
+
+
+def _rewritten(vector: Vector, sides: Sides) -> Vector:
+    """The vector that its method finds in other activations."""
+    gap = METHODS["mean_difference"](*sides)
+    unit = torch.nn.functional.normalize(METHODS[vector.how.get("writer", "mean_difference")](*sides), dim=0)
+    writer = unit * (gap @ unit)
+    return replace(vector, writer=writer, sigma=_spread(unit, sides), mean=(sides[0].mean(0) + sides[1].mean(0)) / 2)

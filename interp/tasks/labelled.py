@@ -1,0 +1,154 @@
+"""Prompts with labels: what a probe is to read, what must not be split, and what the model says if it uses it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from jaxtyping import Int, Shaped
+from torch import Tensor
+from torch.nn.functional import pad
+
+from interp.model import Model, Prompts
+from interp.traces import Tokens
+
+Label = bool | int | float | str
+Answers = Mapping[Label, str | Sequence[str]]  # for each class, the word or words that follow if a prompt is of it
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Prompts of which something is known.
+
+    Attributes:
+        name: What is known.
+        prompts: Their roles are positions at which a probe may read.
+        labels: One for each prompt: classes (bool, int, str) or numbers (float).
+        groups: What must not be both learnt from and tested on, such as the word that decides the label; None if the
+            prompts are independent.
+        families: Kinds of prompt, such as templates, between which a concept should transfer; None if there is one.
+        answers: Tokens that follow a prompt of each class; -1 fills up unequal numbers. None if that is not known.
+    """
+
+    name: str
+    prompts: Tokens
+    labels: Sequence[Label]
+    groups: Sequence[str] | None = None
+    families: Sequence[str] | None = None
+    answers: Int[Tensor, "batch class answer"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @property
+    def classes(self) -> list[Label]:
+        """The classes in order; none if the labels are numbers."""
+        return [] if any(isinstance(label, float) for label in self.labels) else sorted(set(self.labels), key=_order)
+
+    @cached_property
+    def y(self) -> Shaped[Tensor, " batch"]:
+        """The class of each prompt as a number from 0 on; or the numbers."""
+        if not self.classes:
+            return torch.tensor([float(label) for label in self.labels])
+        return torch.tensor([self.classes.index(label) for label in self.labels])
+
+    def rows(self, index: Sequence[int] | Int[Tensor, " some"]) -> "Labelled":
+        """Some of the prompts."""
+        chosen = torch.as_tensor(index).tolist()
+        pick = lambda names: None if names is None else [names[i] for i in chosen]
+        answers = None if self.answers is None else self.answers[chosen]
+        return replace(
+            self, prompts=self.prompts.rows(chosen), labels=[self.labels[i] for i in chosen],
+            groups=pick(self.groups), families=pick(self.families), answers=answers,
+        )  # fmt: skip
+
+    def family(self, name: str) -> "Labelled":
+        """The prompts of one family."""
+        if self.families is None or name not in self.families:
+            known = ", ".join(sorted(set(self.families or ()))) or "none"
+            raise ValueError(f"{self.name} has no family {name!r}; its families: {known}")
+        return self.rows([i for i, family in enumerate(self.families) if family == name])
+
+
+def from_labels(
+    model: Model,
+    prompts: Prompts,
+    labels: Sequence[Label],
+    groups: Sequence[str] | None = None,
+    families: Sequence[str] | None = None,
+    answers: Answers | Sequence[Answers] | None = None,
+    name: str = "label",
+) -> Labelled:
+    """Labelled prompts for any model.
+
+    Args:
+        groups, families: See `Labelled`.
+        answers: What follows a prompt of each class, for all prompts or for each: `{True: " happy", False: " sad"}`.
+            Every answer must be one token of the model.
+
+    Raises:
+        ValueError: Labels, groups, families or answers that are not one for each prompt; labels of a single class; a
+            class without an answer; an answer of several tokens.
+    """
+    tokens = model.tokens(prompts)
+    given = {"labels": labels, "groups": groups, "families": families}
+    each = [answers] * len(tokens) if isinstance(answers, Mapping) else answers
+    for what, values in {**given, "answers": each}.items():
+        if values is not None and len(values) != len(tokens):
+            raise ValueError(f"{len(tokens)} prompts and {len(values)} {what} were given; one each is needed")
+    found = Labelled(name, tokens, list(labels), groups, families)
+    if len(set(labels)) < 2:
+        raise ValueError(f"a probe needs labels of at least two classes, not {sorted(set(labels), key=_order)}")
+    if each is None:
+        return found
+    return replace(found, answers=_ids(model, each, found.classes))
+
+
+def joined(model: Model, sets: Mapping[str, Labelled], name: str = "") -> Labelled:
+    """Several sets of prompts with the same classes as one, each a family: does a probe of one hold in the others?
+
+    Roles are kept that all have, and answers if all have them; groups of different sets are different, unless they have
+    the same name.
+
+    Raises:
+        ValueError: Sets whose classes differ.
+    """
+    parts = list(sets.values())
+    if len({str(part.classes) for part in parts}) != 1:
+        raise ValueError(f"sets are joined that have the same classes, not {[part.classes for part in parts]}")
+    width = max(part.prompts.ids.shape[1] for part in parts)
+    ids, mask = (
+        torch.cat([pad(getattr(part.prompts, key), (width - part.prompts.ids.shape[1], 0)) for part in parts])
+        for key in ("ids", "mask")
+    )
+    shared = set.intersection(*(set(part.prompts.roles) for part in parts))
+    roles = {
+        role: torch.cat([p.prompts.roles[role] % (n := p.prompts.ids.shape[1]) + width - n for p in parts])
+        for role in sorted(shared)
+    }
+    answers = [part.answers for part in parts if part.answers is not None]
+    most = max((some.shape[-1] for some in answers), default=0)
+    merged = [pad(some, (0, most - some.shape[-1]), value=-1) for some in answers]
+    return Labelled(
+        name or ", ".join(sets),
+        model.tokens(Tokens(ids, mask, roles)),
+        [label for part in parts for label in part.labels],
+        None if any(p.groups is None for p in parts) else [group for part in parts for group in part.groups or ()],
+        [family for family, part in sets.items() for _ in range(len(part))],
+        torch.cat(merged) if len(merged) == len(parts) else None,
+    )
+
+
+def _ids(model: Model, answers: Sequence[Answers], classes: Sequence[Label]) -> Int[Tensor, "batch class answer"]:
+    rows = []
+    for i, known in enumerate(answers):
+        if missing := [label for label in classes if label not in known]:
+            raise ValueError(f"prompt {i}: no answer was given for {missing}; each class needs one, or several")
+        texts = [(some,) if isinstance(some := known[label], str) else tuple(some) for label in classes]
+        rows.append([[model.token_id(text) for text in some] for some in texts])
+    width = max(len(some) for row in rows for some in row)
+    return torch.tensor([[[*some, *[-1] * (width - len(some))] for some in row] for row in rows], device=model.device)
+
+
+def _order(label: Label) -> tuple[bool, float, str]:
+    return (True, 0.0, label) if isinstance(label, str) else (False, float(label), "")

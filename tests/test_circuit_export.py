@@ -1,0 +1,109 @@
+"""What leaves the library, as text, as a graph or as a figure, has the edges and numbers that went in."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from wired import model_of
+
+from interp import circuits, plots
+from interp.circuits.export import nodes_of
+from interp.graph import place_of
+
+
+@pytest.fixture(params=["gpt2", "llama", "gpt_neox", "gemma2"])
+def graph(request):
+    return circuits.graph(model_of(request.param))
+
+
+def some_values(graph, n: int = 25):
+    scores = torch.randn(graph.precedes.shape, generator=torch.Generator().manual_seed(0))
+    return scores * circuits.select(graph, scores, n)
+
+
+def named(graph, values):
+    coords = {"writer": list(graph.writers), "reader": list(graph.readers)}
+    return xr.DataArray(values, coords=coords, dims=list(coords), name="effect")
+
+
+def test_json_is_read_back(graph):
+    values = some_values(graph)
+    again, found = circuits.from_json(circuits.to_json(graph, values))
+    assert again == graph
+    torch.testing.assert_close(found, values)
+    with pytest.raises(ValueError, match="this is not a circuit written by to_json"):
+        circuits.from_json("[1, 2]")
+
+
+def test_networkx_has_the_edges_and_what_shares_readers(graph):
+    values = some_values(graph)
+    made = circuits.to_networkx(graph, values)
+    found = {(one, key): value for one, _, key, value in made.edges(keys=True, data="value") if value is not None}
+    wanted = {(graph.writers[w], graph.readers[r]): float(values[w, r]) for w, r in values.nonzero().tolist()}
+    assert found == wanted
+    layers = [(made.nodes[one]["layer"], made.nodes[two]["layer"]) for one, two in made.edges()]
+    assert all(one <= two for one, two in layers)
+    for one, two, value in made.edges(data="value"):
+        if value is None:
+            readers = [i for i, name in enumerate(graph.readers) if name.startswith(one)]
+            assert any(graph.makes[i, graph.writers.index(two)] for i in readers)
+
+
+def test_a_pruned_circuit_is_connected_in_networkx(graph):
+    import networkx
+
+    scores = torch.rand(graph.precedes.shape, generator=torch.Generator().manual_seed(2))
+    circuit = circuits.prune(graph, circuits.select(graph, scores * graph.precedes, 30))
+    made = circuits.to_networkx(graph, circuit)
+    for node in made:
+        assert networkx.has_path(made, "embed", node) or node not in graph.writers
+        assert networkx.has_path(made, node, "logits")
+
+
+def test_graphviz_has_a_line_for_each_edge(graph):
+    values = some_values(graph)
+    lines = circuits.to_dot(graph, values).splitlines()
+    drawn = [line for line in lines if "penwidth" in line]
+    assert len(drawn) == 25
+    largest = max(drawn, key=lambda line: float(re.search(r'penwidth="([\d.]+)"', line)[1]))
+    w, r = divmod(int(values.abs().argmax()), len(graph.readers))
+    assert f"{graph.writers[w]} to {graph.readers[r]}: {float(values[w, r]):.4g}" in largest
+    assert lines[0] == "digraph circuit {" and lines[-1] == "}"
+
+
+def test_nodes_are_in_the_order_of_the_forward_pass(graph):
+    nodes = nodes_of(graph, graph.mask())
+    assert nodes[0] == "embed" and nodes[-1] == "logits"
+    writers = [node for node in nodes if node in graph.writers]
+    assert writers == list(graph.writers) and [place_of(node) for node in nodes] == sorted(map(place_of, nodes))
+
+
+def test_the_figure_is_as_wide_as_the_numbers(graph):
+    values = some_values(graph)
+    figure = plots.circuit_graph(named(graph, values), most=10)
+    *lines, hovers, nodes = figure.data
+    sizes = np.sort(np.abs(values.numpy()), axis=None)[-10:]
+    np.testing.assert_allclose([line.line.width for line in lines], np.maximum(0.8, 9 * sizes / sizes[-1]), rtol=1e-6)
+    w, r = divmod(int(values.abs().argmax()), len(graph.readers))
+    assert hovers.text[0] == f"{graph.writers[w]} → {graph.readers[r]}<br>effect {float(values[w, r]):.4g}"
+    assert [line.line.color for line in lines[-1:]] == ["#2a5d9f" if values[w, r] > 0 else "#c0562f"]
+    heights = dict(zip(nodes.text, nodes.y))
+    assert all(heights[one] < heights[two] for one, two in _pairs(hovers.text))
+
+
+def _pairs(texts):
+    for text in texts:
+        writer, reader = text.split("<br>")[0].split(" → ")
+        yield writer, reader.partition(".")[0]
+
+
+def test_nothing_to_draw_is_said(graph):
+    values = named(graph, 0 * graph.mask())
+    with pytest.raises(ValueError, match="there is no edge to draw: every value is 0 or NaN"):
+        plots.circuit_graph(values)
+    with pytest.raises(
+        ValueError, match=r"a circuit has the axes writer and reader, not \('prompt', 'writer', 'reader'\)"
+    ):
+        plots.circuit_graph(values.expand_dims("prompt"))

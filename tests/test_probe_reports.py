@@ -1,0 +1,310 @@
+"""What is said of probes: nulls that stay nulls, a weak signal that is found, use that is use, erasure that erases."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.preprocessing import StandardScaler
+from torch.testing import assert_close
+
+from interp import Site, plots, probing, tasks
+from interp.arrays import checks_of
+from interp.probing.estimators import ESTIMATORS
+from interp.probing.mdl import _blocks, codelength
+from interp.probing.permutation import shuffle_scores
+from interp.probing.problems import Features
+from interp.probing.scores import auroc, effective_dimension, stability
+from interp.probing.splits import folds_of, shuffled
+
+GROUPS = [f"g{i // 6}" for i in range(120)]
+
+
+def _random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _report(embedded, x, y, seed=0, **more):
+    """A report on made-up activations (place, prompt, d) of prompts without a meaning."""
+    data = tasks.from_labels(embedded, ["the dog"] * x.shape[1], y, GROUPS[: x.shape[1]], **more)
+    sites = embedded.sites("resid_post")[: len(x)]
+    shard = {str(site): values[:, None] for site, values in zip(sites, x)}
+    kept = probing.Activations(sites, [-1], 0, x.shape[1], [shard])
+    return probing.probe(embedded, data, sites, by="lda", shuffles=79, controls=False, seed=seed, activations=kept)
+
+
+def test_shuffled_labels_are_rarely_significant_anywhere(embedded):
+    """Of forty runs at 2.5 %, more than four would be found by chance once in 250 times."""
+    x, whole = _random(4, 120, 24), [bool(i // 6 % 2) for i in range(120)]
+    rows = shuffled(torch.tensor(whole), GROUPS, 40, torch.Generator().manual_seed(3))
+    reports = [_report(embedded, x, row.tolist(), seed) for seed, row in enumerate(rows)]
+    assert sum(bool((report.verdict != "absent").any()) for report in reports) <= 4
+
+
+def test_a_planted_weak_signal_is_found_at_its_place(embedded):
+    x, y = _random(4, 120, 24, seed=1), torch.arange(120) % 2
+    x[2, :, 5] += 1.3 * y
+    report = _report(embedded, x, y.tolist())
+    assert report.verdict.values.ravel().tolist() == ["absent", "absent", "decodable", "absent"]
+    assert 0.55 < float(report.accuracy[2, 0]) < 0.85
+    assert report.attrs["verdict"].startswith("label is decodable at 1 of 4 places")
+
+
+def test_the_statistic_of_the_shuffles_is_that_of_ridge_regression():
+    for width in (10, 80):
+        x, y = _random(1, 60, width), (torch.arange(60) % 3)
+        fold = folds_of(y, 3, None, split="random")
+        found = shuffle_scores(Features(x), torch.stack([y, y.flip(0)]), 3, fold)
+        for i, labels in enumerate((y, y.flip(0))):
+            target, scores = np.eye(3)[labels], np.zeros((60, 3))
+            for f in range(5):
+                train = (fold != f).numpy()
+                scaler = StandardScaler().fit(x[0][train].numpy())
+                model = Ridge(alpha=width).fit(scaler.transform(x[0][train].numpy()), target[train])
+                scores[~train] = model.predict(scaler.transform(x[0][~train].numpy())) - target[train].mean(0)
+                target[~train] -= target[train].mean(0)
+                target[train] = np.eye(3)[labels][train] if f < 4 else target[train]
+            right = scores.argmax(1) == labels.numpy()
+            exact = np.mean([right[labels == c].mean() for c in range(3)])
+            assert float(found.accuracy[0, i]) == pytest.approx(exact)
+
+
+def test_an_online_code_is_the_sum_of_what_each_block_costs():
+    x, y = _random(1, 120, 6), (torch.arange(120) % 2)
+    x[0, :, 0] += 2 * y
+    single = replace(ESTIMATORS["logistic"], penalties=(1.0,), quick=ESTIMATORS["logistic"].fit)
+    bits = codelength(Features(x), y[None], 2, GROUPS, single)
+    blocks = _blocks(y[None], 2, GROUPS, 0)
+    assert all(len(blocks[6 * g : 6 * g + 6].unique()) == 1 for g in range(20))
+    exact = float((blocks == 0).sum())
+    for b in range(1, int(blocks.max()) + 1):
+        train, test = (blocks < b).numpy(), (blocks == b).numpy()
+        scaler = StandardScaler().fit(x[0][train].numpy())
+        model = LogisticRegression(tol=1e-8, max_iter=5000).fit(scaler.transform(x[0][train].numpy()), y[train])
+        logs = model.predict_log_proba(scaler.transform(x[0][test].numpy()))
+        exact -= logs[np.arange(test.sum()), y[test]].sum() / np.log(2)
+    assert float(bits) == pytest.approx(exact, rel=1e-2)
+    noise = codelength(Features(_random(1, 120, 6, seed=5)), y[None], 2, GROUPS, ESTIMATORS["logistic"])
+    assert float(bits) < 90 < 120 <= float(noise)
+
+
+def test_scores_against_their_definitions():
+    scores, positive = torch.tensor([[0.1, 0.5, 0.5, 0.9]]), torch.tensor([False, True, False, True])
+    assert_close(auroc(scores, positive), torch.tensor([(0.5 + 1 + 1 + 1) / 4]))
+    turned = torch.tensor([[1.0, 0], [-1, 0], [0, 2]])[None, :, None]
+    assert_close(stability(turned), torch.tensor([1 / 3]))
+    assert float(effective_dimension(_random(1, 5000, 8))) == pytest.approx(8, rel=0.02)
+
+
+@pytest.fixture(scope="module")
+def gender(embedded):
+    data = tasks.concepts.gender(embedded, 120)
+    sites = embedded.sites("resid_post", layers=[0, 3])
+    return data, probing.probe(embedded, data, sites, ["name", "END"], shuffles=39)
+
+
+def test_what_is_used_is_told_from_what_cannot_be(gender):
+    """Nothing reads the name's stream after the last block: whatever is done there, no answer changes."""
+    _, report = gender
+    assert report.verdict.sel(pos="END").values.tolist() == ["used", "used"]
+    last = report.sel(layer=3, pos="name")
+    for name in ("interchange", "erasure", "interchange_placebo", "erasure_placebo"):
+        assert abs(float(last[name])) < 1e-6
+    assert str(last.verdict.values) in ("absent", "decodable")
+    assert report.attrs["verdict"].startswith("pronoun gender is used at 2 of 4 places")
+
+
+def test_controls_of_a_report(gender):
+    _, report = gender
+    best = report.sel(layer=3, pos="END")
+    assert (
+        float(best.skill)
+        > 0.9
+        > 0.2
+        > max(float(best[name]) for name in ("bag_skill", "token_skill", "untrained_skill"))
+    )
+    assert float(best.selectivity_low) > 0.2 and float(best.compression) > 1.5 > float(best.control_compression)
+    assert {check.name: check.status for check in checks_of(report)}["causal use, at the best place for it"] == "pass"
+    names = {check.name for check in checks_of(report)}
+    assert {"groups", "p-value of the best place", "worst transfer between families"} <= names and len(names) >= 12
+    skill = 1 - report.loss.mean("prompt") / report.prior_loss.mean()
+    np.testing.assert_allclose(report.skill, skill, rtol=1e-5)
+
+
+def test_a_probe_of_a_report_reads_what_the_report_says(embedded, gender):
+    data, report = gender
+    probe = probing.probe_at(report, layer=3, pos="END")
+    x = probing.collect(embedded, data.prompts, [Site("resid_post", 3)], ["END"])
+    assert probing.accuracy(probe, x.at_place(x.places[0]), data.y) == 1
+    with pytest.raises(ValueError, match=r"there is no probe at .* places are"):
+        probing.probe_at(report, layer=1, pos="END")
+
+
+def test_a_report_is_drawn_as_it_is(gender):
+    _, report = gender
+    band, name, end = plots.probes(report, "accuracy").data
+    assert max(band.y) == report.attrs["null_of_the_best"]
+    np.testing.assert_array_equal(end.y, report.accuracy.sel(pos="END"))
+    np.testing.assert_allclose(name.error_y.array, (report.accuracy_high - report.accuracy).sel(pos="name"))
+    with pytest.raises(ValueError, match="there is no 'loss' by layer and position in these probes"):
+        plots.probes(report, "loss")
+
+
+def test_what_was_never_taught_does_not_transfer(embedded):
+    data = tasks.concepts.untaught(embedded, 240)
+    report = probing.probe(embedded, data, embedded.sites("resid_post", layers=[2]), ["END"], shuffles=39)
+    assert report.accuracy.item() > 0.75 and report.p.item() <= 0.025
+    assert report.verdict.item() == "in distribution only"
+    assert "is read in distribution only" in report.attrs["verdict"]
+    assert {c.name: c.status for c in checks_of(report)}["worst transfer between families"] == "fail"
+
+
+def test_placebos_are_of_the_same_size_and_rank(embedded):
+    from interp.probing.causal import _Moves
+
+    basis = torch.linalg.qr(_random(16, 2))[0].T
+    sizes = _random(30, 2)
+    moves = _Moves(sizes @ basis, sizes, _random(50, 16, seed=2))
+    for i in range(4):
+        placebo = moves.placebo(i, torch.Generator().manual_seed(i))
+        assert_close(placebo.norm(dim=-1), moves.delta.norm(dim=-1))
+        assert int(torch.linalg.matrix_rank(placebo)) == 2
+
+
+def test_the_interchange_sets_what_the_probe_reads():
+    from interp.probing.causal import _pattern
+
+    x, read = _random(200, 8) @ _random(8, 8, seed=1), _random(2, 8, seed=2)
+    write = _pattern(x, read)
+    assert_close(write @ read.T, torch.eye(2), atol=1e-4, rtol=0)
+    # Of all such changes, the least in the metric of the covariance.
+    inverse = torch.linalg.inv(torch.cov(x.T))
+    other = write + 0.1 * (torch.eye(8) - torch.linalg.pinv(read) @ read)[:2]
+    assert_close(other @ read.T, torch.eye(2), atol=1e-4, rtol=0)
+    assert float((write @ inverse * write).sum()) < float((other @ inverse * other).sum())
+
+
+def test_leace_is_its_closed_form_and_leaves_no_covariance():
+    y = (_random(300) > 0.5).long()
+    x = _random(300, 6, seed=1).double() @ _random(6, 6, seed=2).double()
+    x[:, 1] += 2 * y
+    eraser = probing.leace(x, y)
+    covariance, apart = torch.cov(x.T, correction=0), ((x - x.mean(0)).T @ (y - y.double().mean())) / 300
+    reader = torch.linalg.solve(covariance, apart)
+    exact = x - ((x - x.mean(0)) @ reader)[:, None] * apart / (apart @ reader)
+    assert_close(eraser(x), exact)
+    assert_close(eraser(eraser(x)), eraser(x))
+    assert_close(eraser.strength[0], torch.corrcoef(torch.stack([x @ reader, y.double()]))[0, 1])
+    three = torch.arange(300) % 3
+    assert len(probing.leace(x, three).read) == 2
+    doubled = torch.cat([x, x[:, :2]], 1)  # features that are not independent
+    assert_close(probing.leace(doubled, y)(doubled)[:, :6], exact, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.001])
+def test_a_fresh_probe_finds_nothing_after_leace_however_rare_the_class(share):
+    n = 20000 if share < 0.1 else 2000
+    y = (torch.randperm(n, generator=torch.Generator().manual_seed(0)) < share * n).long()
+    x = _random(n, 16)
+    x[:, 0] += 5 * y
+    eraser = probing.leace(x, y)
+    apart = lambda z: float((z[y == 1].mean(0) - z[y == 0].mean(0)).norm())
+    assert apart(eraser(x)) < 1e-4 * apart(x)
+    rows = probing.verify(x, y)
+    assert [row.status for row in rows] == ["pass"] * 4 and rows[0].value <= rows[0].threshold
+    kept = probing.verify(x, y, erase=lambda x, y: probing.leace(x, torch.arange(len(y)) % 2))
+    assert [row.status for row in kept][1:3] == ["warn", "warn"]
+
+
+def test_inlp_takes_out_one_direction_after_the_other():
+    y = torch.arange(600) % 2
+    x = _random(600, 10)
+    x[:, 0] += 3 * y
+    x[:, 1] -= 3 * y
+    eraser = probing.inlp(x, y)
+    assert_close(eraser.read @ eraser.read.T, torch.eye(len(eraser.read)), atol=1e-4, rtol=0)
+    fold = folds_of(y, 2, None)
+    left = float(shuffle_scores(Features(eraser(x)[None]), y[None], 2, fold).accuracy)
+    assert left < 0.56 and float(eraser.strength[0]) > 0.4
+    with pytest.raises(ValueError, match="there is nothing to erase"):
+        probing.inlp(_random(600, 10), y)
+
+
+def _contrast(n=400, d=12):
+    truth = 2 * (torch.arange(n) % 2) - 1.0
+    base = 2 * _random(n, d)
+    side = truth[:, None] * torch.eye(d)[0]
+    return base + side + 0.3 * _random(n, d, seed=1), base - side + 0.3 * _random(n, d, seed=2), truth
+
+
+def test_consistent_directions_are_those_of_the_generalised_eigenproblem():
+    positive, negative, truth = _contrast()
+    found, shares = probing.ccs_directions(positive, negative, k=2)
+    centred = [(x - x.mean(0)).double().numpy() for x in (positive, negative)]
+    apart, together = centred[0] - centred[1], centred[0] + centred[1]
+    difference, whole = apart.T @ apart, apart.T @ apart + together.T @ together
+    whole += 1e-2 * np.trace(whole) / 12 * np.eye(12)
+    values, vectors = scipy.linalg.eigh(difference, whole)
+    np.testing.assert_allclose(shares, values[::-1][:2], rtol=1e-4)
+    cosine = abs(found[0].numpy() @ vectors[:, -1]) / np.linalg.norm(vectors[:, -1])
+    assert cosine == pytest.approx(1, abs=1e-4)
+    right = (((positive - negative) @ found[0] > 0) == (truth > 0)).double().mean()
+    assert max(float(right), 1 - float(right)) > 0.95
+
+
+def test_a_planted_distractor_is_what_the_search_finds(embedded):
+    data = tasks.concepts.sentiment(embedded, 120)
+    array = probing.ccs(embedded, data, Site("resid_post", 2))
+    planted = array.sel(planted=True, by="ccs")
+    assert float(planted.sel(label="coin")) > 0.95 > 0.7 > float(planted.sel(label="concept"))
+    assert float(array.sel(planted=True, by="supervised", label="concept")) > 0.85
+    assert checks_of(array)[1].status == "fail"
+
+
+def test_a_learnt_subspace_beats_its_nulls(embedded):
+    data = tasks.concepts.gender(embedded, 100)
+    found = probing.das(embedded, data, Site("resid_post", 2), steps=25, rate=0.05, most=40)
+    accuracy = found.accuracy.mean("prompt")
+    learnt = float(accuracy.sel(run="learnt"))
+    assert learnt > 0.8 and learnt > float(accuracy.drop_sel(run=["learnt", "whole site"]).max()) + 0.2
+    basis = torch.tensor(found.basis.sel(run="learnt").values)
+    assert_close(basis @ basis.T, torch.eye(1), atol=1e-5, rtol=0)
+    assert [check.status for check in checks_of(found)] == ["pass"] * 4
+
+
+def test_joined_sets_keep_their_roles_and_answers(embedded):
+    sets = {name: tasks.CONCEPTS[name](embedded, 20) for name in ("gender", "refusal")}
+    both = tasks.joined(embedded, sets)
+    assert both.families == ["gender"] * 20 + ["refusal"] * 20 and set(both.prompts.roles) == {"END"}
+    for start, part in ((0, sets["gender"]), (20, sets["refusal"])):
+        own, merged = (
+            embedded.run(d.prompts, last_only=True).logits[:, -1] for d in (part, both.rows(range(start, start + 20)))
+        )
+        assert_close(own, merged, atol=1e-4, rtol=1e-4)
+    rows = torch.arange(40)
+    assert_close(both.prompts.ids[rows, both.prompts.role("END")][:20], sets["gender"].prompts.ids[:, -1])
+    with pytest.raises(ValueError, match="sets are joined that have the same classes"):
+        tasks.joined(embedded, {"a": both, "b": tasks.from_labels(embedded, ["the dog"] * 2, ["x", "y"])})
+
+
+def test_numbers_are_read_by_ridge_regression(embedded):
+    prompts = [f"the war lasted from the year 1 7 {i:02d} to".replace("1 7", "17") for i in range(2, 98)]
+    data = tasks.from_labels(embedded, prompts, [float(i) for i in range(96)], [str(i // 4) for i in range(96)])
+    report = probing.probe(embedded, data, embedded.sites("resid_post", layers=[0, 2]), by="ridge", shuffles=39)
+    assert float(report.skill.max()) > 0.5 and "accuracy" not in report
+    with pytest.raises(ValueError, match="ridge predicts numbers, but the labels are classes"):
+        probing.probe(embedded, tasks.concepts.gender(embedded, 40), embedded.sites("resid_post"), by="ridge")
+
+
+def test_heads_and_three_classes_on_any_family(family):
+    from conftest import load
+
+    model = load(family)
+    names = ["Mary", "John", "Anna"]
+    prompts = [f"{a} and {b} went to the {c}" for a in names for b in names for c in ("store", "park", "ball", "drink")]
+    data = tasks.from_labels(model, prompts, [p.split()[0] for p in prompts], [p.split()[-1] for p in prompts])
+    report = probing.probe(model, data, model.sites("z", layers=[0, 1]), [0, -1], heads=True, folds=4, shuffles=19)
+    assert report.skill.dims == ("layer", "pos", "head") and report.weight.dims[-2:] == ("out", "feature")
+    assert bool((report.accuracy.sel(pos="0") == 1).all()) and report.sizes["head"] == model.shape.n_heads

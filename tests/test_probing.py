@@ -1,0 +1,225 @@
+"""Probes: solvers against scikit-learn, no leakage, honest nulls."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import load
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.preprocessing import StandardScaler
+from torch.testing import assert_close
+
+from interp import Site, edits, probing, tasks
+from interp.probing.crossval import out_of_fold, prior_loss
+from interp.probing.estimators import ESTIMATORS, estimator_of
+from interp.probing.problems import Features, Problems, log_probs
+from interp.probing.splits import folds_of, shuffled, without
+
+RNG = torch.Generator().manual_seed(0)
+
+
+def _random(*shape, dtype=torch.float64):
+    return torch.randn(*shape, generator=RNG, dtype=dtype)
+
+
+def _cases(n, d, n_classes):
+    """Two sites, two labellings, each fitted on some of the examples: features of any scale and offset."""
+    x = _random(2, n, d) * torch.logspace(-2, 2, d, dtype=torch.float64) + 100 * _random(d)
+    y = torch.randint(0, n_classes, (2, n), generator=RNG)
+    y[:, :n_classes] = torch.arange(n_classes)
+    x[:, :, 0] += y[0] * 0.01
+    used = torch.rand(2, n, generator=RNG) < 0.7
+    used[:, :n_classes] = True
+    return Features(x), y, used
+
+
+def _scaled(x, used):
+    return StandardScaler().fit(x[used].numpy()).transform(x.numpy())
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("n, d", [(120, 12), (40, 60)])
+@pytest.mark.parametrize("by", ["logistic", "lda"])
+def test_batched_probes_are_those_of_scikit_learn(by, n, d, n_classes):
+    features, y, used = _cases(n, d, n_classes)
+    penalty = torch.tensor([[0.3, 0.8]], dtype=torch.float64)
+    found = log_probs(ESTIMATORS[by].fit(features, Problems(y, used, penalty, n_classes))(features.x))
+    for site in range(2):
+        for i in range(2):
+            theirs = LogisticRegression(C=1 / float(penalty[0, i]), tol=1e-10, max_iter=10**5)
+            if by == "lda":
+                theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=float(penalty[0, i]))
+            x = _scaled(features.x[site], used[i])
+            theirs.fit(x[used[i]], y[i][used[i]])
+            np.testing.assert_allclose(found[site, i], theirs.predict_log_proba(x), atol=2e-3, rtol=1e-3)
+
+
+def test_ridge_is_that_of_scikit_learn():
+    for n, d in ((120, 12), (40, 60)):
+        features, _, used = _cases(n, d, 2)
+        y, penalty = _random(2, n), torch.tensor([[0.5, 20.0]], dtype=torch.float64)
+        found = ESTIMATORS["ridge"].fit(features, Problems(y, used, penalty, 0))(features.x)
+        for i in range(2):
+            x = _scaled(features.x[1], used[i])
+            theirs = Ridge(alpha=float(penalty[0, i])).fit(x[used[i]], y[i][used[i]])
+            np.testing.assert_allclose(found[1, i, :, 0], theirs.predict(x), atol=1e-6)
+
+
+def test_mass_mean_points_along_the_difference_of_means_and_says_log_odds():
+    x = torch.cat([_random(30000, 5), _random(10000, 5) + 1.5])
+    y = (torch.arange(40000) >= 30000).long()
+    probe = probing.fit(x, y, by="mass_mean")
+    apart = x[30000:].mean(0) - x[:30000].mean(0)
+    assert_close(probe.direction / probe.direction.norm(), apart / apart.norm())
+    # Of Gaussian classes with unit covariance, log odds are linear, with these coefficients.
+    assert_close(probe.direction, torch.full((5,), 1.5).double(), atol=0.06, rtol=0)
+    assert float(probe.bias) == pytest.approx(-5 * 1.5**2 / 2 + np.log(1 / 3), abs=0.3)
+
+
+def test_a_start_and_company_do_not_move_the_optimum():
+    features, y, used = _cases(100, 10, 2)
+    strong, weak = (torch.full((1, 2), p, dtype=torch.float64) for p in (100.0, 0.5))
+    first = ESTIMATORS["logistic"].fit(features, Problems(y, used, strong, 2))
+    problems = Problems(y, used, weak, 2)
+    alone = ESTIMATORS["logistic"].fit(features, problems)
+    assert_close(
+        ESTIMATORS["logistic"].fit(features, problems, first)(features.x), alone(features.x), atol=1e-3, rtol=0
+    )
+    both = Problems(y.repeat(2, 1), used.repeat(2, 1), torch.cat([strong, weak], 1), 2)
+    assert_close(ESTIMATORS["logistic"].fit(features, both)(features.x)[:, 2:], alone(features.x), atol=1e-3, rtol=0)
+
+
+def test_nothing_of_a_fold_reaches_what_predicts_it():
+    """Whatever is done to an example's features and label, predictions for the rest of its fold stay the same."""
+    x, y = _random(1, 60, 8), (torch.arange(60) % 2)[None]
+    fold = folds_of(y[0], 2, [str(i // 4) for i in range(60)])
+    first = out_of_fold(Features(x), y, 2, fold, ESTIMATORS["logistic"])
+    others = fold == fold[0]
+    others[0] = False
+    changed, flipped = x.clone(), y.clone()
+    changed[:, 0] = 1e3
+    flipped[:, 0] = 1 - y[:, 0]
+    second = out_of_fold(Features(changed), flipped, 2, fold, ESTIMATORS["logistic"])
+    assert_close(first.outputs[:, :, others], second.outputs[:, :, others], atol=1e-4, rtol=1e-4)
+    assert_close(first.penalty[..., fold[0]], second.penalty[..., fold[0]])
+    assert not torch.allclose(first.outputs[:, :, fold != fold[0]], second.outputs[:, :, fold != fold[0]])
+
+
+def test_nested_cross_validation_is_that_of_loops_over_scikit_learn():
+    x = _random(1, 90, 6)
+    y = (x[0, :, 0] + 0.5 * x[0, :, 1] + _random(90) > 0).long()[None]
+    fold = folds_of(y[0], 2, None, n_folds=3, split="random")
+    held = out_of_fold(Features(x), y, 2, fold, ESTIMATORS["logistic"])
+    for f in range(3):
+        table = {}
+        for penalty in ESTIMATORS["logistic"].penalties:
+            table[penalty] = 0.0
+            for g in {0, 1, 2} - {f}:
+                train, test = (fold != f) & (fold != g), fold == g
+                z = _scaled(x[0], train)
+                model = LogisticRegression(C=1 / penalty, max_iter=1000).fit(z[train], y[0][train])
+                table[penalty] -= model.predict_log_proba(z[test])[np.arange(int(test.sum())), y[0][test]].sum()
+        assert float(held.penalty[0, 0, f]) == min(table, key=lambda p: table[p])
+        z = _scaled(x[0], fold != f)
+        model = LogisticRegression(C=1 / float(held.penalty[0, 0, f]), tol=1e-8, max_iter=1000)
+        model.fit(z[fold != f], y[0][fold != f])
+        np.testing.assert_allclose(
+            held.outputs[0, 0, fold == f, 0], model.decision_function(z[fold == f]), atol=1e-2, rtol=1e-2
+        )
+
+
+def test_estimators_of_scikit_learn_drop_in():
+    features, y, used = _cases(120, 12, 2)
+    problems = Problems(y, used, torch.ones(1, 2, dtype=torch.float64), 2)
+    theirs = estimator_of(LogisticRegression(C=1.0, tol=1e-10, max_iter=10**5), 2).fit(features, problems)
+    ours = ESTIMATORS["logistic"].fit(features, problems)
+    assert_close(theirs(features.x), ours(features.x), atol=2e-3, rtol=1e-3)
+    assert_close(theirs.weight, ours.weight, atol=1e-3, rtol=1e-2)
+    from sklearn.neighbors import KNeighborsClassifier
+
+    held = out_of_fold(features, y, 2, folds_of(y[0], 2, None, split="random"), estimator_of(KNeighborsClassifier(), 2))
+    assert bool(held.outputs.isfinite().all()) and bool(held.weight.isnan().all())
+
+
+def test_groups_stay_whole_and_a_random_split_of_them_is_refused():
+    groups = [f"g{i % 13}" for i in range(100)]
+    y = torch.randint(0, 2, (100,), generator=RNG)
+    fold = folds_of(y, 2, groups)
+    assert all(len({int(f) for f, g in zip(fold, groups) if g == group}) == 1 for group in groups)
+    shares = [float(y[fold == f].double().mean()) for f in range(5)]
+    assert max(shares) - min(shares) < 0.4 and {int(f) for f in fold} == set(range(5))
+    with pytest.raises(ValueError, match="a random split is refused: 13 groups are known"):
+        folds_of(y, 2, groups, split="random")
+    with pytest.raises(ValueError, match="folds need at least three groups, not 2"):
+        folds_of(y, 2, ["a", "b"] * 50)
+    with pytest.raises(ValueError, match="of all prompts, class 1 of 2 is in two folds at most"):
+        folds_of((torch.arange(100) < 8).long(), 2, [str(i // 4) for i in range(100)])
+
+
+def test_shuffles_exchange_what_is_exchangeable():
+    groups = [str(i // 5) for i in range(100)]
+    whole = (torch.arange(100) // 5) % 2
+    for row in shuffled(whole, groups, 20, torch.Generator().manual_seed(0)):
+        assert all(len(row[5 * g : 5 * g + 5].unique()) == 1 for g in range(20)) and int(row.sum()) == 50
+    mixed = torch.arange(100) % 5
+    rows = shuffled(mixed, groups, 20, torch.Generator().manual_seed(0))
+    assert bool((rows.view(20, 20, 5).sort(-1).values == torch.arange(5)).all()) and not bool((rows == mixed).all())
+
+
+def test_the_prior_loss_is_the_entropy_of_the_other_folds():
+    y = torch.tensor([[0, 1, 1, 1, 0, 1]])
+    fold = torch.tensor([0, 0, 1, 1, 2, 2])
+    # Half an example is added to each class.
+    counts = {0: (1, 3), 1: (2, 2), 2: (1, 3)}
+    exact = [-np.log((counts[f][c] + 0.5) / 5) for c, f in zip(y[0].tolist(), fold.tolist())]
+    np.testing.assert_allclose(prior_loss(y, 2, fold)[0], exact)
+    assert without(fold, [[0, 1]]).tolist() == [[False] * 4 + [True] * 2]
+
+
+def test_a_probe_gives_directions_that_edits_accept(embedded):
+    data = tasks.concepts.sentiment(embedded, 60)
+    kept = probing.collect(embedded, data.prompts, [Site("resid_post", 2)])
+    (place,) = kept.places
+    x = kept.at_place(place)
+    probe = probing.fit(x, data.y)
+    assert probing.accuracy(probe, x, data.y) == 1
+    edited = embedded.run(data.prompts, [place.site], [edits.remove(place.site, probe.direction, pos=-1)])
+    assert float((edited[place.site][:, -1] @ probe.direction).abs().max()) < 1e-3
+    three = probing.fit(x, torch.arange(60) % 3)
+    assert_close(three.basis @ three.basis.T, torch.eye(2), atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="a probe of 3 classes has no single direction; take its basis"):
+        _ = three.direction
+
+
+def test_activations_are_those_of_one_run_in_memory_and_on_disk(embedded, tmp_path):
+    data = tasks.concepts.honesty(embedded, 20)
+    sites, at = embedded.sites("z"), ["trait", -1]
+    trace = embedded.run(data.prompts, sites)
+    kept = probing.collect(embedded, data.prompts, sites, at, heads=True, batch=6)
+    disk = probing.collect(embedded, data.prompts, sites, at, heads=True, batch=6, folder=tmp_path / "a", most=60_000)
+    again = probing.load(tmp_path / "a")
+    assert len(list((tmp_path / "a").glob("*.safetensors"))) > 1
+    assert [str(place) for place in again.places] == [str(place) for place in kept.places] and len(kept.places) == 32
+    for place in kept.places[::5]:
+        exact = trace.at(place.site, place.at)[:, place.head]
+        for found in (kept, disk, again):
+            assert_close(found.at_place(place), exact, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="give folder= to keep them on disk, or fewer sites"):
+        probing.collect(embedded, data.prompts, sites, at, most=1000)
+    with pytest.raises(ValueError, match="is not empty; give another folder, or load"):
+        probing.collect(embedded, data.prompts, sites, at, folder=tmp_path / "a")
+
+
+def test_an_untrained_copy_leaves_the_model_alone(backend):
+    from interp.probing.controls import untrained
+
+    model = load("gpt2", backend)
+    before, ids = model.fingerprint(), torch.tensor([[4, 5, 6, 7]])
+    logits = model.run(ids).logits
+    copied = untrained(model, seed=1)
+    assert model.fingerprint() == before != copied.fingerprint()
+    assert torch.equal(model.run(ids).logits, logits) and not torch.allclose(copied.run(ids).logits, logits)
+    assert copied.backend == model.backend
+    for name, parameter in copied.module.named_parameters():
+        own = dict(model.module.named_parameters())[name]
+        assert (parameter.std() / own.std() - 1).abs() < 0.2 if own.ndim > 1 else torch.equal(parameter, own)
