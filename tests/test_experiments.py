@@ -20,7 +20,7 @@ from experiments import (
 from experiments.lab import experiment, keep, subjects
 from experiments.lab.experiment import experiment_of
 from experiments.store import Store
-from interp import Site, edits, stats, tasks
+from interp import Site, edits, english, stats, tasks
 
 
 def asked(module, **options):

@@ -146,7 +146,8 @@ def test_gc_removes_what_killed_processes_left_and_nothing_else(tmp_path):
         (folder / "height.nc").write_bytes(b"half")
     draft.write_bytes(b"half")
     old = time.time() - 7200
-    for path in (orphan / "height.nc", orphan, draft, young):
+    mine = tmp_path / run.manifest["folder"]
+    for path in (orphan / "height.nc", orphan, draft, young, *mine.iterdir(), mine):
         os.utime(path, (old, old))  # a file in `young` was written just now
     assert store.gc(3600, dry=True) == ["parabola/aaaa.1234/", "parabola/cccc.json.1234.tmp"]
     assert orphan.is_dir()
