@@ -52,7 +52,7 @@ def answer(arrays: Arrays) -> str:
     table = arrays["heads_table"]
     best = largest(table["mean"].sel(direction="denoising"))
     restored, lost = (between(table, direction=way, **best) for way in ("denoising", "noising"))
-    others = int(table["significant"].any("direction").sum()) - 1
+    sure = int(table["significant"].any("direction").sum())
     at_end = arrays["positions"].mean("prompt").isel(pos=-1)
     arrived = [int(layer) for layer in at_end["layer"].values if float(at_end.sel(layer=layer)) > 0.5]
     since = "No block gathers it at the last word"
@@ -61,8 +61,8 @@ def answer(arrays: Arrays) -> str:
             f"Entering block {arrived[0]}, {percent(at_end.sel(layer=arrived[0]))} of the answer is at the last word"
         )
     return (
-        f"Head {head(best)} restores most of the logit difference, {restored}, and without it {lost} is lost; {others} other "
-        f"heads have an effect that is not chance. {since}."
+        f"Head {head(best)} restores most of the logit difference, {restored}, and without it {lost} is lost; {sure} of "
+        f"{table['mean'].isel(direction=0).size} heads have an effect that is not chance. {since}."
     )
 
 

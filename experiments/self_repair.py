@@ -40,18 +40,24 @@ def run(cfg: Config) -> Arrays:
 
 
 def numbers(arrays: Arrays) -> dict[str, float]:
-    repair, direct = _of_largest(arrays)
-    return {"repair": float(repair["mean"]), "direct": direct}
+    largest = _largest(arrays)
+    if largest is None:
+        return {"repair": float("nan"), "direct": float("nan")}
+    direct = arrays["effects"]["direct"].sel(norm="frozen", component=largest).mean()
+    return {"repair": float(arrays["repair"]["mean"].sel(norm="frozen", component=largest)), "direct": float(direct)}
 
 
 def answer(arrays: Arrays) -> str:
-    repair, direct = _of_largest(arrays)
+    largest, direct = _largest(arrays), numbers(arrays)["direct"]
+    if largest is None:
+        return "No head has a direct effect that is told from zero, so that there is nothing to repair."
+    repair = arrays["repair"].sel(norm="frozen", component=largest)
     bounds = tuple(float(repair[name]) for name in ("mean", "low", "high"))
     verdict = (
         "is made good" if bounds[1] > 0 else "is made worse" if bounds[2] < 0 else "is neither made good nor made worse"
     )
     return (
-        f"The head with the largest direct effect, {repair['component'].item()}, changes the logit difference by {direct:.2f} by "
+        f"The head with the largest direct effect, {largest}, changes the logit difference by {direct:.2f} by "
         f"itself; later parts repair {bounds[0]:.2f} of that (95 % interval {bounds[1]:.2f} to {bounds[2]:.2f}): its loss {verdict}. "
         f"The final norm's scale is held."
     )
@@ -62,25 +68,24 @@ def draw(arrays: Arrays) -> Shown:
 
     frozen = arrays["effects"].sel(norm="frozen")
     chosen = arrays["repair"].sel(norm="frozen").dropna("component")
+    if _largest(arrays) is None:
+        bands = {name: stats.interval(frozen[name]) for name in ("direct", "total")}
+        return {"effects": plots.lines(bands, "component", "Direct and total effect of losing a head", "logits")}
     kept = frozen.sel(component=chosen["component"])
     sides = {name: stats.interval(kept[name]) for name in ("direct", "total")}
     table = chosen.to_dataframe().reset_index().drop(columns="norm").round(3)
+    title = "Self-repair: 1 is made good, below 0 is made worse"
     return {
-        "repair": plots.bars(
-            chosen, "component", "Self-repair: 1 is made good, below 0 is made worse", "1 - total / direct"
-        ),
-        "effects": plots.lines(
-            sides, "component", "Direct and total effect of losing a head", "change in logit difference"
-        ),
+        "repair": plots.bars(chosen, "component", title, "1 - total / direct"),
+        "effects": plots.lines(sides, "component", "Direct and total effect of losing a head", "logits"),
         "heads": table.rename(columns={"mean": "repaired"}),
     }
 
 
-def _of_largest(arrays: Arrays) -> tuple[Any, float]:
-    """Self-repair of the head whose direct effect is the largest of those with a repair, and that effect."""
+def _largest(arrays: Arrays) -> str | None:
+    """The head whose direct effect is the largest of those that are told from zero, if there is one."""
     repair = arrays["repair"].sel(norm="frozen").dropna("component")
     if not repair.sizes["component"]:
-        raise ValueError("no head has a direct effect that is told from zero; try more prompts (n=) or another task=")
+        return None
     direct = arrays["effects"]["direct"].sel(norm="frozen").mean("prompt").sel(component=repair["component"])
-    chosen = direct["component"].isel(component=int(abs(direct).argmax("component")))
-    return repair.sel(component=chosen), float(direct.sel(component=chosen))
+    return str(direct["component"].values[int(abs(direct).argmax("component"))])

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.storage import upkeep
-from experiments.storage.manifests import manifests, sealed, sha256
+from experiments.storage.manifests import manifests, plain, sealed, sha256
 from experiments.storage.places import Disk, Place
 from experiments.storage.records import Run as Run
 from experiments.storage.records import combine
@@ -61,7 +61,14 @@ class Store:
         """
         folder = f"{experiment}/{key}.{uuid.uuid4().hex[:8]}"
         listed = {name: {"bytes": len(data), "sha256": sha256(data)} for name, data in files.items()}
-        manifest = {**record, "format": FORMAT, "experiment": experiment, "key": key, "folder": folder, "files": listed}
+        manifest = {
+            **plain(record),
+            "format": FORMAT,
+            "experiment": experiment,
+            "key": key,
+            "folder": folder,
+            "files": listed,
+        }
         try:
             for name, data in files.items():
                 self.place.put(f"{folder}/{name}", data)

@@ -72,8 +72,9 @@ def test_fingerprints_tell_contents_apart(embedded, tmp_path):
 
     one, same, other = (tasks.ioi(embedded, n=4, seed=seed) for seed in (0, 0, 1))
     assert fingerprint(one) == fingerprint(same) != fingerprint(other)
-    swapped = replace(one, clean=one.corrupt, corrupt=one.clean)
-    assert fingerprint(swapped) != fingerprint(one)
+    parts = [{name: getattr(other, name)} for name in ("clean", "corrupt", "right", "wrong")] + [{"labels": {}}]
+    variants = [replace(one, **part) for part in [*parts, {"clean": one.corrupt, "corrupt": one.clean}]]
+    assert len({fingerprint(task) for task in [one, *variants]}) == 7
     plain = [
         torch.arange(4),
         torch.arange(4).float(),
@@ -145,7 +146,8 @@ def test_gc_removes_what_killed_processes_left_and_nothing_else(tmp_path):
         (folder / "height.nc").write_bytes(b"half")
     draft.write_bytes(b"half")
     old = time.time() - 7200
-    for path in (orphan / "height.nc", orphan, draft, young):
+    mine = tmp_path / run.manifest["folder"]
+    for path in (orphan / "height.nc", orphan, draft, young, *mine.iterdir(), mine):
         os.utime(path, (old, old))  # a file in `young` was written just now
     assert store.gc(3600, dry=True) == ["parabola/aaaa.1234/", "parabola/cccc.json.1234.tmp"]
     assert orphan.is_dir()
@@ -255,6 +257,20 @@ def test_five_thousand_runs_are_one_frame(tmp_path):
         took.append(time.process_time() - start)
     assert len(frame) == 5001 and frame["key"].is_unique
     assert min(took) < 1, f"{min(took):.2f} s of CPU"
+
+
+def test_a_number_that_there_is_not_is_null_in_the_file_and_nan_in_the_frame(store, monkeypatch):
+    import parabola
+
+    monkeypatch.setattr(
+        parabola, "numbers", lambda arrays: {"height": float("nan"), "width": float("inf"), "depth": 1.0}
+    )
+    monkeypatch.setattr(parabola, "answer", lambda arrays: "none")
+    run = keep(Config(), store)
+    text = store.place.get(f"{run.name}.json").decode()
+    assert "NaN" not in text and "Infinity" not in text
+    assert np.isnan(run.numbers["height"]) and store.frame()["depth"].tolist() == [1.0]
+    assert np.isnan(store.frame()["height"][0]) and store.verify(progress=False) == []
 
 
 def test_what_cannot_be_kept_is_named(store, monkeypatch):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,6 +18,15 @@ def sha256(data: bytes) -> str:
 def sealed(manifest: Mapping[str, Any]) -> bytes:
     """The manifest as text, with a hash of the rest in it."""
     return json.dumps({**manifest, "seal": _seal(manifest)}, indent=1).encode()
+
+
+def plain(value: Any) -> Any:
+    """A value as strict JSON can hold it: what is no finite number is null, tuples are lists."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(name): plain(part) for name, part in value.items()}
+    return [plain(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def is_sealed(manifest: Mapping[str, Any]) -> bool:

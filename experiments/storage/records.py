@@ -21,10 +21,12 @@ class Run:
 
     @property
     def experiment(self) -> str:
+        """The experiment that it is a run of."""
         return str(self.manifest["experiment"])
 
     @property
     def key(self) -> str:
+        """The hash of all that its numbers depend on."""
         return str(self.manifest["key"])
 
     @property
@@ -39,23 +41,28 @@ class Run:
 
     @property
     def question(self) -> str:
+        """What was asked."""
         return str(self.manifest.get("question", ""))
 
     @property
     def answer(self) -> str:
+        """The answer in words."""
         return str(self.manifest.get("answer", ""))
 
     @property
     def numbers(self) -> dict[str, float]:
-        return dict(self.manifest.get("numbers", {}))
+        """The numbers by which it is compared; NaN where there is none."""
+        return {name: _number(value) for name, value in self.manifest.get("numbers", {}).items()}
 
     @property
     def checks(self) -> list[dict[str, Any]]:
         """The checks of its arrays, as rows."""
-        return list(self.manifest.get("checks", []))
+        rows = self.manifest.get("checks", [])
+        return [row | {name: _number(row[name]) for name in ("value", "threshold")} for row in rows]
 
     @property
     def seconds(self) -> float:
+        """How long it took."""
         return float(self.manifest.get("seconds", float("nan")))
 
     def read(self, file: str) -> bytes:
@@ -100,6 +107,7 @@ class Run:
 
     @property
     def log(self) -> str:
+        """What it logged, and its warnings."""
         return self.read(payload.LOG).decode()
 
     @property
@@ -146,6 +154,10 @@ def combine(runs: Sequence[Run], array: str) -> "xr.DataArray | xr.Dataset":
         parts.append((part.to_dataset(name=array) if isinstance(part, xr.DataArray) else part).expand_dims(at))
     joined: xr.Dataset = xr.combine_by_coords(parts, combine_attrs="drop_conflicts", join="outer")  # type: ignore[assignment]
     return joined[array] if isinstance(part, xr.DataArray) else joined
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else value
 
 
 def _label(value: Any) -> Any:
