@@ -98,6 +98,13 @@ def test_what_is_measured_is_what_each_reader_says(embedded, future):
         assert float(found.surprisal.sel(reader="unigram", ahead=k, prompt=0)) == pytest.approx(unigram, abs=1e-4)
 
 
+def test_each_document_has_its_own_row(embedded, future):
+    documents = texts(20, 5, words=12)
+    many, one = (lens.foresight(embedded, future, some) for some in (documents, documents[18:19]))
+    for name in ("surprisal", "accuracy", "agreement"):
+        np.testing.assert_allclose(many[name].isel(prompt=18), one[name].isel(prompt=0), atol=1e-4)
+
+
 def test_the_last_stream_foresees_the_next_token_as_the_model_does(embedded, future):
     found = lens.foresight(embedded, future, texts(16, 3)).sel(ahead=1).mean("prompt")
     assert float(found.agreement.sel(reader="resid_post.3")) > 0.99

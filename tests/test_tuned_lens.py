@@ -132,6 +132,13 @@ def test_comparison_is_that_of_whole_distributions(embedded, tuned):
     np.testing.assert_allclose(cell.agreement, (p.argmax(-1) == q.argmax(-1)).double().mean(1), atol=1e-6)
 
 
+def test_each_document_has_its_own_row(embedded, tuned):
+    documents = texts(20, 5, words=12)
+    many, one = (lens.compare(embedded, {"tuned": tuned}, some) for some in (documents, documents[18:19]))
+    for name in ("kl", "agreement"):
+        np.testing.assert_allclose(many[name].isel(prompt=18), one[name].isel(prompt=0), atol=1e-4)
+
+
 def test_the_same_seed_gives_the_same_lens(embedded):
     documents = texts(30, 0)
     one, two = (lens.tune(embedded, documents, steps=4, rows=256) for _ in range(2))
