@@ -90,7 +90,7 @@ def test_a_start_and_company_do_not_move_the_optimum():
 
 
 def test_nothing_of_a_fold_reaches_what_predicts_it():
-    """Turn the labels of a whole fold, or move one of its examples far away: what predicts the rest of it is the same."""
+    """Turn a whole fold's labels, or move one of its examples far away: what predicts the rest of it is the same."""
     y = (torch.arange(90) % 2)[None]
     x = _random(1, 90, 8)
     x[0, :, 0] += 3 * y[0]
