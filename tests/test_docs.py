@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -15,6 +16,18 @@ def test_the_examples_of_a_page_run(page):
     known: dict = {}
     for block in blocks:
         exec(compile(block, page, "exec"), known)
+
+
+def test_the_code_for_the_literature_runs_on_a_model_of_that_shape(tmp_path, monkeypatch):
+    tiny.save_english("gpt2", tmp_path / "gpt2", n_layer=12, n_head=12, n_embd=48)
+    monkeypatch.chdir(tmp_path)
+    known: dict = {}
+    for block in re.findall(r"```py\n(.*?)```", (DOCS / "literature.md").read_text(), re.S):
+        exec(compile(block.replace("n=32", "n=4"), "literature.md", "exec"), known)
+    assert (
+        int(known["graph"].mask().sum() - known["of_heads"](known["names"]).sum()) > 118 * 4
+        and len(known["names"]) == 26
+    )
 
 
 def test_the_reference_says_what_the_docstrings_say():

@@ -3,8 +3,6 @@
 import pytest
 import tiny
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
 
 import interp
 from interp import english
@@ -12,20 +10,7 @@ from interp import english
 
 @pytest.fixture(scope="module")
 def model() -> interp.Model:
-    words = [*english.NAMES, *english.PLACES, *english.OBJECTS, *english.EVENTS, *english.CAPITALS]
-    words += [*english.CAPITALS.values(), *english.NOUNS, *english.NOUNS.values()]
-    text = [f"When The {word} are is in the city of lasted from year to near" for word in words] * 20
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    backend.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    backend.train_from_iterator(
-        text,
-        trainers.BpeTrainer(vocab_size=900, special_tokens=["<eos>"], initial_alphabet=alphabet, show_progress=False),
-    )
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<eos>", eos_token="<eos>")
+    tokenizer = tiny.english_tokenizer()
     return interp.load(tiny.build("gpt2", vocab_size=len(tokenizer)), tokenizer=tokenizer)
 
 

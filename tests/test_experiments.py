@@ -20,7 +20,7 @@ from experiments import (
 from experiments.lab import experiment, keep, subjects
 from experiments.lab.experiment import experiment_of
 from experiments.store import Store
-from interp import Site, edits, english, stats, tasks
+from interp import Site, edits, stats, tasks
 
 
 def asked(module, **options):
@@ -170,29 +170,9 @@ def test_a_model_that_is_named_is_the_one_that_is_run(tmp_path, embedded):
         )
 
 
-def save_english(family, folder):
-    """A tiny random model with a tokenizer for which the words of the English tasks are single tokens."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    words = [*english.NAMES, *english.PLACES, *english.OBJECTS, *english.CAPITALS, *english.CAPITALS.values()]
-    words += [*english.NOUNS, *english.NOUNS.values(), "is", "are"]
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=1500, special_tokens=["<end>"], initial_alphabet=alphabet, show_progress=False
-    )
-    backend.train_from_iterator([f" {word}" for word in words] * 50, trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<end>", eos_token="<end>")
-    tiny.build(family, vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=0).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
-
-
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_a_model_of_english_is_asked_by_one_override(tmp_path, family):
-    model = save_english(family, tmp_path)
+    model = tiny.save_english(family, tmp_path)
     for module, stream in ((indirect_object, "positions"), (facts, "stream")):
         arrays, _, answer, figures = asked(module, model=model)
         task = subjects.open_task(module.Config(n=12), subjects.open_model(module.Config(model=model)), _NAMES[module])

@@ -271,18 +271,15 @@ def test_both_directions_say_where_they_agree(embedded):
 
 
 @pytest.mark.slow
-def test_random_pairs_rarely_get_a_star(embedded):
-    """Which prompt of a pair is clean is drawn at random, so no place can matter on average."""
+def test_random_answers_rarely_get_a_star(embedded):
+    """Which of the two answers is right is drawn at random, so no place can matter on average."""
     starred = sum(_shuffled(embedded, seed) for seed in range(30))
     assert starred <= 5  # of 30 at a rate of 0.05, more are seen in 0.3 % of all trials
 
 
 def _shuffled(model: interp.Model, seed: int) -> bool:
     task = tasks.ioi(model, n=16, seed=seed)
-    swap = torch.tensor(np.random.default_rng(seed).random(16) < 0.5)
-    one, other = (
-        Tokens(torch.where(swap[:, None], a.ids, b.ids), a.mask)
-        for a, b in ((task.clean, task.corrupt), (task.corrupt, task.clean))
-    )
-    array = patching.patch(model, one, other, model.sites("resid_pre"), task.logit_diff, ["pos"], normalize=False)
-    return bool(stats.summary(array).significant.any())
+    flip = torch.tensor(np.random.default_rng(seed).random(16) < 0.5)[:, None]
+    metric = metrics.logit_diff(task.right.where(~flip, task.wrong), task.wrong.where(~flip, task.right))
+    array = patching.patch(model, task.clean, task.corrupt, model.sites("resid_pre"), metric, ["pos"], normalize=False)
+    return bool(stats.summary(array, seed=seed).significant.any())

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+from interp import english
 
 WORDS = (
     "<pad> <eos> <unk> when Mary John Anna and went to the store park , gave a drink ball I you love hate it not is . "
@@ -51,4 +53,29 @@ def build(family: str, dtype: torch.dtype = torch.float32, seed: int = 0, **chan
 def save(family: str, path: Path, **changes) -> str:
     build(family, **changes).save_pretrained(path)
     tokenizer().save_pretrained(path)
+    return str(path)
+
+
+def english_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-pair tokenizer like those of pretrained models; the words of the English tasks are single tokens of it."""
+    words = [*english.NAMES, *english.PLACES, *english.OBJECTS, *english.EVENTS, *english.CAPITALS]
+    words += [*english.CAPITALS.values(), *english.NOUNS, *english.NOUNS.values(), "is", "are"]
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=1500, special_tokens=["<end>"], initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator([f" {word}" for word in words] * 50, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<end>", eos_token="<end>")
+
+
+def save_english(family: str, path: Path, **changes) -> str:
+    """Write a model that reads English, and return its path."""
+    made = english_tokenizer()
+    build(family, vocab_size=len(made), bos_token_id=0, eos_token_id=0, **changes).save_pretrained(path)
+    made.save_pretrained(path)
     return str(path)
