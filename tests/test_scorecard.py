@@ -11,7 +11,7 @@ from interp.zoo.scorecard import edges
 from interp.zoo.scorecard.score import SMALL
 
 
-@pytest.mark.parametrize("section", ["edges", "planted", "sums"])
+@pytest.mark.parametrize("section", ["edges", "planted", "concepts", "sums"])
 def test_what_is_wanted_holds(embedded, section):
     rows = list(scorecard.SECTIONS[section](embedded, SMALL, 0))
     failed = [row for row in rows if row.status == "fail"]

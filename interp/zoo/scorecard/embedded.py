@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import xarray as xr
 
-from interp import attribution, effects, patching, tasks
+from interp import attribution, effects, patching, probing, tasks
 from interp.arrays import checks_of
 from interp.model import Model
 from interp.sites import Site
@@ -53,6 +53,19 @@ def directions_agree(model: Model, n: int, seed: int) -> Iterator[Row]:
         found = patching.both_directions(*given, over=["head"], progress=False)
         value = _check(found, "rank correlation of noising and denoising")
         yield Row("Noising and denoising", name, "patching heads", "rank correlation", value)
+
+
+def concepts(model: Model, seed: int, n: int = 240) -> Iterator[Row]:
+    """Five concepts that the model was taught are read and used; a claim that it was never taught is neither."""
+    section, method = "Concepts of the embedded model", "logistic probes"
+    for make in tasks.CONCEPTS.values():
+        data = make(model, n, seed)
+        bounds: dict[str, float] = {"most": 0} if data.answers is None else {"least": 1}
+        found = probing.probe(model, data, model.sites("resid_post"), shuffles=79, seed=seed, progress=False)
+        used, read = (int((found["verdict"] == verdict).sum()) for verdict in ("used", "decodable"))
+        yield Row(section, data.name, method, "best accuracy", float(found["accuracy"].max()))
+        yield Row(section, data.name, method, "layers where it is read and transfers", used + read, **bounds)
+        yield Row(section, data.name, method, "layers where it is used", used, **bounds)
 
 
 def _check(array: xr.DataArray, name: str) -> float:

@@ -26,7 +26,7 @@ class Size:
 
     known: tuple[str, ...] | None = None
     pairs: int = 64
-    draws: int = 100
+    draws: int = 200
 
 
 SMALL = Size(_SMALL, 8, 4)
@@ -57,13 +57,18 @@ def _nulls(model: Model, size: Size, seed: int) -> Iterator[Row]:
     yield from planted.probes(model, size.draws, seed)
 
 
+def _concepts(model: Model, size: Size, seed: int) -> Iterator[Row]:
+    yield from embedded.concepts(model, seed)
+
+
 def _sums(model: Model, size: Size, seed: int) -> Iterator[Row]:
     yield from embedded.sums(model, min(size.pairs, 16), seed)
     yield from embedded.directions_agree(model, size.pairs, seed)
 
 
 SECTIONS: Mapping[str, Callable[[Model, Size, int], Iterator[Row]]] = {
-    "edges": _edges, "estimates": _estimates, "planted": _planted, "nulls": _nulls, "sums": _sums,
+    "edges": _edges, "estimates": _estimates, "planted": _planted,
+    "concepts": _concepts, "nulls": _nulls, "sums": _sums,
 }  # fmt: skip
 
 
