@@ -96,6 +96,10 @@ class Model(ABC):
         """The bound of soft-capped logits, which are cap * tanh(logits / cap); None where there is no cap."""
         return None
 
+    def hugging_face(self) -> nn.Module | None:
+        """A plain Hugging Face module with these very weights; None if there is none, or if edits are in force."""
+        return None
+
     @property
     def plain(self) -> "Model":
         """The model without edits of its own; itself, unless it is a view of another with edits in force."""
@@ -192,12 +196,8 @@ class Model(ABC):
     @final
     def sites(self, *kinds: str, layers: Collection[int] | None = None) -> list[Site]:
         """The sites of some kinds in every layer, or in those given; of every kind if none is named."""
-        chosen = []
-        for kind in kinds or self.editable:
-            if kind in UNLAYERED:
-                chosen.append(Site(kind))
-            else:
-                chosen += [Site(kind, layer) for layer in (range(self.shape.n_layers) if layers is None else layers)]
+        every = range(self.shape.n_layers) if layers is None else layers
+        chosen = [Site(k, i) for k in kinds or self.editable for i in ([None] if k in UNLAYERED else every)]
         self.check(chosen)
         return chosen
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 from wired import EXACT, METRIC, model_of, pair
 
-from interp import Site, circuits, edits, metrics
+from interp import Site, attribution, circuits, edits, metrics, weights
 from interp.arrays import checks_of
 from interp.circuits.pair import Pair
 
@@ -221,6 +221,31 @@ def test_scores_are_those_of_transformer_lens():
     )
     n, worst, largest = largest_difference(scores, theirs.edge_scores)
     assert n == 6 * int(circuits.graph(model).precedes.sum()) and worst < 1e-5 * largest
+
+
+@pytest.mark.parametrize("backend", ["transformer_lens", "nnsight"])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gpt_neox"])
+def test_what_needs_to_know_where_the_stream_is_read_is_the_same_on_every_backend(family, backend):
+    """Matrices, edges and linearised runs are had from the weights that a bridge or nnsight holds, without a copy."""
+    ids, other = torch.tensor([[3, 4, 5, 6]]), torch.tensor([[3, 7, 5, 6]])
+    found = []
+    for model in (load(family), load(family, backend)):
+        state = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
+        mask = circuits.graph(model).mask([("*", "logits")])
+        evaluated = circuits.evaluate(model, ids, other, {"direct": mask}, METRIC, "mean")["metric"]
+        scores = (
+            circuits.eap(model, ids, other, METRIC),
+            circuits.patch_edges(model, ids, other, {"direct": mask}, METRIC),
+        )
+        shares = attribution.linearised(model, ids, METRIC)
+        found.append([np.nan_to_num(array.values) for array in (*scores, evaluated, shares)])
+        assert all(torch.equal(tensor, state[name]) for name, tensor in model.module.state_dict().items())
+        shared = {tensor.data_ptr() for tensor in model.weights().values()}
+        assert all(tensor.data_ptr() in shared for tensor in model.hugging_face().state_dict().values())
+    for one, another in zip(*found):
+        np.testing.assert_allclose(one, another, atol=2e-5)
+    matrices = [weights.heads(model) for model in (load(family), load(family, backend))]
+    assert_close(matrices[0].q, matrices[1].q, rtol=0, atol=1e-6)
 
 
 def test_patterns_name_edges_that_there_are():

@@ -41,6 +41,13 @@ def _patch(m: interp.Model, metric: metrics.Metric | None = None, sites=(RESID,)
     return patching.patch(m, task.clean, task.corrupt, sites, metric or task.logit_diff, **more)
 
 
+def _rewritten() -> interp.Model:
+    """A bridge whose weights are no longer those that were published."""
+    model = interp.load(tiny.build("gpt2"), backend="transformer_lens")
+    model.module.enable_compatibility_mode(disable_warnings=True)
+    return model
+
+
 def _adapted() -> torch.nn.Module:
     module = tiny.build("gpt2")
     attention = module.transformer.h[0].attn
@@ -410,10 +417,10 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
         "attn.c_proj is a Sequential, not a plain matrix, so that its heads cannot be told apart; merge adapters and undo "
         "quantisation first",
     ),
-    "edges of a bridge": (
-        lambda m: circuits.graph(interp.load(tiny.build("gpt2"), backend="transformer_lens")),
-        "edges are had on the huggingface backend alone, and GPT2LMHeadModel runs on transformer_lens; load the Hugging Face "
-        "model itself with interp.load(module)",
+    "edges of a rewritten bridge": (
+        lambda m: circuits.graph(_rewritten()),
+        "edges need Hugging Face modules with the weights as published, and GPT2LMHeadModel on transformer_lens has none; load "
+        "the Hugging Face model itself with interp.load(module)",
     ),
     "heatmap of three axes": (
         lambda m: plots.heatmap(_patch(m, over=["pos"])),

@@ -10,7 +10,7 @@ from conftest import load
 from torch import Tensor, nn
 
 import interp
-from interp import attribution, metrics, tasks
+from interp import attribution, edits, metrics, steering, tasks
 from interp.arrays import checks_of
 from interp.backends.frozen import frozen_norms
 
@@ -192,8 +192,11 @@ def test_what_cannot_be_linearised_is_said(embedded):
         attribution.linearised(embedded, "the dog", metrics.prob(4))
     with pytest.raises(ValueError, match="mlp='secant' is unknown; choose from gate, tangent, constant"):
         attribution.linearised(embedded, "the dog", METRIC, "secant")
-    with pytest.raises(ValueError, match=r"frozen on the huggingface backend alone, and .* runs on transformer_lens"):
-        attribution.linearised(load("gpt2", "transformer_lens"), "I love it", METRIC)
+    with (
+        steering.applied(load("gpt2"), [edits.zero(interp.Site("z", 0))]) as steered,
+        pytest.raises(ValueError, match=r"need Hugging Face modules .* has none"),
+    ):
+        attribution.linearised(steered, "I love it", METRIC)
     odd = tiny.build("llama")
 
     class OddNorm(nn.Module):

@@ -238,5 +238,3 @@ def test_what_is_wrong_is_said(embedded):
         weights.qk(embedded, ids=[3])
     with pytest.raises(ValueError, match="three different tokens or more are repeated"):
         weights.behaviour(embedded, ids=[3, 4])
-    with pytest.raises(ValueError, match="huggingface backend alone"):
-        weights.heads(load("gpt2", "nnsight"))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from interp.arrays import Check, labelled, position_labels
 from interp.backends.frozen import Constant, frozen_norms
+from interp.backends.modules import on_modules
 from interp.contrast import widened
 from interp.edits import Edit, stop
 from interp.metrics import Metric
@@ -52,11 +53,12 @@ def linearised(model: Model, prompts: Prompts, metric: Metric | Sequence[Metric]
         checks that they add up, and how much of them no token carries.
 
     Raises:
-        ValueError: A metric that is not linear in the logits; an unknown choice for MLPs; a model on another backend
-            than Hugging Face's, or without queries, keys or neurons.
+        ValueError: A metric that is not linear in the logits; an unknown choice for MLPs; a model without queries, keys
+            or neurons; what `on_modules` raises.
     """
     if mlp not in MLP:
         raise ValueError(f"mlp={mlp!r} is unknown; choose from {', '.join(MLP)}")
+    model = on_modules(model, "linearised runs need")
     tokens, metrics = model.tokens(prompts), [metric] if isinstance(metric, Metric) else list(metric)
     trace, terms = _run(model, tokens, mlp, all(one.last_only for one in metrics))
     with torch.enable_grad():

@@ -35,14 +35,12 @@ class Constant:
 def frozen_norms(model: Model) -> Iterator[Sequence[Constant]]:
     """For a while, every norm's scale is held; gives the constants that a run adds from its first block on.
 
+    Args:
+        model: On plain Hugging Face modules.
+
     Raises:
-        ValueError: A backend whose modules are not Hugging Face's; a norm that is more than a scale and a linear map.
+        ValueError: A norm that is more than a scale and a linear map.
     """
-    if model.backend != "huggingface":
-        raise ValueError(
-            f"norms are frozen on the huggingface backend alone, and {model.name} runs on {model.backend}; load the "
-            f"Hugging Face model itself with interp.load(module)"
-        )
     with ExitStack() as stack:
         hooks = _Hooks({module: i for i, block in enumerate(model.blocks) for module in block.modules()})
         add = lambda module, hook: stack.callback(module.register_forward_hook(hook).remove)

@@ -41,6 +41,9 @@ class HuggingFaceModel(Model):
     def new_cache(self) -> Cache | None:
         return empty_cache(self.module) if "past_key_values" in self._accepts else None
 
+    def hugging_face(self) -> nn.Module:
+        return self.module
+
     @property
     def blocks(self) -> Sequence[nn.Module]:
         return list(self.module.get_submodule(self._layout.family.blocks))  # type: ignore[call-overload]

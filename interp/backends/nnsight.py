@@ -111,6 +111,9 @@ class NnsightModel(Model):
             visits.seen[site] = seen[str(site)][-1].to(self.device)
         return seen["logits"].to(self.device)
 
+    def hugging_face(self) -> nn.Module | None:
+        return None if self._remote else self.module
+
     @property
     def logit_cap(self) -> float | None:
         return getattr(self.module.config, "final_logit_softcapping", None)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.backends.families import FAMILIES, Family, Reads, submodule
+from interp.backends.modules import on_modules
 from interp.graph import Graph
 from interp.model import Model
 
@@ -93,8 +94,13 @@ class Layer:
 
 @dataclass(frozen=True)
 class Wiring:
-    """All layers of a model, and the graph of what writes and what reads in them."""
+    """All layers of a model, and the graph of what writes and what reads in them.
 
+    Attributes:
+        model: On plain Hugging Face modules, which are those of the layers.
+    """
+
+    model: Model
     graph: Graph
     layers: tuple[Layer, ...]
     final_norm: nn.Module
@@ -104,14 +110,10 @@ def wiring_of(model: Model) -> Wiring:
     """Where a model's writers and readers are.
 
     Raises:
-        ValueError: A backend whose modules are not Hugging Face's; a family whose row does not say how its stream is
+        ValueError: What `on_modules` raises; a family whose row does not say how its stream is
             read; a model whose stream is not the sum of what is written to it.
     """
-    if model.backend != "huggingface":
-        raise ValueError(
-            f"edges are had on the huggingface backend alone, and {model.name} runs on {model.backend}; load the "
-            f"Hugging Face model itself with interp.load(module)"
-        )
+    model = on_modules(model, "edges need")
     config: Any = model.module.config
     family = FAMILIES.get(config.model_type)
     if family is None or family.reads is None:
@@ -128,7 +130,7 @@ def wiring_of(model: Model) -> Wiring:
     shape, blocks = model.shape, model.blocks
     graph = Graph(shape.n_layers, shape.n_heads, shape.n_kv_heads, stream == "parallel", splits=bool(family.reads.out))
     layers = tuple(_layer(block, family, family.reads, model) for block in blocks)
-    return Wiring(graph, layers, final)
+    return Wiring(model, graph, layers, final)
 
 
 def _layer(block: nn.Module, family: Family, reads: Reads, model: Model) -> Layer:

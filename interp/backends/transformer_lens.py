@@ -14,6 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedTokenizerFast
 
 from interp.backends.attention import must_watch, watched
+from interp.backends.bridges import published, unbridged
 from interp.backends.calling import empty_cache
 from interp.backends.stream import mid_through
 from interp.model import Cache, Model, Shape
@@ -114,11 +115,10 @@ class TransformerLensModel(Model):
 
     def weights(self) -> Mapping[str, Tensor]:
         """As published, where they can be found so inside the bridge, and nothing was rewritten since."""
-        module: Any = self.module.original_model
-        own = self.module.state_dict()
-        found = {name.replace("_original_component.", ""): tensor for name, tensor in module.state_dict().items()}
-        published = {name: found[name] for name in _published(module) if name in found}
-        return published if published and _same_size(published, own) else own
+        return published(self.module) or self.module.state_dict()
+
+    def hugging_face(self) -> nn.Module | None:
+        return unbridged(self.module)
 
     def _logits(self, ids: Tensor, mask: Tensor, hooks: list, **more: Any) -> Tensor:
         bridge: Any = self.module
@@ -220,20 +220,3 @@ class TransformerLensModel(Model):
         self._probe([(self._name(Site(k, 0)), lambda v, hook, k=k: seen.__setitem__(k, v)) for k in kinds])
         pre, attn, mlp, post = (seen[kind] for kind in kinds)
         return bool((pre + attn + mlp - post).abs().max() <= 1e-3 * post.abs().max())
-
-
-def _published(module: Any) -> list[str]:
-    """The names of the weights of a Hugging Face model that was not taken apart; none for another."""
-    if not hasattr(module, "config") or not hasattr(module, "get_input_embeddings"):
-        return []
-    with torch.device("meta"):
-        return list(type(module)(copy.deepcopy(module.config)).state_dict())
-
-
-def _same_size(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
-    """Whether weights are the same however they are split, up to zeros: a bridge adds biases of zero."""
-    one, other = (
-        torch.stack([torch.stack([x.double().sum(), x.double().square().sum()]) for x in side.values()]).sum(0)
-        for side in (a, b)
-    )
-    return torch.allclose(one, other, rtol=1e-9, atol=1e-9)

@@ -37,10 +37,10 @@ def ablated(
     tokens, others = model.tokens(clean), model.tokens(corrupt)
     if ablation in ("corrupt", "resample"):
         check_aligned(tokens, others)
-    run = Run.of(model, wiring, tokens, metric)
+    run = Run.of(wiring, tokens, metric)
     if ablation == "zero":
         return [Exchange(run, torch.zeros_like(run.written)[None])]
-    found = written(model, wiring, others, metric)[0].tensor()
+    found = written(wiring, others, metric)[0].tensor()
     if ablation == "mean":
         return [Exchange(run, _mean(found, tokens, others)[None])]
     start = first_difference(tokens, others)

@@ -53,8 +53,8 @@ def eap(
     """
     pair = Pair.of(model, clean, corrupt, direction)
     positions = _positions(over)
-    other, after = written(model, pair.wiring, pair.other, metric)
-    found = gradients(model, pair.wiring, pair.this, metric, start=pair.start)
+    other, after = written(pair.wiring, pair.other, metric)
+    found = gradients(pair.wiring, pair.this, metric, start=pair.start)
     scores = found.dot(other.minus(found.written, pair.start).tensor(), positions)
     check = _adding_up(
         "linearity error", "if the model is linear between the runs", scores[..., :1, :], after - found.metric[0]
@@ -99,7 +99,7 @@ def eap_ig(
         raise ValueError(f"unknown path {along!r}; choose from {', '.join(PATHS)}")
     pair = Pair.of(model, clean, corrupt, direction)
     positions = _positions(over)
-    (other, after), (this, before) = (written(model, pair.wiring, x, metric) for x in (pair.other, pair.this))
+    (other, after), (this, before) = (written(pair.wiring, x, metric) for x in (pair.other, pair.this))
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     path = _Path(pair, metric, this, other, (nodes + 1) / 2, torch.tensor(weights / 2).to(this.embed), positions)
     scores = path.of_masks() if along == "mask" else path.of_pieces(along == "activations", budget)
@@ -124,9 +124,9 @@ class _Path:
     def of_masks(self) -> Tensor:
         """Scores where all readers are moved at once."""
         pair, total = self.pair, torch.zeros(())
-        whole = Mixed.whole(pair.model, pair.wiring, pair.other)
+        whole = Mixed.whole(pair.wiring, pair.other)
         for point, weight in zip(self.points, self.weights):
-            given = pair.model, pair.wiring, pair.this, self.metric, (), weight[None], pair.start
+            given = pair.wiring, pair.this, self.metric, (), weight[None], pair.start
             found = gradients(*given, mixed=whole.at(float(point)))
             difference = self.other.minus(found.written, pair.start).tensor()
             total = found.dot(difference, self.positions) + total.to(difference)
@@ -155,7 +155,7 @@ class _Path:
         total = torch.zeros(())
         for some, weights in zip(points.split(size), self.weights.split(size)):
             edit = self._put(i, some.flatten(0, 1).requires_grad_())
-            found = gradients(pair.model, pair.wiring, pair.this, self.metric, [edit], weights, pair.start)
+            found = gradients(pair.wiring, pair.this, self.metric, [edit], weights, pair.start)
             total = found.dot(difference, self.positions) + total.to(difference)
         return total
 

@@ -18,7 +18,6 @@ from interp.circuits.runs import Kept, Writers, Written
 from interp.edits import Edit
 from interp.graph import Graph
 from interp.metrics import Metric
-from interp.model import Model
 from interp.traces import Tokens
 
 
@@ -63,7 +62,6 @@ class Gradients:
 
 
 def gradients(
-    model: Model,
     wiring: Wiring,
     tokens: Tokens,
     metric: Metric,
@@ -88,7 +86,7 @@ def gradients(
     rows = tokens.rows(torch.arange(n, device=tokens.ids.device).repeat(len(weights)))
     read = _Read(wiring, start, mixed)
     with listening(wiring, read, tokens.ids.shape[1]):
-        trace = model.run(rows, edits=edits, grad=True, last_only=metric.last_only)
+        trace = wiring.model.run(rows, edits=edits, grad=True, last_only=metric.last_only)
     with torch.enable_grad():
         values = metric.over_cells(metric.position(rows, trace.logits).unflatten(0, (-1, n)))
     if not values.requires_grad:
@@ -111,11 +109,11 @@ class Mixed:
 
     @classmethod
     @torch.no_grad()
-    def whole(cls, model: Model, wiring: Wiring, tokens: Tokens) -> "Mixed":
+    def whole(cls, wiring: Wiring, tokens: Tokens) -> "Mixed":
         """All the way to a run of other prompts."""
         read = _Read(wiring, 0, None)
         with listening(wiring, read, tokens.ids.shape[1]):
-            model.run(tokens, last_only=True)
+            wiring.model.run(tokens, last_only=True)
         return cls(1.0, [stream for _, _, stream, _ in read.reads])
 
     def at(self, share: float) -> "Mixed":

@@ -23,7 +23,6 @@ from interp.traces import Tokens, check_aligned
 class Pair:
     """The prompts of the run that is patched and of the other one, on a model whose edges are known."""
 
-    model: Model
     wiring: Wiring
     this: Tokens
     other: Tokens
@@ -41,7 +40,12 @@ class Pair:
         wiring = wiring_of(model)
         clean, corrupt = model.tokens(clean), model.tokens(corrupt)
         check_aligned(clean, corrupt)
-        return cls(model, wiring, *((corrupt, clean) if direction == "denoising" else (clean, corrupt)), direction)
+        return cls(wiring, *((corrupt, clean) if direction == "denoising" else (clean, corrupt)), direction)
+
+    @property
+    def model(self) -> Model:
+        """What is run: plain Hugging Face modules."""
+        return self.wiring.model
 
     @property
     def start(self) -> int:
@@ -50,8 +54,8 @@ class Pair:
 
     def exchange(self, metric: Metric) -> Exchange:
         """This run, with what every edge carries in the other."""
-        other, _ = written(self.model, self.wiring, self.other, metric)
-        run = Run.of(self.model, self.wiring, self.this, metric)
+        other, _ = written(self.wiring, self.other, metric)
+        run = Run.of(self.wiring, self.this, metric)
         return Exchange(run, other.tensor()[None], self.start)
 
     def scores(self, values: Tensor, metric: Metric, checks: Sequence[Check] = (), **how: Any) -> xr.DataArray:

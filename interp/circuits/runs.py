@@ -72,11 +72,11 @@ class Kept(Listener):
 
 
 @torch.no_grad()
-def written(model: Model, wiring: Wiring, tokens: Tokens, metric: Metric) -> tuple[Written, Float[Tensor, " prompt"]]:
+def written(wiring: Wiring, tokens: Tokens, metric: Metric) -> tuple[Written, Float[Tensor, " prompt"]]:
     """What every writer of a run adds to the residual stream, and the metric of the run."""
     kept = Kept()
     with listening(wiring, kept, tokens.ids.shape[1]):
-        trace = model.run(tokens, last_only=metric.last_only)
+        trace = wiring.model.run(tokens, last_only=metric.last_only)
     return kept.written, metric(trace)
 
 
@@ -90,7 +90,6 @@ class Run:
         recording: Where the model allows it, what is needed to take the run up at any block and position.
     """
 
-    model: Model
     wiring: Wiring
     tokens: Tokens
     metric: Metric
@@ -100,15 +99,20 @@ class Run:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, model: Model, wiring: Wiring, tokens: Tokens, metric: Metric) -> "Run":
+    def of(cls, wiring: Wiring, tokens: Tokens, metric: Metric) -> "Run":
         """Run the prompts and keep the run."""
-        if way_of(model) != "packed":
-            found, values = written(model, wiring, tokens, metric)
-            return cls(model, wiring, tokens, metric, found.tensor(), values, None)
+        if way_of(wiring.model) != "packed":
+            found, values = written(wiring, tokens, metric)
+            return cls(wiring, tokens, metric, found.tensor(), values, None)
         kept = Kept()
         with listening(wiring, kept, tokens.ids.shape[1]):
-            recording = record(model, tokens, (), packed=True, last_only=metric.last_only)
-        return cls(model, wiring, tokens, metric, kept.written.tensor(), metric(recording.trace), recording)
+            recording = record(wiring.model, tokens, (), packed=True, last_only=metric.last_only)
+        return cls(wiring, tokens, metric, kept.written.tensor(), metric(recording.trace), recording)
+
+    @property
+    def model(self) -> Model:
+        """What is run."""
+        return self.wiring.model
 
     def again(
         self, listener: Listener, n_sets: int, first: int = 0, start: int = 0, grad: bool = False

@@ -70,8 +70,9 @@ def scrub(
     if not hypotheses:
         example = "{'mine': [Rule([('*', 'logits')], None)]}"
         raise ValueError(f"no hypothesis was given; give rules by name, such as {example}")
-    wiring, tokens = wiring_of(model), model.tokens(prompts)
-    run = Run.of(model, wiring, tokens, metric)
+    wiring = wiring_of(model)
+    tokens = model.tokens(prompts)
+    run = Run.of(wiring, tokens, metric)
     sources, masks = _masks(wiring.graph, {**hypotheses, "": []})
     rows = [donors(*_keys(tokens, labels, names), draws, seed + i, _named(names)) for i, names in enumerate(sources)]
     values = torch.stack([_scrubbed(run, [row[i] for row in rows], masks) for i in range(draws)]).mean(0)

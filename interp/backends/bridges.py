@@ -1,0 +1,45 @@
+"""The Hugging Face model that a TransformerLens bridge was made of: its weights under their own names."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+
+def published(bridge: nn.Module) -> dict[str, Tensor]:
+    """The weights under their published names; none if they cannot be found so, or were rewritten."""
+    original: Any = bridge.original_model
+    found = {name.replace("_original_component.", ""): tensor for name, tensor in original.state_dict().items()}
+    weights = {name: found[name] for name in _names(original) if name in found}
+    return weights if weights and _same_size(weights, bridge.state_dict()) else {}
+
+
+def unbridged(bridge: nn.Module) -> nn.Module | None:
+    """A Hugging Face model that shares the weights of a bridge; None where `published` finds none."""
+    weights, original = published(bridge), cast(Any, bridge.original_model)
+    if not weights:
+        return None
+    make: Any = type(original)
+    with next(iter(weights.values())).device:
+        module: nn.Module = make(copy.deepcopy(original.config))
+    module.load_state_dict(weights, assign=True)  # the tensors themselves, not copies
+    return module.eval()
+
+
+def _names(module: Any) -> list[str]:
+    """The names of the weights of a Hugging Face model that was not taken apart; none for another."""
+    if not hasattr(module, "config") or not hasattr(module, "get_input_embeddings"):
+        return []
+    with torch.device("meta"):
+        return list(type(module)(copy.deepcopy(module.config)).state_dict())
+
+
+def _same_size(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    """Whether weights are the same however they are split, up to zeros: a bridge adds biases of zero."""
+    one, other = (
+        torch.stack([torch.stack([x.double().sum(), x.double().square().sum()]) for x in side.values()]).sum(0)
+        for side in (a, b)
+    )
+    return torch.allclose(one, other, rtol=1e-9, atol=1e-9)
