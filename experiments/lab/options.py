@@ -1,7 +1,8 @@
 """Options of an experiment: a frozen dataclass whose fields say what they mean."""
 
 import dataclasses
-from collections.abc import Mapping
+import difflib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -54,6 +55,22 @@ def describe(config: type) -> list[Described]:
         Described(f.name, _readable(hints[f.name]), _default(f), f.metadata.get("meaning", ""), _is_where(f))
         for f in dataclasses.fields(config)
     ]
+
+
+def chosen(given: Sequence[str], known: Collection[str], option: str) -> list[str]:
+    """Names from a list, each once.
+
+    Raises:
+        ValueError: None; one that is not in the list.
+    """
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            raise ValueError(f"{option}: there is no {name!r}{hint} Choose from {', '.join(known)}")
+    if not given:
+        raise ValueError(f"{option}: none was given; choose from {', '.join(known)}")
+    return list(dict.fromkeys(given))
 
 
 def settings(cfg: Any) -> dict[str, Any]:

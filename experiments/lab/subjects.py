@@ -1,5 +1,6 @@
 """Models and prompts that a config names."""
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,27 @@ def open_task(cfg: OnModel, model: "Model", name: str) -> "Task":
     )
 
 
+def open_two(cfg: OnModel, model: "Model", name: str) -> tuple["Task", "Task"]:
+    """Pairs to find something on, as `open_task` gives them, and others to test it on; your own are split in two.
+
+    Raises:
+        ValueError: Fewer than two pairs to test on that are not among the first; what `open_task` raises.
+    """
+    task = open_task(cfg, model, name)
+    if cfg.data:
+        task, others = (task.rows(range(first, len(task), 2)) for first in (0, 1))
+    else:
+        others = open_task(replace(cfg, seed=cfg.seed + 1), model, name)
+    known = {*_pairs(task)}
+    fresh = [i for i, pair in enumerate(_pairs(others)) if pair not in known]
+    if len(fresh) < 2:
+        raise ValueError(
+            f"what is found is tested on other pairs of prompts, at least two, of which there are {len(fresh)} beside the "
+            f"{len(task)} that it is found on; give more by {'data=' if cfg.data else 'n='}"
+        )
+    return task, others.rows(fresh)
+
+
 def embedded_task(cfg: OnModel, model: "Model", name: str, **more: Any) -> "Task":
     """Prompts of the embedded language, for what is asked of its models alone.
 
@@ -60,6 +82,15 @@ def speaks_embedded(model: "Model") -> bool:
     from interp.zoo import lexicon
 
     return model.tokenizer is not None and {*lexicon.CONTENT} <= {*model.tokenizer.get_vocab()}
+
+
+def _pairs(task: "Task") -> list[tuple[tuple[int, ...], ...]]:
+    """The tokens of each pair, without padding."""
+    sides = [
+        [tuple(ids[mask.bool()].tolist()) for ids, mask in zip(tokens.ids, tokens.mask)]
+        for tokens in (task.clean, task.corrupt)
+    ]
+    return list(zip(*sides))
 
 
 @lru_cache(maxsize=2)

@@ -1,5 +1,6 @@
 """Numbers as words: what an experiment's answer is written with."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,3 +34,8 @@ def within(table: "xr.Dataset", **at: Any) -> str:
 def head(at: dict[str, Any]) -> str:
     """A head's name: "L0H3"."""
     return f"L{at['layer']}H{at['head']}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a row: "a, b and c"; "none" if there are none."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else "none"

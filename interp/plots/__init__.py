@@ -4,6 +4,7 @@ from interp.plots.circuit import circuit_graph as circuit_graph
 from interp.plots.curves import bars as bars
 from interp.plots.curves import distributions as distributions
 from interp.plots.curves import lines as lines
+from interp.plots.curves import scatter as scatter
 from interp.plots.doses import doses as doses
 from interp.plots.maps import heatmap as heatmap
 from interp.plots.maps import triangle as triangle

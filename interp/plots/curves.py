@@ -1,4 +1,4 @@
-"""Values over one axis: curves with bands, bars with intervals, dots per prompt."""
+"""Values over one axis: curves with bands, bars with intervals, dots per prompt; and values against others."""
 
 from collections.abc import Mapping
 from itertools import product
@@ -78,3 +78,26 @@ def bars(data: xr.Dataset, x: str, title: str = "", y_title: str = "") -> go.Fig
     figure.update_xaxes(title=x, type="category", tickangle=-45 if data.sizes[x] > 8 else 0)
     figure.update_yaxes(title=y_title, zeroline=True, zerolinecolor="#888")
     return dress(figure, title)
+
+
+def scatter(
+    x: xr.DataArray, y: Mapping[str, xr.DataArray], title: str = "", y_title: str = "", diagonal: bool = False
+) -> go.Figure:
+    """Dots for the cells of arrays of the same axes, one against each of several by name; labels are shown on hovering.
+
+    Args:
+        diagonal: Draw the line on which both are equal.
+    """
+    figure = go.Figure()
+    cells = x.stack(cell=x.dims)
+    names = [", ".join(map(str, index)) for index in cells["cell"].values]
+    for i, (name, array) in enumerate(y.items()):
+        marks = dict(color=COLOURS[i % len(COLOURS)], size=8, opacity=0.7)
+        values = array.transpose(*x.dims).values.ravel()
+        figure.add_trace(go.Scatter(x=cells.values, y=values, text=names, mode="markers", marker=marks, name=name))
+    if diagonal and np.isfinite(cells.values).any():
+        ends = [float(np.nanmin(cells.values)), float(np.nanmax(cells.values))]
+        figure.add_trace(go.Scatter(x=ends, y=ends, mode="lines", line=dict(color="#999", dash="dash"), name="equal"))
+    figure.update_xaxes(title=x.name, zeroline=True, zerolinecolor="#bbb")
+    figure.update_yaxes(title=y_title, zeroline=True, zerolinecolor="#bbb")
+    return dress(figure, title, height=460)

@@ -39,6 +39,14 @@ class Task:
     def __len__(self) -> int:
         return len(self.clean)
 
+    def rows(self, index: Sequence[int]) -> "Task":
+        """Some of the pairs, in the order given."""
+        index = list(index)
+        some = lambda values: [values[i] for i in index] if len(values) else []
+        sides = self.clean.rows(index), self.corrupt.rows(index), self.right[index], self.wrong[index]
+        labels = {name: some(values) for name, values in self.labels.items()}
+        return Task(self.name, *sides, labels, (some(self.texts[0]), some(self.texts[1])))
+
     @property
     def logit_diff(self) -> Metric:
         """Mean logit of the right answers minus that of the wrong ones."""
