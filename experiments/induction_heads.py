@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from experiments.lab import Arrays, OnModel, Shown, option
-from experiments.lab.subjects import open_model, speaks_embedded
+from experiments.lab.subjects import open_induction, open_model
 from experiments.lab.wording import between, head, largest
 
 if TYPE_CHECKING:
@@ -24,14 +24,8 @@ class Config(OnModel):
 
 
 def inputs(cfg: Config) -> tuple[Any, ...]:
-    from interp import tasks
-
     model = open_model(cfg)
-    if cfg.data:
-        raise ValueError("induction draws random tokens and takes no data=; leave it out")
-    if speaks_embedded(model):
-        return model, tasks.induction(model, cfg.n, cfg.seed, cfg.period)
-    return model, _random_repeats(model, cfg)
+    return model, open_induction(cfg, model, cfg.period)
 
 
 def run(cfg: Config) -> Arrays:
@@ -99,36 +93,6 @@ def _attention(model: "Model", task: "Task") -> Any:
         "prompt": range(len(task)),
     }
     return labelled(seen, "attention", coords, model, method="prefix matching", site="pattern")
-
-
-def _random_repeats(model: "Model", cfg: Config) -> "Task":
-    """Random tokens, repeated up to the middle; in the corrupt prompt another token followed there."""
-    import torch
-
-    from interp import Tokens
-    from interp.tasks import Task
-
-    special = getattr(model.tokenizer, "all_special_ids", [])
-    usable = torch.tensor([i for i in range(model.shape.d_vocab) if i not in special])
-    if len(usable) <= cfg.period:
-        raise ValueError(
-            f"period={cfg.period} needs more tokens than the {len(usable)} of {model.name}; give a shorter one"
-        )
-    generator = torch.Generator().manual_seed(cfg.seed)
-    drawn = torch.stack(
-        [usable[torch.randperm(len(usable), generator=generator)[: cfg.period + 1]] for _ in range(cfg.n)]
-    )
-    block, other = drawn[:, :-1], drawn[:, -1:]
-    at = cfg.period // 2
-    changed = torch.cat([block[:, : at + 1], other, block[:, at + 2 :]], 1)
-    start = torch.full((cfg.n, 1), model.tokenizer.bos_token_id) if model.bos else block[:, :0]
-    shift = start.shape[1]
-    places = {"first": at, "source": at + 1, "END": cfg.period + at}
-    roles = {name: torch.full((cfg.n,), shift + place, device=model.device) for name, place in places.items()}
-    ids = [torch.cat([start, side, block[:, : at + 1]], 1).to(model.device) for side in (block, changed)]
-    clean, corrupt = (Tokens(side, torch.ones_like(side), roles) for side in ids)
-    right, wrong = block[:, at + 1 : at + 2].to(model.device), other.to(model.device)
-    return Task("induction", clean, corrupt, right, wrong, {}, ([], []))
 
 
 def _rank_correlation(a: Any, b: Any) -> float:

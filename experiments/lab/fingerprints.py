@@ -23,7 +23,7 @@ def identify(inputs: Sequence[Any]) -> tuple[list[str], list[dict[str, Any]]]:
 
 
 def fingerprint(thing: Any) -> str:
-    """Sixteen hexadecimal digits for a task, tokens, array, tensor, file, or a plain value, list or mapping of these.
+    """Sixteen hexadecimal digits for a task, labelled prompts, tokens, array, tensor, file, or a plain value, list or mapping of these.
 
     Raises:
         TypeError: Something whose content cannot be told.
@@ -38,13 +38,16 @@ def _feed(digest: Any, thing: Any) -> None:
     import torch
 
     from interp import Tokens
-    from interp.tasks import Task
+    from interp.tasks import Labelled, Task
 
     kind = type(thing).__name__
     if isinstance(thing, Tokens):
         _feed_all(digest, kind, [thing.ids, thing.mask, dict(thing.roles)])
     elif isinstance(thing, Task):
         _feed_all(digest, kind, [thing.name, thing.clean, thing.corrupt, thing.right, thing.wrong, dict(thing.labels)])
+    elif isinstance(thing, Labelled):
+        about = [thing.labels, thing.groups, thing.families, thing.answers]
+        _feed_all(digest, kind, [thing.name, thing.prompts, *about])
     elif isinstance(thing, torch.Tensor):
         plain = thing.detach().cpu().contiguous()
         _feed_all(digest, "Tensor", [str(plain.dtype), list(plain.shape)])

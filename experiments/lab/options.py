@@ -27,7 +27,7 @@ def option(default: Any, meaning: str, where: bool = False) -> Any:
 class OnModel:
     """Options of every experiment that runs a model on prompts."""
 
-    model: str = option("embedded", "embedded, embedded@01000 (a checkpoint), a hub name, or a folder with a model")
+    model: str = option("embedded", "embedded, embedded@01000 (a checkpoint), a hub name, name@revision, or a folder")
     backend: Literal["huggingface", "transformer_lens", "nnsight"] = option("huggingface", "the library that runs it")
     dtype: Literal["auto", "float64", "float32", "bfloat16", "float16"] = option("auto", "of the weights")
     data: str = option("", "own prompts: a .csv or .jsonl with clean, corrupt, right and wrong")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.lab.options import OnModel
 
 if TYPE_CHECKING:
-    from interp import Model
+    from interp import Model, Tokens
     from interp.tasks import Task
 
 _EMBEDDED = "embedded"
@@ -77,6 +77,61 @@ def embedded_task(cfg: OnModel, model: "Model", name: str, **more: Any) -> "Task
     return tasks.EMBEDDED[name](model, cfg.n, cfg.seed, **more)
 
 
+def open_induction(cfg: OnModel, model: "Model", period: int) -> "Task":
+    """Random tokens that begin to repeat: words of the embedded language, or any tokens of another model.
+
+    Raises:
+        ValueError: Own prompts, or a period for which there are too few tokens.
+    """
+    from interp import tasks
+
+    if cfg.data:
+        raise ValueError("induction draws random tokens and takes no data=; leave it out")
+    if speaks_embedded(model):
+        return tasks.induction(model, cfg.n, cfg.seed, period)
+    return _random_repeats(cfg, model, period)
+
+
+def open_texts(cfg: OnModel, model: "Model", words: int = 24) -> "Tokens":
+    """n texts in a language that the model knows: lines of your own file, the embedded language, or English prompts.
+
+    Args:
+        words: The length of texts of the embedded language.
+
+    Raises:
+        ValueError: No file, or too few lines in it; a model that no texts are shipped for.
+    """
+    import random
+
+    from interp import english
+    from interp.zoo import corpus
+
+    if cfg.data:
+        return model.tokens(_lines(cfg))
+    if speaks_embedded(model):
+        rng = random.Random(cfg.seed)
+        return model.tokens([" ".join(corpus.draw_text(rng, words)) for _ in range(cfg.n)])
+    try:
+        made = [getattr(english, name)(model, cfg.n, cfg.seed).texts[0] for name in ("ioi", "facts", "agreement")]
+    except ValueError as error:
+        raise ValueError(
+            f"no texts are shipped for {model.name} ({error}); give a text on each line by data=FILE"
+        ) from error
+    return model.tokens([made[i % len(made)][i] for i in range(cfg.n)])
+
+
+def _lines(cfg: OnModel) -> list[str]:
+    path = Path(cfg.data)
+    if not path.is_file():
+        raise ValueError(f"there is no file {cfg.data!r}; give one with a text on each line")
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if len(lines) < cfg.n:
+        raise ValueError(
+            f"{cfg.data} has {len(lines)} texts, one on a line, and n={cfg.n} were asked for; give n={len(lines)}"
+        )
+    return lines[: cfg.n]
+
+
 def speaks_embedded(model: "Model") -> bool:
     """Whether every word of the embedded language is a token of the model."""
     from interp.zoo import lexicon
@@ -93,6 +148,34 @@ def _pairs(task: "Task") -> list[tuple[tuple[int, ...], ...]]:
     return list(zip(*sides))
 
 
+def _random_repeats(cfg: OnModel, model: "Model", period: int) -> "Task":
+    """Random tokens, repeated up to the middle; in the corrupt prompt another token followed there."""
+    import torch
+
+    from interp import Tokens
+    from interp.tasks import Task
+
+    special = getattr(model.tokenizer, "all_special_ids", [])
+    usable = torch.tensor([i for i in range(model.shape.d_vocab) if i not in special])
+    if len(usable) <= period:
+        raise ValueError(
+            f"period={period} needs more tokens than the {len(usable)} of {model.name}; give a shorter one"
+        )
+    generator = torch.Generator().manual_seed(cfg.seed)
+    drawn = torch.stack([usable[torch.randperm(len(usable), generator=generator)[: period + 1]] for _ in range(cfg.n)])
+    block, other = drawn[:, :-1], drawn[:, -1:]
+    at = period // 2
+    changed = torch.cat([block[:, : at + 1], other, block[:, at + 2 :]], 1)
+    start = torch.full((cfg.n, 1), model.tokenizer.bos_token_id) if model.bos else block[:, :0]
+    shift = start.shape[1]
+    places = {"first": at, "source": at + 1, "END": period + at}
+    roles = {name: torch.full((cfg.n,), shift + place, device=model.device) for name, place in places.items()}
+    ids = [torch.cat([start, side, block[:, : at + 1]], 1).to(model.device) for side in (block, changed)]
+    clean, corrupt = (Tokens(side, torch.ones_like(side), roles) for side in ids)
+    right, wrong = block[:, at + 1 : at + 2].to(model.device), other.to(model.device)
+    return Task("induction", clean, corrupt, right, wrong, {}, ([], []))
+
+
 @lru_cache(maxsize=2)
 def _open(name: str, backend: str, dtype: str, device: str, remote: str) -> "Model":
     import torch
@@ -106,8 +189,10 @@ def _open(name: str, backend: str, dtype: str, device: str, remote: str) -> "Mod
         source = _checkpoint(name.partition("@")[2])
         more["tokenizer"] = interp.load().tokenizer
     if device == "spread":
-        source, more["tokenizer"] = _spread(source, more.pop("dtype"), more.get("tokenizer"))
-    elif device != "auto":
+        source, more["tokenizer"] = _opened(source, more.pop("dtype"), more.get("tokenizer"), device_map="auto")
+    elif _revision(source):
+        source, more["tokenizer"] = _opened(source, more.pop("dtype"))
+    if device not in ("spread", "auto"):
         more["device"] = device
     if remote:
         more["remote"] = True if remote == "ndif" else remote
@@ -131,12 +216,23 @@ def _checkpoint_folder() -> Path:
     return Path(str(zoo.__file__)).parent / "checkpoints"
 
 
-def _spread(source: Any, dtype: Any, tokenizer: Any) -> tuple[Any, Any]:
-    """A Hugging Face model whose layers are spread over all devices, and its tokenizer."""
+def _revision(source: Any) -> str:
+    """What follows the @ in the hub name of a model; nothing, if there is none or it is a folder's name."""
+    return "" if source is None or Path(source).exists() else str(source).partition("@")[2]
+
+
+def _opened(source: Any, dtype: Any, tokenizer: Any = None, **where: Any) -> tuple[Any, Any]:
+    """A Hugging Face model, at a revision or with its layers spread over all devices, and its tokenizer."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from interp.backends import EMBEDDED
 
-    name = str(EMBEDDED if source is None else source)
-    model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype or "auto", device_map="auto")
-    return model.eval(), AutoTokenizer.from_pretrained(name) if tokenizer is None else tokenizer
+    revision = _revision(source) or "main"
+    name = str(EMBEDDED if source is None else source).removesuffix(f"@{revision}")
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype=dtype or "auto", **where)
+        words = AutoTokenizer.from_pretrained(name, revision=revision) if tokenizer is None else tokenizer
+    except OSError as error:
+        said = str(error).splitlines()[0]
+        raise ValueError(f"{name!r} could not be had at revision {revision!r}: {said}") from error
+    return model.eval(), words
