@@ -15,7 +15,8 @@ def bar(total: int, unit: str, progress: Progress = None) -> Iterator[Callable[[
 
     Args:
         progress: Called with how much is done and how much there is; or True or False for a bar or none; by default a
-            bar on a terminal or in a notebook, once the work has taken two seconds.
+            bar on a terminal or in a notebook, once the work has taken two seconds. Where TQDM_DISABLE=1 was in the
+            environment when this was imported, there are no bars.
     """
     if callable(progress):
         done = 0
@@ -29,7 +30,8 @@ def bar(total: int, unit: str, progress: Progress = None) -> Iterator[Callable[[
         return
     watched = sys.stderr.isatty() or "ipykernel" in sys.modules
     shown = watched if progress is None else progress
-    with tqdm(total=total, unit=f" {unit}", disable=not shown, delay=2 if progress is None else 0) as line:
+    hidden = {} if shown else {"disable": True}  # an explicit False would overrule the environment
+    with tqdm(total=total, unit=f" {unit}", delay=2 if progress is None else 0, **hidden) as line:
 
         def update(more: int) -> None:
             line.update(more)
