@@ -10,11 +10,15 @@ import re
 import sys
 import textwrap
 import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import interp
+from interp.backends.families import FAMILIES
+from interp.checking import Report
+from interp.sites import AXES
 
 DOCS = Path(__file__).parent
 _CORE = ("Site", "Edit", "Model", "Tokens", "Trace", "load", "check", "generate")
@@ -122,24 +126,95 @@ def _first_line(text: str) -> str:
     return lines[0] if lines else ""
 
 
-def support() -> str:
-    """The families, on tiny random models, against every backend: what holds, and what is missing."""
+def support(families: Sequence[str] = (), backends: Sequence[str] = interp.BACKENDS) -> str:
+    """The page of families, all unless some are named, on tiny random models: what holds, and what is not there."""
     sys.path.insert(0, str(DOCS.parent / "tests"))
     import tiny
 
-    lines = ["# Models that are supported\n", "Made by `python -m docs.make`: tiny random models, the identities of"]
-    lines += ["`interp.check` on each. Other families are looked for by structure, and verified on the model itself.\n"]
-    lines += [f"| family | {' | '.join(interp.BACKENDS)} | not there |", "|---|" + "---|" * (len(interp.BACKENDS) + 1)]
-    for family in tiny.FAMILIES:
-        cells, missing = [], {}
-        for backend in interp.BACKENDS:
-            model = interp.load(tiny.build(family), backend=backend, tokenizer=tiny.tokenizer())
+    rows, reasons = [], []
+    for family in families or [*FAMILIES, *_BY_STRUCTURE.split()]:
+        cells = []
+        for backend in backends:
+            module = tiny.build(family, **_SIZES.get(family, {}))
+            model = interp.load(module, backend=backend, tokenizer=tiny.tokenizer())
             report = interp.check(model)
-            missing |= {f"{kind} ({backend})": None for kind in report.missing}
-            cells.append("yes" if report.holds else "no")
-        lines.append(f"| {family} | {' | '.join(cells)} | {', '.join(missing) or '–'} |")
-        print(lines[-1], flush=True)
-    return "\n".join(lines) + "\n"
+            cells.append(_supported(model, report.holds))
+            reasons += [(what, why, family, backend) for what, why in _lacks(model, report)]
+        rows.append(f"| `{family}`{'' if family in FAMILIES else ' (by structure)'} | {' | '.join(cells)} |")
+    head = [f"| family | {' | '.join(backends)} |", "|---|" + "---|" * len(backends)]
+    return "\n".join([_SUPPORT, *head, *rows, "", "Why something is not there:", "", *_reasons(reasons), _OTHERS])
+
+
+# Families without a row in the backends; and sizes that a tiny one needs.
+_BY_STRUCTURE = (
+    "phi3 gemma3_text granite smollm3 stablelm starcoder2 cohere mixtral olmoe gpt_bigcode gptj gpt_neo bloom falcon"
+)
+_GROUPED = dict(num_key_value_heads=2)
+_SIZES: dict[str, dict[str, Any]] = {
+    "phi3": _GROUPED, "granite": _GROUPED, "smollm3": _GROUPED, "starcoder2": _GROUPED, "cohere": _GROUPED,
+    "mixtral": _GROUPED, "gemma": _GROUPED | dict(head_dim=8), "gemma3_text": _GROUPED | dict(head_dim=8),
+    "stablelm": dict(num_key_value_heads=4), "gptj": dict(rotary_dim=4),
+    "gpt_neo": dict(attention_types=[[["global", "local"], 1], [["global"], 1]], num_layers=3, num_heads=4),
+}  # fmt: skip
+_SUPPORT = """# Models that are supported
+
+`interp.load` takes a model of these families by any of three libraries, under the same names, with the same numbers.
+The table is generated (`python -m docs.make`): tiny random models, the identities of `interp.check` on each.
+
+* **all**: every kind of [site](../README.md#sites) is there, can be read and edited, and every identity holds.
+* **without**: kinds that are not there. Asking for one raises an error that says why; everything else holds.
+* **reads only**: kinds that can be read and not edited.
+* **NO**: an identity does not hold, and `interp.check` says which; take another backend.
+* (by structure): the family has no row of its own; its sites were found by running it.
+"""
+_OTHERS = """
+## Your model
+
+```
+python -m interp check ./my-model                      # a folder written by save_pretrained, or a hub name
+python -m interp check ./my-model --backend nnsight
+```
+
+It takes seconds and prints each identity with its largest error. Sizes, grouped queries, sliding windows, soft caps and
+tied embeddings are read off the model; only its architecture (`config.model_type`) matters.
+
+Other families are looked for by structure, and what is found is believed only where a run of the model itself shows
+it. To give one a row: [adding things](../README.md#adding-things).
+"""
+
+
+def _supported(model: interp.Model, holds: bool) -> str:
+    """One cell of the table."""
+    if not holds:
+        return "**NO**"
+    lost = [f"`{kind}`" for kind in AXES if kind not in model.editable]
+    fixed = [f"`{kind}`" for kind, editable in model.editable.items() if not editable]
+    said = [f"without {', '.join(lost)}"] if lost else []
+    said += [f"reads only {', '.join(fixed)}"] if fixed else []
+    return "; ".join(said) or "all"
+
+
+def _lacks(model: interp.Model, report: Report) -> list[tuple[str, str]]:
+    """What is not there or does not hold, and why."""
+    lost = [kind for kind in AXES if kind not in model.editable]
+    wrong = [row.identity for row in report.rows if not row.holds]
+    known = [(f"`{kind}`", model.missing.get(kind, "it was not found in this model")) for kind in lost]
+    return known + [("**NO**", f"what does not hold is: {'; '.join(wrong)}")] * bool(wrong)
+
+
+def _reasons(found: Iterable[tuple[str, str, str, str]]) -> list[str]:
+    """Each reason once, with the kinds that are missing for it, and where."""
+    where: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for what, why, family, backend in found:
+        where.setdefault((why, what), {}).setdefault(backend, []).append(family)
+    alike: dict[tuple[str, str], list[str]] = {}
+    for (why, what), by in where.items():
+        backends: dict[str, list[str]] = {}
+        for backend, families in by.items():
+            backends.setdefault(", ".join(families), []).append(backend)
+        places = "; ".join(f"{families} ({', '.join(some)})" for families, some in backends.items())
+        alike.setdefault((why, places), []).append(what)
+    return [f"* {', '.join(kinds)} in {places}: {why}." for (why, places), kinds in alike.items()] or ["* nothing."]
 
 
 def main() -> None:

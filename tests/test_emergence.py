@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tiny
 import xarray as xr
-from test_experiments import asked, save_english
+from test_experiments import asked
+from tiny import save_english
 
 import interp
 from experiments import emergence

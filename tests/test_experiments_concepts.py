@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from test_experiments import asked, save_english
+from test_experiments import asked
+from tiny import save_english
 
 from experiments import superposition, truth_and_honesty
 from experiments.lab import geometry

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from test_experiments import save_english
+from tiny import save_english
 
 from experiments import attribution_faithfulness, circuit_discovery, name_movers, tuned_lens
 from experiments.lab import keep, subjects
