@@ -110,20 +110,23 @@ def draw(arrays: Arrays) -> Shown:
     sizes = (mean / abs(mean).max("pos")).rename("of the largest")
     return shown | {
         "gain": plots.distributions(total.rename("logits"), "Both ways beyond random words, a dot a prompt"),
-        "scores": plots.heatmap(sizes, "Mean attribution by method and place", diverging=True),
+        "scores": plots.heatmap(sizes.rename(order="method"), "Mean attribution by method and place", diverging=True),
         "methods": _rows(arrays),
     }
 
 
 def _curves(curves: "xr.DataArray", title: str) -> Any:
-    """A curve for each order, with its band; the two that are no methods are dashed."""
+    """A curve for each method, with its band; the two orders that are no methods are dashed."""
     from interp import plots, stats
 
-    bands = {str(name): stats.interval(curves.sel(order=name)) for name in curves["order"].values}
+    bands: dict[str, Any] = {str(name): curves.sel(order=name) for name in curves["order"].values}
+    for name, values in bands.items():
+        bands[name] = values.mean("prompt") if name in (_ONE, _RANDOM) else stats.interval(values)
     figure = plots.lines(bands, "share", title, "logits")
     for name, colour in ((_ONE, "#111"), (_RANDOM, "#999")):
         figure.update_traces(line=dict(color=colour, dash="dash"), selector=dict(name=name))
-    return figure.update_xaxes(tickformat=".0%", title="share of the words").update_layout(height=460)
+    beside = dict(orientation="v", x=1.02, xanchor="left", y=1, yanchor="top")
+    return figure.update_xaxes(tickformat=".0%", title="share of the words").update_layout(height=440, legend=beside)
 
 
 def _gains(curves: "xr.Dataset") -> "xr.DataArray":
@@ -150,7 +153,8 @@ def _ahead(arrays: Arrays, order: list[str]) -> str:
         return ""
     total = arrays["gains"].sum("curve")
     by = stats.interval(total.sel(order=order[0]) - total.sel(order=order[1]))
-    return f"It is {within(by)} ahead of {order[1]}, the next. "
+    told = "" if float(by["low"]) > 0 else "not told from the next: "
+    return f"It is {told}{within(by)} ahead of {order[1]}. "
 
 
 def _skill(gain: float, reference: float) -> float:

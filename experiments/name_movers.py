@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from experiments.lab import Arrays, OnModel, Shown, option
-from experiments.lab.arrays import gap
+from experiments.lab.arrays import by_head, gap, starred
 from experiments.lab.subjects import open_model, open_two
 from experiments.lab.wording import between, largest, listed, percent, within
 
@@ -75,7 +75,12 @@ def numbers(arrays: Arrays) -> dict[str, float]:
 
 
 def answer(arrays: Arrays) -> str:
-    table, apart = arrays["heads_table"], float(arrays["gap"].mean())
+    from interp import stats
+
+    table, far = arrays["heads_table"], stats.interval(arrays["gap"])
+    if not float(far["low"]) > 0:
+        return f"None: the model does not tell who is given something. Clean and corrupt runs are {within(far)} logits apart."
+    apart = float(far["mean"])
     if "held_out" not in arrays:
         return (
             f"None for certain: cut off from the logits, no head costs more of the {apart:.1f} logits than by chance."
@@ -85,7 +90,7 @@ def answer(arrays: Arrays) -> str:
     sure = int(table["significant"].sum())
     return (
         f"{movers[0]} most: cut off from the logits it costs {within(table, sender=movers[0])} of {apart:.1f} logits{also} ({sure} "
-        f"of {table.sizes['sender']} heads have an effect that is not chance). {_controlled(arrays)}{_looking(arrays, movers[0])} "
+        f"of {table.sizes['sender']} heads have an effect that is not chance). {_controlled(arrays)}{_looking(arrays, movers)} "
         f"{_told(arrays, movers[0])}"
     )
 
@@ -93,11 +98,11 @@ def answer(arrays: Arrays) -> str:
 def draw(arrays: Arrays) -> Shown:
     from interp import plots
 
-    table = _square(arrays["heads_table"])
+    table = by_head(arrays["heads_table"])
     stars, lost = "(★ p ≤ 0.05)", table["mean"].rename("logits lost")
     shown = {"heads": plots.heatmap(lost, f"Heads cut off from the logits {stars}", significant=table["significant"])}
     if "looks" in arrays:
-        looks = _square(arrays["looks"].mean("prompt"))
+        looks = by_head(arrays["looks"].mean("prompt"))
         shift = (looks.sel(name="right") - looks.sel(name="wrong")).rename("attention")
         shown["looks"] = plots.heatmap(shift, "Attention from the last word: right name minus other", diverging=True)
     if "held_out" not in arrays:
@@ -106,7 +111,7 @@ def draw(arrays: Arrays) -> Shown:
     told = senders["mean"].rename("logits lost")
     return shown | {
         "receivers": plots.bars(whole, "receiver", "All that a mover reads, from the corrupt prompt", "logits lost"),
-        "senders": plots.heatmap(told, f"Who tells them {stars}", significant=senders["significant"]),
+        "senders": plots.heatmap(told, f"Who tells them, each alone {stars}", text=starred(senders)),
         "held_out": plots.distributions(_rivalry(arrays), "Movers and random heads on other prompts, a dot a prompt"),
     }
 
@@ -188,16 +193,6 @@ def _attention(model: "Model", task: "Task") -> dict[str, "xr.DataArray"]:
     return {"looks": labelled(looks, "attention", coords, model, method="attention", site="pattern")}
 
 
-def _square(table: Any) -> Any:
-    """Heads by layer and number."""
-    from interp.graph import place_of
-
-    places = [place_of(str(name)) for name in table["sender"].values]
-    layers, heads = [int(place[0]) for place in places], [place[2] for place in places]
-    labelled = table.drop_vars("sender").assign_coords(layer=("sender", layers), head=("sender", heads))
-    return labelled.set_index(sender=["layer", "head"]).unstack("sender")
-
-
 def _rivalry(arrays: Arrays) -> "xr.DataArray":
     """What movers and random heads cost, as shares of the gap: by (heads, prompt)."""
     import xarray as xr
@@ -206,7 +201,7 @@ def _rivalry(arrays: Arrays) -> "xr.DataArray":
     rivals = shares.drop_sel(sender="movers")
     sides = {"movers": shares.sel(sender="movers", drop=True)}
     if rivals.sizes["sender"]:
-        sides["worst random set"] = rivals.sel(sender=rivals.mean("prompt").idxmax("sender"), drop=True)
+        sides["costliest random set"] = rivals.sel(sender=rivals.mean("prompt").idxmax("sender"), drop=True)
         sides["random sets, mean"] = rivals.mean("sender")
     return xr.concat(sides.values(), "heads").assign_coords(heads=list(sides)).rename("share of the gap")
 
@@ -218,8 +213,10 @@ def _controlled(arrays: Arrays) -> str:
     apart, values = arrays["gap_held_out"], arrays["held_out"]
     costs = values.sel(sender="movers", drop=True)
     share = stats.ratio(costs, apart)
-    who = "they together cost" if "," in values.attrs["movers"] else "it costs"
-    said = f"On other pairs {who} {between(share)} of them"
+    if bool(share["mean"].isnull()):
+        return "On other pairs the two runs are not told apart, so that nothing can be a share of their gap."
+    who = "together they cost" if "," in values.attrs["movers"] else "it costs"
+    said = f"On other pairs {who} {between(share)} of the gap"
     rivals = values.drop_sel(sender="movers").mean("prompt") / float(apart.mean())
     if not rivals.size:
         return f"{said}."
@@ -235,15 +232,15 @@ def _told(arrays: Arrays, name: str) -> str:
     who = "the words themselves say" if teller == "embed" else f"{teller} says"
     return (
         f"Of what it reads, {reader} matters most: all of it from the corrupt prompt costs {within(whole, receiver=reader)} "
-        f"logits; what {who} there, {within(senders, receiver=reader, sender=teller)}."
+        f"logits; what {who} there, alone {within(senders, receiver=reader, sender=teller)}."
     )
 
 
-def _looking(arrays: Arrays, name: str) -> str:
-    """Whether a head looks at the name that it moves, in words."""
+def _looking(arrays: Arrays, names: Sequence[str]) -> str:
+    """Whether heads look at the name that they move, in words."""
     if "looks" not in arrays:
         return ""
-    right, wrong = (float(arrays["looks"].sel(sender=name, name=which).mean()) for which in ("right", "wrong"))
-    return (
-        f" From the last word it looks at that name with {right:.2f} of its attention, at the other with {wrong:.2f}."
-    )
+    looks = arrays["looks"].mean("prompt")
+    seen = [[f"{float(looks.sel(sender=head, name=name)):.2f}" for name in ("right", "wrong")] for head in names]
+    pairs = listed([f"{head} {' and '.join(both)}" for head, both in zip(names, seen)])
+    return f" Attention from the last word to that name and to the other: {pairs}."

@@ -56,6 +56,9 @@ def test_name_movers_are_found_traced_and_held_against_random_heads(embedded):
         off = task.logit_diff(embedded.run(task.clean, edits=[edits.copy(other, Site(kind, layer), head=head)]))
         np.testing.assert_allclose(arrays["receivers"].sel(receiver=reader), full - off, atol=2e-4)
     movers = arrays["held_out"].attrs["movers"].split(", ")
+    _, test = subjects.open_two(name_movers.Config(n=12), embedded, "ioi")
+    far = test.logit_diff(embedded.run(test.clean)) - test.logit_diff(embedded.run(test.corrupt))
+    np.testing.assert_allclose(arrays["gap_held_out"], far.detach(), atol=2e-4)
     rivals = arrays["held_out"].mean("prompt") / float(arrays["gap_held_out"].mean())
     assert numbers["together"] == pytest.approx(float(rivals.sel(sender="movers")))
     assert numbers["random"] == pytest.approx(float(rivals.drop_sel(sender="movers").max()))
@@ -108,9 +111,9 @@ def test_a_lens_is_tuned_on_a_file_or_on_what_the_model_writes(tmp_path, embedde
     small = dict(n=16, held_out=4, length=8, steps=2)
     for family in ("gpt2", "llama"):
         model = tiny.save(family, tmp_path / family)
-        _, documents = tuned_lens.inputs(tuned_lens.Config(model=model, data=str(text), **small))
+        _, documents = tuned_lens.inputs(tuned_lens.Config(model=model, text=str(text), **small))
         assert documents.ids.shape == (20, 8), "cut, and no more lines than were asked for"
-        _, numbers, answer, _ = asked(tuned_lens, model=model, data=str(text), **small)
+        _, numbers, answer, _ = asked(tuned_lens, model=model, text=str(text), **small)
         assert np.isfinite(list(numbers.values())).all() and "after block 1" in answer
         config = tuned_lens.Config(model=model, **small)
         opened = subjects.open_model(config)
@@ -122,9 +125,11 @@ def test_a_lens_is_tuned_on_a_file_or_on_what_the_model_writes(tmp_path, embedde
     with pytest.raises(
         ValueError, match=r"text.txt has 24 documents, of which held_out=20 are measured on; at least ten"
     ):
-        tuned_lens.inputs(tuned_lens.Config(data=str(text), held_out=20))
+        tuned_lens.inputs(tuned_lens.Config(text=str(text), held_out=20))
     with pytest.raises(ValueError, match=r"there is no file 'no.txt'; give a text file"):
-        tuned_lens.inputs(tuned_lens.Config(data="no.txt"))
+        tuned_lens.inputs(tuned_lens.Config(text="no.txt"))
+    with pytest.raises(ValueError, match="a lens reads running text and takes no data=; give text=FILE"):
+        tuned_lens.inputs(tuned_lens.Config(data=str(text)))
 
 
 def test_attributions_are_judged_by_what_is_lost_without_their_first_words(embedded):
@@ -164,10 +169,24 @@ def test_every_attribution_method_is_judged(embedded):
     assert names == list(attribution_faithfulness.Config().methods)
     assert all(name in answer for name in names) and np.isfinite([numbers[name] for name in names]).all()
     task = tasks.facts(embedded, 8, 0)
+    np.testing.assert_allclose(arrays["scores"].sel(order="rollout").T, _rolled(embedded, task.clean), atol=1e-5)
     change = task.logit_diff(embedded.run(task.clean)) - task.logit_diff(embedded.run(task.corrupt))
     np.testing.assert_allclose(arrays["scores"].sel(order="IG").sum("pos"), change, rtol=5e-3)
     with pytest.raises(ValueError, match="methods: there is no 'saliencey'; did you mean 'saliency'"):
         asked(attribution_faithfulness, methods=("saliencey",))
+
+
+def _rolled(model, tokens):
+    """Attention from the last word, multiplied through the layers, less the same of uniform attention."""
+    sites = model.sites("pattern")
+    trace = model.run(tokens, read=sites)
+    same = torch.eye(tokens.ids.shape[1])
+    uniform = torch.ones_like(same).tril() / torch.ones_like(same).tril().sum(-1, keepdim=True)
+    real, null = same.expand(len(tokens), -1, -1), same
+    for site in sites:
+        real = (trace[site].mean(1) + same) / 2 @ real
+        null = (uniform + same) / 2 @ null
+    return (real - null)[:, -1].detach()
 
 
 SMALL = dict(n=10, steps=3, mask_steps=5, draws=4)
@@ -226,13 +245,19 @@ def test_recovery_has_its_limits():
 def test_a_random_model_of_english_gets_an_honest_answer(tmp_path, family):
     model = save_english(family, tmp_path)
     _, numbers, answer, figures = asked(name_movers, model=model, n=8, draws=3)
-    assert answer and figures and np.isfinite(numbers["lost"])
+    assert figures and np.isfinite(numbers["lost"]) and (answer.startswith(("None", "L")))
     _, numbers, answer, figures = asked(attribution_faithfulness, model=model, n=8, draws=4)
     assert answer and np.isfinite(numbers["best"]) and len(figures["methods"]) == 6
     _, numbers, answer, figures = asked(circuit_discovery, model=model, **SMALL)
     assert answer and 0 <= numbers["matter"] <= 400 and "methods" in figures
     with pytest.raises(ValueError, match="no prompts of 'sentiment' are shipped for"):
         asked(circuit_discovery, model=model, task="sentiment")
+
+
+def test_a_model_that_does_not_yet_do_it_moves_no_name():
+    answer = asked(name_movers, model="embedded@00250", n=12, draws=3)[2]
+    assert answer.startswith("None: the model does not tell who is given something.")
+    assert asked(name_movers, n=4)[2].startswith("None for certain"), "four prompts show no effect beyond chance"
 
 
 def test_heads_that_cannot_be_told_apart_are_refused(tmp_path):
@@ -250,6 +275,16 @@ def test_what_is_found_is_tested_on_other_pairs(tmp_path, embedded):
     rows.write_text("clean,corrupt,right,wrong\n" + "the dog,the dogs,runs,run\n" * 4)
     with pytest.raises(ValueError, match=r"of which there are 0 beside the 2 that it is found on; give more by data="):
         subjects.open_two(name_movers.Config(data=str(rows)), embedded, "ioi")
+
+
+def test_rows_of_a_task_keep_what_belongs_together(embedded):
+    task = tasks.ioi(embedded, 6, 0)
+    some = task.rows([4, 1])
+    metric = task.logit_diff(embedded.run(task.clean))
+    np.testing.assert_allclose(some.logit_diff(embedded.run(some.clean)), metric[[4, 1]].detach(), atol=1e-4)
+    assert some.texts[1] == [task.texts[1][4], task.texts[1][1]] and len(some) == 2
+    assert all(values == [task.labels[name][4], task.labels[name][1]] for name, values in some.labels.items())
+    assert torch.equal(some.clean.role("IO"), task.clean.role("IO")[[4, 1]])
 
 
 def test_a_run_of_each_can_be_kept(tmp_path):

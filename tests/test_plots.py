@@ -38,6 +38,13 @@ def test_distributions_show_every_prompt_of_the_largest_cells():
     np.testing.assert_array_equal([violin.y for violin in violins], array.sel(layer=1).transpose("head", "prompt"))
 
 
+def test_dots_are_the_cells_of_both_arrays_whatever_the_order_of_their_axes():
+    one, other = _array("writer", "reader"), _array("writer", "reader") * 2
+    dots, line = plots.scatter(one, {"twice": other.transpose()}, diagonal=True).data
+    np.testing.assert_allclose(np.array(dots.y), 2 * np.array(dots.x))
+    assert dots.text[1] == "0, 1" and dots.x[1] == one[0, 1] and list(line.x) == [one.min(), one.max()]
+
+
 def test_nothing_to_show_is_said():
     with pytest.raises(ValueError, match="at least one number"):
         plots.heatmap(_array("layer", "head") * np.nan)

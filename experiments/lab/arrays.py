@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +33,25 @@ def gap(model: "Model", task: "Task") -> "xr.DataArray":
 
     clean, corrupt = (task.logit_diff(model.run(side, last_only=True)) for side in (task.clean, task.corrupt))
     return labelled(clean - corrupt, task.logit_diff.name, {"prompt": range(len(task))}, model, method="forward pass")
+
+
+def by_head(table: "xr.DataArray | xr.Dataset", axis: str = "sender") -> Any:
+    """What is labelled by the names of heads, by layer and head."""
+    from interp.graph import place_of
+
+    places = [place_of(str(name)) for name in table[axis].values]
+    numbers = {"layer": [int(layer) for layer, _, _ in places], "head": [head for _, _, head in places]}
+    named = table.drop_vars(axis).assign_coords({name: (axis, values) for name, values in numbers.items()})
+    return named.set_index({axis: ["layer", "head"]}).unstack(axis)
+
+
+def starred(table: "xr.Dataset") -> "xr.DataArray":
+    """Means as text, with a star where they are significant."""
+    import numpy as np
+
+    pairs = zip(table["mean"].values.ravel(), table["significant"].values.ravel())
+    text = [f"{f'{value:.1f}' if abs(value) >= 0.05 else ''} {'★' if sure else ''}" for value, sure in pairs]
+    return table["mean"].copy(data=np.array(text, dtype=object).reshape(table["mean"].shape))
 
 
 def recovery(scores: "np.ndarray", exact: "np.ndarray", matter: "np.ndarray") -> dict[str, float]:

@@ -72,10 +72,10 @@ def bars(data: xr.Dataset, x: str, title: str = "", y_title: str = "") -> go.Fig
     up, down = data["high"] - data["mean"], data["mean"] - data["low"]
     error: dict[str, Any] = dict(type="data", array=up.values, arrayminus=down.values, color="#444", thickness=1)
     colours = [COLOURS[0] if value >= 0 else COLOURS[1] for value in data["mean"].values]
-    figure = go.Figure(
-        go.Bar(x=[str(v) for v in data[x].values], y=data["mean"].values, error_y=error, marker_color=colours)
-    )
-    figure.update_xaxes(title=x, type="category", tickangle=-45 if data.sizes[x] > 8 else 0)
+    names = [str(v) for v in data[x].values]
+    figure = go.Figure(go.Bar(x=names, y=data["mean"].values, error_y=error, marker_color=colours))
+    crowded = len(names) * max(map(len, names), default=0) > 90
+    figure.update_xaxes(title=x, type="category", tickangle=-45 if crowded or len(names) > 8 else 0)
     figure.update_yaxes(title=y_title, zeroline=True, zerolinecolor="#888")
     return dress(figure, title)
 
