@@ -6,7 +6,7 @@ stands everywhere, which is what captum and inseq do; they are called as their d
 inseq takes part if it is installed. It also moves the continuation's own tokens, so that its numbers are compared with
 ours of that kind (`own=True`).
 
-Time is CPU seconds in one process, all sides by turns, the median. Peak memory is of a process of its own for each side.
+Time is CPU seconds, of one target the median of three calls; time and peak memory are those of a process of its own for each side.
 """
 
 import json
@@ -121,38 +121,37 @@ def nothing(n: int) -> Callable[[], Any]:
     return lambda: None
 
 
-def measured(calls: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict[str, float], dict[str, Any]]:
-    """The median CPU time of each side, called by turns, and what it found."""
-    times: dict[str, list[float]] = {side: [] for side in calls}
-    found: dict[str, Any] = {}
-    for _ in range(repeats):
-        for side, call in calls.items():
-            start = process_time()
-            found[side] = call()
-            times[side].append(process_time() - start)
-    return {side: median(some) for side, some in times.items()}, found
-
-
-def peak_memory(side: str, n: int) -> float:
-    """Peak resident memory (MiB) of a process that makes the model and calls one side once."""
+def alone(side: str, n: int) -> dict[str, Any]:
+    """Median CPU seconds, peak resident memory (MiB) and the numbers of one side, in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.attribution", side, str(n)]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return float(json.loads(out.splitlines()[-1]))
+    return json.loads(out.splitlines()[-1])
 
 
-def table(n: int, memory: dict[str, float]) -> list[str]:
+def report(side: str, n: int) -> dict[str, Any]:
+    """What `alone` returns; this is the process of its own."""
+    call = ({"the model alone": nothing} | SIDES)[side](n)
+    times = []
+    for _ in range(REPEATS[n]):
+        start = process_time()
+        found = call()
+        times.append(process_time() - start)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": median(times), "memory": memory, "values": None if found is None else np.asarray(found).tolist()}
+
+
+def table(n: int, sides: dict[str, dict[str, Any]]) -> list[str]:
     """Time, memory and numbers for so many targets, as lines of a table."""
-    times, found = measured({side: make(n) for side, make in SIDES.items()}, REPEATS[n])
-    mine, steps = times["this library"], int(asked(n)().steps.max())
-    references = dict.fromkeys(SIDES, found["captum"])
+    mine, steps = sides["this library"], int(asked(n)().steps.max())
+    references = dict.fromkeys(SIDES, np.array(sides["captum"]["values"]))
     if "inseq" in SIDES and n > 1:
         references["inseq"] = ours(n, steps=STEPS, own=True)()
     rows = []
-    for side in SIDES:
-        reference = references[side]
-        off = np.nanmax(np.abs(found[side] - reference)) / np.abs(reference).max()
-        ratio = f"{times[side] / mine:.1f} x, {memory[side] / memory['this library']:.1f} x"
-        rows.append(f"| {side} | {times[side]:.1f} | {memory[side]:.0f} | {ratio} | {off:.1e} |")
+    for side, reference in references.items():
+        found = sides[side]
+        off = np.nanmax(np.abs(np.array(found["values"]) - reference)) / np.abs(reference).max()
+        ratio = f"{found['seconds'] / mine['seconds']:.1f} x, {found['memory'] / mine['memory']:.1f} x"
+        rows.append(f"| {side} | {found['seconds']:.1f} | {found['memory']:.0f} | {ratio} | {off:.1e} |")
     return [
         f"## {n} target{'s' * (n > 1)}",
         "",
@@ -160,15 +159,15 @@ def table(n: int, memory: dict[str, float]) -> list[str]:
         "|---|---|---|---|---|",
         *rows,
         "",
-        f"This library took {steps} points. The model and the libraries alone take {memory['the model alone']:.0f} MiB.",
+        f"This library took {steps} points. The model and the libraries alone take {sides['the model alone']['memory']:.0f} MiB.",
         "",
     ]
 
 
 def run(counts: tuple[int, ...] = (1, N_TARGETS)) -> str:
     """Measure, and write the tables."""
-    # Memory first: a process inherits the peak of the one that starts it.
-    memory = {n: {side: peak_memory(side, n) for side in ["the model alone", *SIDES]} for n in counts}
+    # All of them first: a process inherits the peak of the one that starts it.
+    sides = {n: {side: alone(side, n) for side in ["the model alone", *SIDES]} for n in counts}
     head = [
         f"# Integrated gradients at GPT-2 small's size, {N_POS} tokens",
         "",
@@ -177,7 +176,7 @@ def run(counts: tuple[int, ...] = (1, N_TARGETS)) -> str:
         f"not of the same quantity, from ours of theirs with {STEPS} steps.",
         "",
     ]
-    lines = [*head, *(line for n in counts for line in table(n, memory[n]))]
+    lines = [*head, *(line for n in counts for line in table(n, sides[n]))]
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text("\n".join(lines))
     return OUT.read_text()
@@ -186,7 +185,6 @@ def run(counts: tuple[int, ...] = (1, N_TARGETS)) -> str:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     if len(sys.argv) > 1:
-        {"the model alone": nothing, **SIDES}[sys.argv[1]](int(sys.argv[2]))()
-        print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+        print(json.dumps(report(sys.argv[1], int(sys.argv[2]))))
     else:
         print(run())

@@ -85,8 +85,8 @@ def numbers(arrays: Arrays) -> dict[str, float]:
 
 def answer(arrays: Arrays) -> str:
     agreement, best, matter = _agreement(arrays), _best(arrays), _matter(arrays)
-    others = "".join(f", {name} {found['auroc']:.3f}" for name, found in agreement.items() if name != best)
-    told = f"{best} tells them from the others best (AUROC {agreement[best]['auroc']:.3f}{others})"
+    others = ", ".join(f"{name} {found['auroc']:.3f}" for name, found in agreement.items() if name != best)
+    told = f"{best} tells them from the others best (AUROC {agreement[best]['auroc']:.3f}{f'; {others}' if others else ''})"
     if not 0 < matter.sum() < matter.size:
         told = f"{best} comes nearest"
     return (
@@ -186,9 +186,10 @@ def _names(arrays: Arrays) -> list[str]:
 
 
 def _best(arrays: Arrays) -> str:
-    """The method that tells best which edges matter; where none or all do, the one that correlates best."""
-    agreement, size = _agreement(arrays), lambda value: -2.0 if value != value else value
-    return max(agreement, key=lambda name: (size(agreement[name]["auroc"]), size(agreement[name]["correlation"])))
+    """The method that tells best which edges matter; of those that are alike in that, the one that correlates best."""
+    agreement, known = _agreement(arrays), lambda value: -2.0 if value != value else value
+    merit = lambda found: (round(known(found["auroc"]), 2), known(found["correlation"]))
+    return max(agreement, key=lambda name: merit(agreement[name]))
 
 
 def _rivals(arrays: Arrays, name: str) -> "xr.DataArray":
@@ -203,12 +204,12 @@ def _keeps(arrays: Arrays, best: str) -> str:
     kept = arrays["kept"]
     if bool(kept["mean"].isnull().all()):
         return "On other pairs the runs are not told apart, so that there is nothing to keep."
-    size, exact = (int(kept["edges"].sel(circuit=name)) for name in (best, _EXACT))
-    rivals = _rivals(arrays, best)
+    size, rivals = int(kept["edges"].sel(circuit=best)), _rivals(arrays, best)
+    others = ", ".join(f"{name} {percent(kept['mean'].sel(circuit=name))}" for name in _names(arrays) if name != best)
     beside = f", {rivals.size} random ones of its size at most {percent(rivals.max())}" if rivals.size else ""
     return (
-        f"On other pairs its circuit of {size} edges keeps {between(kept, circuit=best)} of the behaviour{beside}; the one of "
-        f"the {exact} most helpful exact effects {between(kept, circuit=_EXACT)}."
+        f"On other pairs its circuit of {size} edges keeps {between(kept, circuit=best)} of the behaviour"
+        f"{f' ({others})' if others else ''}{beside}; that of the most helpful exact effects {between(kept, circuit=_EXACT)}."
     )
 
 
@@ -221,8 +222,7 @@ def _bars(arrays: Arrays) -> "xr.Dataset":
         size, rivals = int(kept["edges"].sel(circuit=name)), _rivals(arrays, name)
         parts[f"{name} ({size})"] = kept.sel(circuit=name, drop=True).drop_vars("edges")
         if rivals.size:
-            row = {"mean": rivals.mean(), "low": rivals.min(), "high": rivals.max()}
-            parts[f"random ({size})"] = xr.Dataset(row)
+            parts[f"random ({size})"] = xr.Dataset({"mean": rivals.mean(), "low": rivals.min(), "high": rivals.max()})
     names = sorted(parts, key=lambda name: name.startswith("random"))
     return xr.concat([parts[name] for name in names], "circuit", combine_attrs="drop").assign_coords(circuit=names)
 
@@ -235,8 +235,8 @@ def _table(arrays: Arrays) -> Any:
         measures = {key: round(value, 3) for key, value in agreement.get(name, {}).items()}
         row = {"method": name, "edges": int(kept["edges"].sel(circuit=name)), **measures}
         rivals = _rivals(arrays, name)
-        beside = percent(rivals.max()) if rivals.size else ""
-        rows.append(row | {"kept on other pairs": between(kept, circuit=name), "best random circuit": beside})
+        row["best random circuit"] = percent(rivals.max()) if rivals.size else ""
+        rows.append(row | {"kept on other pairs": between(kept, circuit=name)})
     return pd.DataFrame(rows)
 
 

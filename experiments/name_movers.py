@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from experiments.lab import Arrays, OnModel, Shown, option
-from experiments.lab.arrays import by_head, gap
+from experiments.lab.arrays import by_head, gap, starred
 from experiments.lab.subjects import open_model, open_two
 from experiments.lab.wording import between, largest, listed, percent, within
 
@@ -75,7 +75,12 @@ def numbers(arrays: Arrays) -> dict[str, float]:
 
 
 def answer(arrays: Arrays) -> str:
-    table, apart = arrays["heads_table"], float(arrays["gap"].mean())
+    from interp import stats
+
+    table, far = arrays["heads_table"], stats.interval(arrays["gap"])
+    if not float(far["low"]) > 0:
+        return f"None: the model does not tell who is given something. Clean and corrupt runs are {within(far)} logits apart."
+    apart = float(far["mean"])
     if "held_out" not in arrays:
         return (
             f"None for certain: cut off from the logits, no head costs more of the {apart:.1f} logits than by chance."
@@ -106,7 +111,7 @@ def draw(arrays: Arrays) -> Shown:
     told = senders["mean"].rename("logits lost")
     return shown | {
         "receivers": plots.bars(whole, "receiver", "All that a mover reads, from the corrupt prompt", "logits lost"),
-        "senders": plots.heatmap(told, f"Who tells them, each alone {stars}", text=_starred(senders)),
+        "senders": plots.heatmap(told, f"Who tells them, each alone {stars}", text=starred(senders)),
         "held_out": plots.distributions(_rivalry(arrays), "Movers and random heads on other prompts, a dot a prompt"),
     }
 
@@ -188,15 +193,6 @@ def _attention(model: "Model", task: "Task") -> dict[str, "xr.DataArray"]:
     return {"looks": labelled(looks, "attention", coords, model, method="attention", site="pattern")}
 
 
-def _starred(table: "xr.Dataset") -> "xr.DataArray":
-    """Means as text, with a star where they are significant."""
-    import numpy as np
-
-    pairs = zip(table["mean"].values.ravel(), table["significant"].values.ravel())
-    text = [f"{f'{value:.1f}' if abs(value) >= 0.05 else ''} {'★' if sure else ''}" for value, sure in pairs]
-    return table["mean"].copy(data=np.array(text, dtype=object).reshape(table["mean"].shape))
-
-
 def _rivalry(arrays: Arrays) -> "xr.DataArray":
     """What movers and random heads cost, as shares of the gap: by (heads, prompt)."""
     import xarray as xr
@@ -205,7 +201,7 @@ def _rivalry(arrays: Arrays) -> "xr.DataArray":
     rivals = shares.drop_sel(sender="movers")
     sides = {"movers": shares.sel(sender="movers", drop=True)}
     if rivals.sizes["sender"]:
-        sides["worst random set"] = rivals.sel(sender=rivals.mean("prompt").idxmax("sender"), drop=True)
+        sides["costliest random set"] = rivals.sel(sender=rivals.mean("prompt").idxmax("sender"), drop=True)
         sides["random sets, mean"] = rivals.mean("sender")
     return xr.concat(sides.values(), "heads").assign_coords(heads=list(sides)).rename("share of the gap")
 

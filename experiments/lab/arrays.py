@@ -46,6 +46,15 @@ def by_head(table: "xr.DataArray | xr.Dataset", axis: str = "sender") -> Any:
     return named.set_index(index).unstack(axis)
 
 
+def starred(table: "xr.Dataset") -> "xr.DataArray":
+    """Means as text, with a star where they are significant."""
+    import numpy as np
+
+    pairs = zip(table["mean"].values.ravel(), table["significant"].values.ravel())
+    text = [f"{f'{value:.1f}' if abs(value) >= 0.05 else ''} {'★' if sure else ''}" for value, sure in pairs]
+    return table["mean"].copy(data=np.array(text, dtype=object).reshape(table["mean"].shape))
+
+
 def recovery(scores: "np.ndarray", exact: "np.ndarray", matter: "np.ndarray") -> dict[str, float]:
     """How well scores, one for each part of a model, tell what matters, and how they go with the exact effects.
 
