@@ -25,7 +25,7 @@ _TUNED, _LOGIT = "tuned lens", "logit lens"
 @dataclass(frozen=True)
 class Config(OnModel):
     n: int = option(480, "how many documents the lens is tuned on")
-    text: str = option(
+    data: str = option(
         "", "own text: a file with a document on each line; else the language or the writing of the model"
     )
     held_out: int = option(96, "how many other documents both lenses are measured on")
@@ -146,8 +146,6 @@ def _given(cfg: Config, model: "Model") -> "Tokens | None":
 
     total = cfg.n + cfg.held_out
     if cfg.data:
-        raise ValueError("a lens reads running text and takes no data=; give text=FILE, with a document on each line")
-    if cfg.text:
         return _read(model, _lines(cfg, total), cfg.length)
     if not speaks_embedded(model):
         return None
@@ -156,9 +154,9 @@ def _given(cfg: Config, model: "Model") -> "Tokens | None":
 
 
 def _lines(cfg: Config, total: int) -> list[str]:
-    path = Path(cfg.text)
+    path = Path(cfg.data)
     if not path.is_file():
-        raise ValueError(f"there is no file {cfg.text!r}; give a text file with a document on each line")
+        raise ValueError(f"there is no file {cfg.data!r}; give a text file with a document on each line")
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()][:total]
     if len(lines) < cfg.held_out + 10:
         raise ValueError(
@@ -194,7 +192,7 @@ def _read(model: "Model", texts: Sequence[str], length: int) -> "Tokens":
     import torch
 
     if model.tokenizer is None:
-        raise ValueError(f"{model.name} has no tokenizer, so that it cannot read text; leave text= out")
+        raise ValueError(f"{model.name} has no tokenizer, so that it cannot read text; leave data= out")
     start = [model.tokenizer.bos_token_id] if model.bos else []
     rows = [[*start, *model.tokenizer.encode(text, add_special_tokens=False)][:length] for text in texts]
     width = max(map(len, rows))

@@ -111,9 +111,9 @@ def test_a_lens_is_tuned_on_a_file_or_on_what_the_model_writes(tmp_path, embedde
     small = dict(n=16, held_out=4, length=8, steps=2)
     for family in ("gpt2", "llama"):
         model = tiny.save(family, tmp_path / family)
-        _, documents = tuned_lens.inputs(tuned_lens.Config(model=model, text=str(text), **small))
+        _, documents = tuned_lens.inputs(tuned_lens.Config(model=model, data=str(text), **small))
         assert documents.ids.shape == (20, 8), "cut, and no more lines than were asked for"
-        _, numbers, answer, _ = asked(tuned_lens, model=model, text=str(text), **small)
+        _, numbers, answer, _ = asked(tuned_lens, model=model, data=str(text), **small)
         assert np.isfinite(list(numbers.values())).all() and "after block 1" in answer
         config = tuned_lens.Config(model=model, **small)
         opened = subjects.open_model(config)
@@ -125,11 +125,9 @@ def test_a_lens_is_tuned_on_a_file_or_on_what_the_model_writes(tmp_path, embedde
     with pytest.raises(
         ValueError, match=r"text.txt has 24 documents, of which held_out=20 are measured on; at least ten"
     ):
-        tuned_lens.inputs(tuned_lens.Config(text=str(text), held_out=20))
+        tuned_lens.inputs(tuned_lens.Config(data=str(text), held_out=20))
     with pytest.raises(ValueError, match=r"there is no file 'no.txt'; give a text file"):
-        tuned_lens.inputs(tuned_lens.Config(text="no.txt"))
-    with pytest.raises(ValueError, match="a lens reads running text and takes no data=; give text=FILE"):
-        tuned_lens.inputs(tuned_lens.Config(data=str(text)))
+        tuned_lens.inputs(tuned_lens.Config(data="no.txt"))
 
 
 def test_attributions_are_judged_by_what_is_lost_without_their_first_words(embedded):
