@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from interp import Model
+    from interp.arrays import Check
     from interp.tasks import Task
 
 QUESTION = "When in training does each behaviour appear?"
@@ -160,13 +161,27 @@ def _onsets(arrays: Arrays, seed: int) -> Any:
     """Of each behaviour and head, when half of its final strength is there, and how fast it came."""
     import xarray as xr
 
+    from interp.arrays import attach
+
     strength = arrays["strength"]
     grown = {str(name): strength.sel(behaviour=name) for name in strength["behaviour"].values}
     grown |= {f"{name} head": _looks(arrays, name) for name in _HEADS}
     rows = [_onset(array, seed) for array in grown.values()]
     columns = {name: ("what", [row[name] for row in rows]) for name in rows[0]}
-    heads = [*[""] * strength.sizes["behaviour"], *(_name(arrays, name) for name in _HEADS)]
-    return xr.Dataset(columns, {"what": [*grown]}).assign(head=("what", heads))
+    heads = [*["–"] * strength.sizes["behaviour"], *(_name(arrays, name) for name in _HEADS)]
+    found = xr.Dataset(columns, {"what": [*grown]}).assign(head=("what", heads))
+    return found.assign_attrs(attach([_resolved(found.sel(what="induction"), strength["step"].values)], {"seed": seed}))
+
+
+def _resolved(at: Any, steps: "np.ndarray") -> "Check":
+    """Whether a rise is seen on its way: of one between two checkpoints, all that is known is that it was fast."""
+    from interp.arrays import Check
+
+    begun, ended = float(at["waited"]), float(at["waited"] * (1 + at["ratio"]))
+    inside = float(((steps > begun) & (steps < ended)).sum())
+    status = "skipped" if begun != begun else "pass" if inside >= 1 else "warn"
+    why = "of a rise between two checkpoints no more is known than that it was fast"
+    return Check("checkpoints within the rise of induction", inside, 1, status, why)
 
 
 def _onset(array: Any, seed: int) -> dict[str, float]:
@@ -204,7 +219,7 @@ def _reached(levels: "np.ndarray", steps: "np.ndarray", share: float) -> list["n
 def _when(onset: Any) -> str:
     """Names with their steps, and the checkpoints that these lie between: "facts at 812 (750 to 1000), …"."""
     rows = onset.to_dataframe().reset_index().to_dict("records")
-    names = [" ".join(filter(None, (row["what"], row["head"]))) for row in rows]
+    names = [f"{row['what']} {row['head']}".removesuffix(" –") for row in rows]
     return ", ".join(
         f"{name} at {row['step']:.0f} ({row['from']:.0f} to {row['to']:.0f})" for name, row in zip(names, rows)
     )

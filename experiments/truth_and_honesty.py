@@ -138,7 +138,6 @@ def _band(found: Any, name: str) -> Any:
 
 
 def _table(found: Any) -> Any:
-    names = ["verdict", "accuracy", "transfer_accuracy", "skill", "p", "selectivity", "untrained_skill", "bag_skill"]
-    names += ["interchange", "interchange_p", "erasure", "erasure_p"]
+    names = ["verdict", "accuracy", "transfer_accuracy", "skill", "untrained_skill", "p", "interchange", "erasure"]
     here = found.isel(pos=0, drop=True)
     return here[[name for name in names if name in here]].to_dataframe().reset_index()

@@ -86,6 +86,7 @@ def test_steps_are_read_off_names_that_rise():
     assert list(checkpoints.training("me/gpt@step30", ("me/gpt@step10", "runs/checkpoint-20")))[-1] == "me/gpt@step30"
     assert list(checkpoints.training("me/gpt@step30", ("me/gpt@step10", "runs/checkpoint-20")).values()) == [10, 20, 30]
     assert list(checkpoints.training("me/gpt", ("first", "second")).values()) == [1, 2, 3]
+    assert list(checkpoints.training("v2", ("v3", "v1")).values()) == [1, 2, 3], "numbers that fall are no steps"
     with pytest.raises(ValueError, match="no checkpoints of the training of gpt2 are known; name them, oldest first"):
         checkpoints.training("gpt2", ())
 

@@ -9,7 +9,7 @@ from tiny import save_english
 
 from experiments import superposition, truth_and_honesty
 from experiments.lab import geometry
-from interp import Site, edits, tasks, weights
+from interp import Site, edits, english, tasks, weights
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +81,27 @@ def test_a_model_that_knows_neither_is_told_so(tmp_path, family):
     assert "Used" not in said and len(shown["layers"]) == 6
     arrays, found, said, shown = asked(superposition, model=model, draws=19)
     assert found["dimensions_neurons"] > 1 and np.isfinite(list(found.values())).all() and len(shown) == 4
+
+
+def test_english_claims_have_the_labels_that_they_say(tmp_path):
+    cfg = truth_and_honesty.Config(n=200, model=save_english("gpt2", tmp_path))
+    model, honest, untold = truth_and_honesty.inputs(cfg)
+    spell = lambda tokens: [
+        "".join(model.tokenizer.convert_ids_to_tokens(ids[mask.bool()].tolist())).replace("Ġ", " ")
+        for ids, mask in zip(tokens.ids, tokens.mask)
+    ]
+    words = spell(untold.prompts)
+    pairs = {text.split(" says")[1]: label for text, label in zip(words, untold.labels)}
+    told = [(text.split(" says")[1], label) for text, label in zip(words, untold.labels)]
+    assert all(pairs[claim] == label for claim, label in told) and len(pairs) == 20, "each claim is true or false"
+    things = {label: sorted(claim.split()[-1] for claim in pairs if pairs[claim] is label) for label in (True, False)}
+    assert things[True] == things[False], "no thing gives the label away"
+    lies, truths = honest.answers[..., 0].T
+    for text, lie, truth, label in zip(spell(honest.prompts), lies, truths, honest.labels):
+        right, wrong = (model.tokenizer.convert_ids_to_tokens(int(token)).strip("Ġ") for token in (truth, lie))
+        facts = {**english.CAPITALS, **{city: country for country, city in english.CAPITALS.items()}}
+        assert any(facts[what] == right and facts[what] != wrong for what in facts if what in text)
+        assert label is ("always tells the truth" in text)
 
 
 def test_dimensions_of_a_planted_subspace():

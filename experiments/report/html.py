@@ -65,16 +65,18 @@ def frame(data: Any) -> str:
 
 
 def checks(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Checks with their verdicts, the worst first."""
+    """Checks with their verdicts, the worst first; with the array that each is of, if they are of several."""
     if not rows:
         return element("p", "These numbers carry no checks.", kind="quiet")
     order = {status: i for i, status in enumerate(("fail", "warn", "pass", "skipped"))}
+    several = len({row.get("array") for row in rows}) > 1
     cells = (
-        [verdict(row["status"]), escape(row["name"]), text(float(row["value"])), text(float(row["threshold"])),
+        [verdict(row["status"]), *([escape(str(row.get("array", "")))] if several else []), escape(row["name"]), text(float(row["value"])), text(float(row["threshold"])),
          escape(row["why"]) + (f" ({escape(row['source'])})" if row.get("source") else "")]
         for row in sorted(rows, key=lambda row: order.get(row["status"], 9))
     )  # fmt: skip
-    return table(["verdict", "check", "value", "threshold", "why"], cells, kind="checks")
+    titles = ["verdict", *(["of"] if several else []), "check", "value", "threshold", "why"]
+    return table(titles, cells, kind="checks")
 
 
 def verdict(status: str) -> str:
