@@ -37,8 +37,8 @@ from interp.zoo import handset, truth
 made = handset.induction()
 graph = circuits.graph(made.model)
 print(graph)
-print(made.task.texts[0][0], "…", made.model.words(made.task.right[0].tolist()))
-print(made.task.texts[1][0], "…", made.model.words(made.task.wrong[0].tolist()))
+print(made.task.texts[0][0], "…", made.model.words(made.task.right[0].tolist())[0])
+print(made.task.texts[1][0], "…", made.model.words(made.task.wrong[0].tolist())[0])
 
 # %% [markdown]
 # **Predict**: of the 46 edges, some carry what differs between the two prompts. List them before you go on. (There are
@@ -157,10 +157,10 @@ for ablation in ("corrupt", "resample", "mean", "zero"):
 pd.DataFrame(rows).round(2)
 
 # %% [markdown]
-# All of it, half, a quarter, or nothing, and each of the four is what somebody reports. Ablated with nothing, most
-# edges are cut that hold the model together whatever is asked, and the same happens to any small circuit. So a
-# circuit is a claim about *what distinguishes these prompts*, under the ablation that it was found with, and not
-# about what the model needs to run. What stays the same in all four columns: without the circuit, nothing is left.
+# All of it, half, a quarter, or nothing. The first column leaves alone what is the same in both prompts of a pair; the
+# last cuts that too, and much of it the model needs whatever is asked. So a circuit is a claim about *what
+# distinguishes these prompts*, under the ablation that it was found with, and not about what the model needs to run.
+# What stays the same in all four columns: without the circuit, nothing is left.
 #
 # Two more ways to be wrong. Is every edge needed, or were some taken along? And would other prompts give another
 # circuit?
@@ -216,7 +216,7 @@ figure.show()
 # %% [markdown]
 # In one sentence: *who gives* is written by one head of the first block, and everything after it turns that into *who
 # receives*. That is a claim about 24 of 479 edges, and about pairs of prompts that differ in who gives. It was tested
-# on names that were not used to find it, against random circuits, and it fails under zero ablation.
+# on pairs of names that were not used to find it, against random circuits, and it fails under zero ablation.
 #
 # ## Where to go next
 #

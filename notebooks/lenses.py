@@ -140,9 +140,9 @@ for role, effect in effects.items():
 
 # %% [markdown]
 # These are the best of all pairs of layers. At the name, the real state does *less* than a random vector. (Did you
-# predict that facts sit at the last word of the name? In GPT-2 they do, Meng et al. 2022. This model reads both
-# words of the name directly from the last position.) At `is` the real state moves the log odds by far more than any
-# control.
+# predict that facts sit at the last word of the name? In GPT-2 they were found there, Meng et al. 2022. This model
+# reads both words of the name directly from the last position, with heads 0.1 and 0.2.) At `is`, the real state moves
+# the log odds by far more than any control.
 
 # %%
 effect = effects["END"]

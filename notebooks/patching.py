@@ -26,8 +26,8 @@ model = interp.load()
 # ## The pairs
 #
 # The two prompts of a pair differ in the number of the subject and in nothing else. The noun before the verb, the
-# *attractor*, always has the other number than the subject of the clean prompt: a model that simply agrees with the
-# nearest noun is always wrong.
+# *attractor*, always has the other number than the subject of the clean prompt: there, a model that simply agrees with
+# the nearest noun is always wrong.
 
 # %%
 task = tasks.agreement(model, n=64, seed=0)
