@@ -102,13 +102,13 @@ def draw(arrays: Arrays) -> Shown:
     best, scores = _best(arrays), arrays["scores"]
     exact = scores.sel(finder=_EXACT, drop=True).rename("exact change in logit difference")
     estimates = {name: scores.sel(finder=name) for name in _names(arrays) if name.startswith("EAP")}
-    shown = {"kept": plots.bars(_bars(arrays), "circuit", "What circuits keep on other pairs", "faithfulness")}
+    bars = plots.bars(_bars(arrays), "circuit", "What circuits keep on other pairs", "faithfulness")
+    shown = {"kept": bars.update_layout(height=460)}
     if estimates:
         shown["edges"] = plots.scatter(exact, estimates, "Every edge, exact and estimated", "estimate", diagonal=True)
     effects = -exact * arrays["circuits"].sel(finder=best, drop=True)
     if bool((abs(effects) > 0).any()):
-        title = f"The circuit of {best}; as wide as the exact effect"
-        shown["circuit"] = plots.circuit_graph(effects.rename("logits lost"), title)
+        shown["circuit"] = plots.circuit_graph(effects.rename("logits lost"), f"{best}; as wide as the exact effect")
     return shown | {"methods": _table(arrays)}
 
 
@@ -232,12 +232,12 @@ def _table(arrays: Arrays) -> Any:
 
     kept, agreement, rows = arrays["kept"], _agreement(arrays), []
     for name in [*_names(arrays), _EXACT]:
-        measures = {key: round(value, 3) for key, value in agreement.get(name, {}).items()}
-        row = {"method": name, "edges": int(kept["edges"].sel(circuit=name)), **measures}
         rivals = _rivals(arrays, name)
-        row["best random circuit"] = percent(rivals.max()) if rivals.size else ""
-        rows.append(row | {"kept on other pairs": between(kept, circuit=name)})
-    return pd.DataFrame(rows)
+        row: dict[str, Any] = {"method": name, "edges": int(kept["edges"].sel(circuit=name))}
+        row |= {"kept on other pairs": between(kept, circuit=name)}
+        row |= {"best random circuit": percent(rivals.max()) if rivals.size else "–"}
+        rows.append(row | {key: f"{value:.3f}" for key, value in agreement.get(name, {}).items()})
+    return pd.DataFrame(rows).rename(columns=lambda name: name.replace("_", " ")).fillna("–")
 
 
 Method = Callable[[Config, "Model", "Task", float], "xr.DataArray"]

@@ -42,7 +42,7 @@ def by_head(table: "xr.DataArray | xr.Dataset", axis: str = "sender") -> Any:
     places = [place_of(str(name)) for name in table[axis].values]
     numbers = {"layer": [int(layer) for layer, _, _ in places], "head": [head for _, _, head in places]}
     named = table.drop_vars(axis).assign_coords({name: (axis, values) for name, values in numbers.items()})
-    index: dict[Any, Any] = {axis: ["layer", "head"]}
+    index: dict[Any, Any] = {axis: list(numbers)}
     return named.set_index(index).unstack(axis)
 
 
