@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from tqdm import tqdm
 
@@ -30,8 +31,8 @@ def bar(total: int, unit: str, progress: Progress = None) -> Iterator[Callable[[
         return
     watched = sys.stderr.isatty() or "ipykernel" in sys.modules
     shown = watched if progress is None else progress
-    hidden = {} if shown else {"disable": True}  # an explicit False would overrule the environment
-    with tqdm(total=total, unit=f" {unit}", delay=2 if progress is None else 0, **hidden) as line:
+    make = tqdm if shown else partial(tqdm, disable=True)  # an explicit False would overrule the environment
+    with make(total=total, unit=f" {unit}", delay=2 if progress is None else 0) as line:
 
         def update(more: int) -> None:
             line.update(more)

@@ -67,13 +67,15 @@ async def screenshot(html: str, width: int = 900) -> str:
 
     page = f'<!doctype html><meta charset="utf-8"><body class="light" style="margin:8px">{html}'
     async with choreographer.Browser(headless=True) as browser:
-        tab = await browser.create_tab(width=width, height=100)
+        tab = await browser.create_tab()
+        size = {"width": width, "height": 100, "deviceScaleFactor": 1.5, "mobile": False}
+        await tab.send_command("Emulation.setDeviceMetricsOverride", size)
         await tab.send_command("Page.enable")
         loaded = tab.subscribe_once("Page.loadEventFired")
         await tab.send_command("Page.navigate", {"url": f"data:text/html;base64,{b64encode(page.encode()).decode()}"})
         await loaded
         metrics = await tab.send_command("Page.getLayoutMetrics")
-        clip = {"x": 0, "y": 0, "width": width, "height": metrics["result"]["cssContentSize"]["height"], "scale": 1.5}
+        clip = {"x": 0, "y": 0, "width": width, "height": metrics["result"]["cssContentSize"]["height"], "scale": 1}
         shot = await tab.send_command("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
         return shot["result"]["data"]
 

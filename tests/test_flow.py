@@ -42,6 +42,11 @@ def test_rollout_is_the_product_of_mean_attention(family):
         np.testing.assert_allclose(np.nan_to_num(ours), product.detach(), atol=1e-6)
 
 
+def test_a_rollout_carries_its_checks_as_a_whole():
+    found = attribution.rollout(load("gpt2"), PROMPTS)
+    assert checks_of(found) == checks_of(found["excess"]) and len(checks_of(found)) == 2
+
+
 def test_rollouts_add_up_to_one_and_padding_is_not_measured(family):
     model = load(family)
     found = attribution.rollout(model, PROMPTS, skip=0.3)

@@ -57,13 +57,12 @@ def rollout(model: Model, prompts: Prompts, layers: Collection[int] | None = Non
     words = position_labels(model, tokens)
     coords: dict[str, Sequence[Any]] = {"query": words, "key": words, "prompt": range(len(tokens))}
     parts = {"rollout": real, "uniform": null, "excess": real - null}
-    return xr.Dataset(
-        {
-            name: labelled(_last(value.where(measured, torch.nan)), name, coords, model, checks,
-                           method="attention rollout", **how)
-            for name, value in parts.items()
-        }
-    )  # fmt: skip
+    found = {
+        name: labelled(_last(value.where(measured, torch.nan)), name, coords, model, checks,
+                       method="attention rollout", **how)
+        for name, value in parts.items()
+    }  # fmt: skip
+    return xr.Dataset(found, attrs=found["rollout"].attrs)
 
 
 def relevance(
