@@ -48,7 +48,8 @@ class Tokenizer:
         ids = self._encode(text)
         if len(ids) != 1:
             pieces = [self.base.decode([i]) for i in ids]
-            raise ValueError(f"{text!r} is {len(ids)} tokens {pieces}, not one; a leading space often helps")
+            hint = "take a word that is one" if text.startswith(" ") else "a leading space often helps"
+            raise ValueError(f"{text!r} is {len(ids)} tokens {pieces}, not one; {hint}")
         return ids[0]
 
     def _texts(self, texts: Sequence[str]) -> Tokens:

@@ -329,6 +329,10 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
         lambda m: metrics.logit(4).reading("S2")(m.run(tasks.ioi(m, n=1).clean, last_only=True)),
         "logit reads the role 'S2', but the run was asked for other logits only",
     ),
+    "a row with an answer of several tokens": (
+        lambda m: tasks.from_rows(m, [dict(clean="the dog", corrupt="the cat", right="runs", wrong=" run to")]),
+        "task, row 0, wrong: ' run to' is 2 tokens ['run', 'to'], not one; take a word that is one",
+    ),
     "a row without its answers": (
         lambda m: tasks.from_rows(m, [dict(clean="the dog", corrupt="the cat", right="runs", wrong="run"), {}]),
         "task, row 1: each row needs clean, corrupt, right and wrong; missing: clean, corrupt, right, wrong",

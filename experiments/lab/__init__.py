@@ -5,6 +5,7 @@ Nothing here imports torch before a run needs it, so that `python -m experiments
 
 from experiments.lab.experiment import Experiment as Experiment
 from experiments.lab.experiment import experiment_of as experiment_of
+from experiments.lab.experiment import find as find
 from experiments.lab.keeping import keep as keep
 from experiments.lab.options import Arrays as Arrays
 from experiments.lab.options import OnModel as OnModel

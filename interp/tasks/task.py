@@ -72,10 +72,21 @@ def from_rows(model: Model, rows: Sequence[Mapping[str, str]], name: str = "task
     for i, (a, b) in enumerate(zip(clean.mask.sum(-1).tolist(), corrupt.mask.sum(-1).tolist())):
         if a != b:
             raise ValueError(f"{name}, row {i}: clean has {a} tokens and corrupt {b}; they must be aligned")
-    right, wrong = ([[model.token_id(row[side])] for row in rows] for side in ("right", "wrong"))
+    right, wrong = (_answers(model, rows, side, name) for side in ("right", "wrong"))
     extra = {key: [row[key] for row in rows] for key in rows[0] if key not in ("clean", "corrupt", "right", "wrong")}
     texts = [row["clean"] for row in rows], [row["corrupt"] for row in rows]
     return Task(name, clean, corrupt, answer_ids(right, model), answer_ids(wrong, model), extra, texts)
+
+
+def _answers(model: Model, rows: Sequence[Mapping[str, str]], side: str, name: str) -> list[list[int]]:
+    """The answer of each row as a token; an error names the row."""
+    found = []
+    for i, row in enumerate(rows):
+        try:
+            found.append([model.token_id(row[side])])
+        except ValueError as error:
+            raise ValueError(f"{name}, row {i}, {side}: {error}") from None
+    return found
 
 
 def from_file(model: Model, path: str | Path) -> Task:
