@@ -35,6 +35,8 @@ class Config(OnModel):
 
 
 def inputs(cfg: Config) -> tuple[Any, ...]:
+    if cfg.draws < 19:
+        raise ValueError(f"of draws={cfg.draws} at random, none can show p ≤ 0.05; give 19 or more")
     model = open_model(cfg)
     return model, open_texts(cfg, model, cfg.length)
 

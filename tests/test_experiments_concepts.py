@@ -166,6 +166,8 @@ def test_texts_of_ones_own(tmp_path):
     cfg = superposition.Config(data=str(file), n=3)
     _, tokens = superposition.inputs(cfg)
     assert len(tokens) == 3
+    with pytest.raises(ValueError, match=r"of draws=9 at random, none can show p ≤ 0\.05; give 19 or more"):
+        superposition.inputs(superposition.Config(draws=9))
     with pytest.raises(ValueError, match=r"has 3 texts, one on a line, and n=4 were asked for; give n=3"):
         superposition.inputs(superposition.Config(data=str(file), n=4))
     with pytest.raises(ValueError, match=r"there is no file 'none\.txt'; give one with a text on each line"):
