@@ -32,7 +32,7 @@ class Estimator:
 
 
 def _coarse(features: Features, problems: Problems, start: Fits | None = None) -> Fits:
-    return logistic(features, problems, start, tolerance=1e-3)
+    return logistic(features, problems, start, tolerance=1e-4)
 
 
 ESTIMATORS = {

@@ -62,6 +62,10 @@ class _State:
         """Some of the problems."""
         return _State(self.theta[:, index], self.outputs[:, :, index], self.value[:, index], self.gradient[:, index])
 
+    def sites(self, index: Int[Tensor, " some"]) -> "_State":
+        """All problems of some of the sites."""
+        return _State(*(part[index] for part in (self.theta, self.outputs, self.value, self.gradient)))
+
 
 @dataclass(frozen=True)
 class _Objective:
@@ -85,6 +89,12 @@ class _Objective:
         """Some of the problems."""
         y, used = self.y[:, index], self.used[:, index]
         return replace(self, y=y, used=used, penalty=self.penalty[:, index], scaling=self.scaling.some(index))
+
+    def sites(self, index: Int[Tensor, " some"]) -> "_Objective":
+        """All problems of some of the sites."""
+        scaling = Scaling(self.scaling.mean[index], self.scaling.spread[index])
+        inverses = [inverse[index] for inverse in self.inverses]
+        return replace(self, x=self.x[index], penalty=self.penalty[index], scaling=scaling, inverses=inverses)
 
     def zero(self) -> Float[Tensor, "site problem out p"]:
         """All parameters zero."""
@@ -179,7 +189,7 @@ def _curvature(n_outputs: int) -> float:
 
 
 def _minimise(objective: _Objective, state: _State, tolerance: float, steps: int) -> Tensor:
-    """The parameters at which the objective is least; once most problems are there, the others go on alone."""
+    """The parameters at which the objective is least; once most problems or sites are there, the others go on alone."""
     memory: list[Pair] = []
     stuck = torch.zeros_like(state.value, dtype=torch.bool)
     for done in range(steps):
@@ -192,6 +202,10 @@ def _minimise(objective: _Objective, state: _State, tolerance: float, steps: int
         if 2 * len(index) <= live.shape[1]:
             rest = _minimise(objective.some(index), state.some(index), tolerance, steps - done)
             return state.theta.index_copy(1, index, rest)
+        places = live.any(1).nonzero().flatten()
+        if 2 * len(places) <= live.shape[0]:
+            rest = _minimise(objective.sites(places), state.sites(places), tolerance, steps - done)
+            return state.theta.index_copy(0, places, rest)
         new, lost = objective.search(state, step, slope, live)
         stuck = stuck | lost
         moved, bent = new.theta - state.theta, new.gradient - state.gradient
