@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -18,36 +19,34 @@ from experiments.lab import keep
 from experiments.store import Store
 
 HERE = Path(__file__).parent
-_POINTS = 1000
+_BLOCK = 200
 
 
-def _write(root, seed, acknowledged):
-    """Publish points in an order of one's own until killed; say which were published."""
+def _write(root, seed, acknowledged, blocks=None):
+    """Publish points, block after block, each in an order of one's own, until killed; say which were published."""
     store, rng = Store(root), random.Random(seed)
-    order = rng.sample(range(_POINTS), _POINTS)
     with open(acknowledged, "a", buffering=1) as file:
-        for point in order:
-            key = f"{point:016x}"
-            if store.get("kill", key) is None:
-                content = random.Random(point).randbytes(80_000)
-                run = store.publish("kill", key, {"a.bin": content, "b.bin": content[::-1]}, {"config": {"x": point}})
-                file.write(f"{key} {run.manifest['folder']}\n")
+        for block in count() if blocks is None else range(blocks):
+            for point in rng.sample(range(block * _BLOCK, (block + 1) * _BLOCK), _BLOCK):
+                key = f"{point:016x}"
+                if store.get("kill", key) is None:
+                    content = random.Random(point).randbytes(40_000)
+                    run = store.publish("kill", key, {"a.bin": content, "b.bin": content[::-1]}, {"config": {}})
+                    file.write(f"{key} {run.manifest['folder']}\n")
 
 
 def test_two_writers_killed_forty_times_lose_nothing(tmp_path):
     fork = multiprocessing.get_context("fork")
     rng, killed = random.Random(0), 0
     files = [tmp_path / f"acknowledged-{side}" for side in range(2)]
-    for round_ in range(40):  # a writer that has finished cannot be killed: twenty rounds might be too few
-        if killed >= 40:
-            break
+    for round_ in range(20):
         writers = [
             fork.Process(target=_write, args=(tmp_path / "runs", 2 * round_ + i, file)) for i, file in enumerate(files)
         ]
         for writer in writers:
             writer.start()
         for writer in writers:
-            time.sleep(rng.uniform(0.01, 0.2))
+            time.sleep(rng.uniform(0.01, 0.1))
             os.kill(writer.pid, signal.SIGKILL)
             writer.join()
             killed += writer.exitcode == -signal.SIGKILL
@@ -56,15 +55,16 @@ def test_two_writers_killed_forty_times_lose_nothing(tmp_path):
         line.split() for file in files for line in file.read_text().splitlines() if line.count(" ") == 1
     )
     found = {run.key: run.manifest["folder"] for run in store.runs("kill")}
-    assert killed >= 40 and len(acknowledged) > 20
+    assert killed == 40 and len(acknowledged) > 20
     assert acknowledged.items() <= found.items(), "a run that was acknowledged is lost, or another's stands"
     assert len(found) <= len(acknowledged) + killed, "a run is found that nobody can have finished"
     assert store.verify(progress=False) == []
     store.gc(older_than=-1)
     folders = {f"kill/{path.name}" for path in (tmp_path / "runs/kill").iterdir() if path.is_dir()}
     assert folders == set(found.values()) and store.verify(progress=False) == []
-    _write(tmp_path / "runs", 0, tmp_path / "rest")
-    assert len((tmp_path / "rest").read_text().splitlines()) == _POINTS - len(found)
+    blocks = 1 + max(int(key, 16) for key in found) // _BLOCK
+    _write(tmp_path / "runs", 0, tmp_path / "rest", blocks)
+    assert len((tmp_path / "rest").read_text().splitlines()) == blocks * _BLOCK - len(found)
 
 
 def _keep_all(root, log):
