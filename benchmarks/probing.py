@@ -25,6 +25,7 @@ import sklearn
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 import interp
@@ -170,4 +171,5 @@ if __name__ == "__main__":
         "--places", type=int, default=12, help="layers of the large cases; with fewer, it is over sooner"
     )
     torch.set_num_threads(1)
-    print(run(parser.parse_args().places))
+    with threadpool_limits(1):  # scikit-learn's linear algebra takes all cores otherwise, and waits on them
+        print(run(parser.parse_args().places))
