@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
+from transformers.initialization import no_init_weights
 
 
 def published(bridge: nn.Module) -> dict[str, Tensor]:
@@ -22,7 +24,7 @@ def unbridged(bridge: nn.Module) -> nn.Module | None:
     if not weights:
         return None
     make: Any = type(original)
-    with next(iter(weights.values())).device:
+    with next(iter(weights.values())).device, no_init_weights():
         module: nn.Module = make(copy.deepcopy(original.config))
     module.load_state_dict(weights, assign=True)  # the tensors themselves, not copies
     return module.eval()
@@ -38,8 +40,11 @@ def _names(module: Any) -> list[str]:
 
 def _same_size(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
     """Whether weights are the same however they are split, up to zeros: a bridge adds biases of zero."""
-    one, other = (
-        torch.stack([torch.stack([x.double().sum(), x.double().square().sum()]) for x in side.values()]).sum(0)
-        for side in (a, b)
-    )
+    one, other = (torch.stack([_size(x) for x in side.values()]).sum(0) for side in (a, b))
     return torch.allclose(one, other, rtol=1e-9, atol=1e-9)
+
+
+def _size(x: Tensor) -> Float[Tensor, " two"]:
+    """Sum and sum of squares in double precision, without a copy in it."""
+    x = x if x.is_floating_point() else x.double()
+    return torch.stack([x.sum(dtype=torch.double), torch.linalg.vector_norm(x, dtype=torch.double) ** 2])

@@ -18,12 +18,12 @@ from interp.circuits.gradients import Mixed, gradients
 from interp.circuits.pair import Pair
 from interp.circuits.runs import Written, written
 from interp.edits import Edit, put
+from interp.gradients import BUDGET
 from interp.metrics import Metric
 from interp.model import Model, Prompts
 from interp.sites import Site
 
 _IG = "arXiv:1703.01365"
-_BUDGET = 2**28  # bytes that one pass may take
 PATHS = ("inputs", "activations", "mask")
 
 
@@ -150,7 +150,7 @@ class _Path:
         points = torch.lerp(one, two, t)
         size = max(
             1,
-            (budget or _BUDGET) // (96 * one.shape[:2].numel() * pair.model.shape.d_model * pair.model.shape.n_layers),
+            (budget or BUDGET) // (96 * one.shape[:2].numel() * pair.model.shape.d_model * pair.model.shape.n_layers),
         )
         total = torch.zeros(())
         for some, weights in zip(points.split(size), self.weights.split(size)):
