@@ -26,6 +26,10 @@ class Listener(ABC):
     def write(self, first: int, piece: Tensor, expand: Expand) -> None:
         """Some writers, from number `first` on, have added `expand(piece)` to the stream."""
 
+    def replaces(self, layer: int, projection: Projection) -> bool:
+        """Whether what this projection returns will be replaced, so that it need not be made."""
+        return False
+
     @abstractmethod
     def read_attention(
         self, layer: int, projection: Projection, stream: Float[Tensor, "row pos d_model"], output: Tensor
@@ -89,7 +93,8 @@ class _Hooks:
                     i, projection, held[layer.attn_norm] if layer.attn_norm else entering, output
                 )
 
-            self.on_output(projection.module, read)
+            spared = lambda projection=projection: listener.replaces(i, projection)
+            self.on_output(projection.module, read, spared)
         if layer.out is None:
             self.on_output(layer.attn_out, lambda _, y: listener.write(graph.before_attention(i), y, whole))
         else:
@@ -114,16 +119,27 @@ class _Hooks:
         self.silent.add(module)
         self.stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
 
-    def on_output(self, module: nn.Module, tell: Any) -> None:
-        """Tell of a module's first argument and its output, and replace the output by what comes back."""
+    def on_output(self, module: nn.Module, tell: Any, spared: Callable[[], bool] = lambda: False) -> None:
+        """Tell of a module's first argument and its output, and replace the output by what comes back.
 
-        def hook(_: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
+        Args:
+            spared: Whether it surely will be replaced: then the module is given one position to work on.
+        """
+        given: list[Tensor] = []
+
+        def before(_: nn.Module, args: tuple) -> tuple | None:
+            given[:] = args[:1]
+            return (args[0][..., :1, :], *args[1:]) if spared() else None
+
+        def after(_: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
             self.silent.discard(module)
-            new = tell(self._grid(args[0]), self._grid(output))
-            return None if new is None else new.reshape(output.shape)
+            entered = given.pop()
+            new = tell(self._grid(entered), output if args[0].shape != entered.shape else self._grid(output))
+            return None if new is None else new.reshape(*entered.shape[:-1], -1)
 
         self.silent.add(module)
-        self.stack.callback(module.register_forward_hook(hook).remove)
+        self.stack.callback(module.register_forward_pre_hook(before).remove)
+        self.stack.callback(module.register_forward_hook(after).remove)
 
     def _grid(self, tensor: Tensor) -> Tensor:
         """(row, pos, feature), also where a family flattens the first two, or all rows are packed into one."""

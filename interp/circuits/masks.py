@@ -4,6 +4,7 @@
 on its own copy of the stream. A circuit is a mask of zeros and ones; a learned mask is one that wants a gradient.
 """
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ from interp.graph import Graph, Mask
 from interp.progress import Progress, bar
 
 _ON_CPU, _ELSEWHERE = 2**26, 2**31  # bytes that one pass may take; larger passes are no faster
+
+_CACHE = 2**19  # bytes that a norm is given at once on a processor
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,7 @@ class Masked(Listener):
         self._weights[..., 0, :] = 1
         self._room = self._others.new_zeros(0) if masks.requires_grad else self._empty()
         self._pieces: list[Tensor] = []
+        self._streams = self._others.new_empty(0)
         if first:
             below = exchange.run.wiring.graph.before_attention(first)
             known = exchange.run.written.transpose(0, 1)[:below, :, self._start :]
@@ -131,20 +135,20 @@ class Masked(Listener):
     def write(self, first: int, piece: Tensor, expand: Expand) -> None:
         upto = (values := expand(piece)).shape[1] + first
         values = values.unflatten(0, (len(self.masks), -1)).transpose(1, 2)
-        difference = self._others[:, None, first:upto] - values
+        others = self._others[:, None, first:upto]
         if self.masks.requires_grad:
-            self._pieces.append(difference)
+            self._pieces.append(others - values)
         else:
-            self._room[:, :, 1 + first : 1 + upto] = difference
+            torch.sub(others, values, out=self._room[:, :, 1 + first : 1 + upto])
+
+    def replaces(self, layer: int, projection: Projection) -> bool:
+        return self._reached(self.wiring.graph.before_attention(layer), self._readers(layer, projection))
 
     def read_attention(self, layer: int, projection: Projection, stream: Tensor, output: Tensor) -> Tensor | None:
-        graph = self.wiring.graph
-        first = graph.attention(layer).start
-        readers = slice(first + projection.readers.start, first + projection.readers.stop)
-        streams = self._copies(stream, graph.before_attention(layer), readers)
+        streams = self._copies(stream, self.wiring.graph.before_attention(layer), self._readers(layer, projection))
         if streams is None:
             return None
-        return projection.of(normed(self.wiring.layers[layer].attn_norm, streams).flatten(1, 2))
+        return projection.of(_norm_copies(self.wiring.layers[layer].attn_norm, streams).flatten(1, 2))
 
     def read_mlp(self, layer: int, stream: Tensor, entering: Tensor) -> Tensor | None:
         graph = self.wiring.graph
@@ -156,22 +160,44 @@ class Masked(Listener):
         streams = self._copies(stream, len(graph.writers), graph.logits)
         return None if streams is None else streams[0].flatten(0, 1)
 
+    def _readers(self, layer: int, projection: Projection) -> slice:
+        first = self.wiring.graph.attention(layer).start
+        return slice(first + projection.readers.start, first + projection.readers.stop)
+
+    def _reached(self, upto: int, readers: slice) -> bool:
+        """Whether any of the readers has a stream of its own."""
+        return bool(self._used[:upto, readers].any())
+
     def _copies(self, stream: Tensor, upto: int, readers: slice) -> Tensor | None:
         """The stream as each reader has it, (reader, set, prompt, pos, d_model); None if all have it as it is."""
-        if not bool(self._used[:upto, readers].any()):
+        if not self._reached(upto, readers):
             return None
         summands = self._summands(stream.unflatten(0, (len(self.masks), -1)), upto)
         weights = self._weights[..., : 1 + upto, readers]
         if weights.ndim == 5:
             streams = torch.einsum("kgsnpd,gkpsr->rgnpd", summands, weights[:, :, self._start :])
         else:
-            products = [_product(some, weight) for some, weight in zip(summands, weights.unbind(1))]
-            streams = sum(products[1:], start=products[0])
+            streams = self._sums(summands, weights)
         for i, reader in enumerate(range(readers.start, readers.stop)):
             if reader in self.given:
                 streams[i] = self.given[reader]
             if reader in self.keep:
-                self.kept[reader] = streams[i]
+                self.kept[reader] = streams[i].clone()
+        return streams
+
+    def _sums(self, summands: Tensor, weights: Tensor) -> Float[Tensor, "reader set prompt pos d_model"]:
+        """Weighted sums, reader first: what is multiplied by the readers' matrices then lies in one piece."""
+        n_sets, _, *sizes = summands.shape[1:]
+        if torch.is_grad_enabled():
+            products = [torch.bmm(w.mT, some.flatten(2)) for some, w in zip(summands, weights.unbind(1))]
+            return sum(products[1:], start=products[0]).transpose(0, 1).unflatten(2, sizes)
+        shape = (weights.shape[3], n_sets, *sizes)
+        if self._streams.numel() < math.prod(shape):  # one room for all readings: a fresh one costs more than the sum
+            self._streams = summands.new_empty(math.prod(shape))
+        streams = self._streams[: math.prod(shape)].view(shape)
+        out = streams.flatten(2).transpose(0, 1)
+        for i, (some, w) in enumerate(zip(summands, weights.unbind(1))):
+            torch.baddbmm(out, w.mT, some.flatten(2), beta=float(i > 0), out=out)
         return streams
 
     def _summands(self, stream: Tensor, upto: int) -> Float[Tensor, "source set summand prompt pos d_model"]:
@@ -182,16 +208,13 @@ class Masked(Listener):
         return torch.cat([once[:, :, None], *self._pieces], dim=2)[:, :, : 1 + upto]
 
 
-def _product(
-    summands: Float[Tensor, "set summand prompt pos d_model"], weights: Float[Tensor, "set summand reader"]
-) -> Float[Tensor, "reader set prompt pos d_model"]:
-    """Weighted sums, reader first: what is multiplied by the readers' matrices then lies in one piece."""
-    n_sets, _, *sizes = summands.shape
-    if torch.is_grad_enabled():
-        return torch.bmm(weights.transpose(1, 2), summands.flatten(2)).transpose(0, 1).unflatten(2, sizes)
-    sums = summands.new_empty(weights.shape[2], n_sets, *sizes)
-    torch.bmm(weights.transpose(1, 2), summands.flatten(2), out=sums.flatten(2).transpose(0, 1))
-    return sums
+def _norm_copies(norm: nn.Module | None, streams: Float[Tensor, "reader *rest d_model"]) -> Tensor:
+    """Streams as a norm leaves them, in their own room and a few readers at a time, which stay in the cache."""
+    if norm is None or torch.is_grad_enabled() or streams.device.type != "cpu":
+        return normed(norm, streams)
+    for some in streams.split(max(1, _CACHE // streams[0].nbytes)):
+        some.copy_(norm.forward(some))
+    return streams
 
 
 def stacked(graph: Graph, circuits: Mapping[str, Mask], n_pos: int) -> Float[Tensor, "set *pos writer reader"]:
