@@ -74,7 +74,7 @@ def test_the_statistic_of_the_shuffles_is_that_of_ridge_regression():
 def test_an_online_code_is_the_sum_of_what_each_block_costs():
     x, y = _random(1, 120, 6), (torch.arange(120) % 2)
     x[0, :, 0] += 2 * y
-    single = replace(ESTIMATORS["logistic"], penalties=(1.0,), quick=ESTIMATORS["logistic"].fit)
+    single = replace(ESTIMATORS["logistic"], penalties=(1.0,), quick=(ESTIMATORS["logistic"].fit,))
     bits = codelength(Features(x), y[None], 2, GROUPS, single)
     blocks = _blocks(y[None], 2, GROUPS, 0)
     assert all(len(blocks[6 * g : 6 * g + 6].unique()) == 1 for g in range(20))

@@ -10,6 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from torch.testing import assert_close
 
 from interp import Site, edits, probing, tasks
+from interp.probing import logistic, problems
 from interp.probing.crossval import out_of_fold, prior_loss
 from interp.probing.estimators import ESTIMATORS, estimator_of
 from interp.probing.problems import Features, Problems, log_probs
@@ -107,6 +108,36 @@ def test_nothing_of_a_fold_reaches_what_predicts_it():
             assert_close(first.penalty[..., f], second.penalty[..., f])
             assert_close(first.outputs[:, :, same], second.outputs[:, :, same], atol=1e-3, rtol=1e-3)
             assert not torch.allclose(first.outputs[:, :, ~inside], second.outputs[:, :, ~inside], atol=1e-2)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_sites_that_are_fitted_some_at_a_time_are_fitted_alike(monkeypatch, n_classes):
+    x, y = _random(5, 60, 7), (torch.arange(120) % n_classes).view(2, 60)
+    x[3, :, 0] += y[0]
+    fold = folds_of(y[0], n_classes, None, n_folds=3, split="random")
+    whole = out_of_fold(Features(x), y, n_classes, fold, ESTIMATORS["logistic"])
+    monkeypatch.setattr(problems, "_CACHE", 2 * x[0].nbytes)
+    apart = out_of_fold(Features(x), y, n_classes, fold, ESTIMATORS["logistic"])
+    assert len(Features(x).parts) == 3
+    assert_close(whole.penalty, apart.penalty)
+    assert_close(whole.outputs, apart.outputs, atol=1e-2, rtol=1e-2)
+
+
+@pytest.mark.parametrize("n, d", [(50, 6), (8, 12)])
+def test_the_sharpened_curvature_is_the_hessian(n, d):
+    """One problem, two classes: the inverse times a vector solves with the Hessian that autograd finds."""
+    features, y = Features(_random(1, n, d).double()), (torch.arange(n) % 2)[None]
+    problems = Problems(y, torch.ones(1, n, dtype=torch.bool), torch.tensor([[0.7]]), 2)
+    objective = logistic._objective(features, problems)
+    theta = 0.3 * _random(1, 1, 1, d + 1).double()
+    theta.requires_grad_()
+    bowl = lambda t: objective.value(t, objective.outputs(t)).sum()
+    hessian = torch.autograd.functional.hessian(bowl, theta).view(d + 1, d + 1)[:d, :d]
+    with torch.no_grad():
+        sharp = objective.sharpened(objective.at(theta, objective.outputs(theta)))
+        gradient = _random(1, 1, 1, d + 1).double()
+        solved = sharp.curvature.solve(gradient, sharp.penalty)
+    assert_close(solved[0, 0, 0, :d], torch.linalg.solve(hessian, gradient[0, 0, 0, :d]))
 
 
 def test_nested_cross_validation_is_that_of_loops_over_scikit_learn():

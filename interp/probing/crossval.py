@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
+from torch.nn.functional import softplus
 
-from interp.probing.estimators import Estimator
-from interp.probing.problems import Features, Problems, log_probs
+from interp.probing.estimators import Estimator, Fitted
+from interp.probing.problems import Features, Fits, Problems, log_probs
 from interp.probing.splits import without
 
 
@@ -45,6 +46,8 @@ def losses(
     """Log loss (nats) of each example; of numbers, the squared error."""
     if not n_classes:
         return (outputs[..., 0] - y).square()
+    if n_classes == 2:
+        return softplus((1 - 2 * y.to(outputs)) * outputs[..., 0])
     logs = log_probs(outputs)
     return -logs.gather(-1, y.long().expand(logs.shape[:-1])[..., None])[..., 0]
 
@@ -63,12 +66,25 @@ def out_of_fold(
     Args:
         members: The examples that may be learnt from, for each set of labels; by default all.
     """
-    n_folds = int(fold.max()) + 1
     members = torch.ones_like(y, dtype=torch.bool) if members is None else members
-    penalty = _choose(features, y, n_classes, fold, estimator, members)
+    held = [_out_of_fold(part, y, n_classes, fold, estimator, members) for part in features.parts]
+    outputs, penalty, weight = (torch.cat(x) for x in zip(*((one.outputs, one.penalty, one.weight) for one in held)))
+    return Held(outputs, penalty, weight, n_classes)
+
+
+def _out_of_fold(
+    features: Features,
+    y: Shaped[Tensor, "label example"],
+    n_classes: int,
+    fold: Int[Tensor, " example"],
+    estimator: Estimator,
+    members: Bool[Tensor, "label example"],
+) -> Held:
+    n_folds = int(fold.max()) + 1
+    penalty, near = _choose(features, y, n_classes, fold, estimator, members)
     used = _crossed(members, without(fold, [[f] for f in range(n_folds)]))
     problems = Problems(y.repeat_interleave(n_folds, 0), used, penalty.flatten(1), n_classes)
-    fits = estimator.fit(features, problems)
+    fits = estimator.fit(features, problems, near)
     outputs = fits(features.x).unflatten(1, (len(y), n_folds))
     held = outputs.gather(2, fold[None, None, None, :, None].expand(*outputs.shape[:2], 1, -1, outputs.shape[-1]))
     return Held(held[:, :, 0], penalty, fits.weight.unflatten(1, (len(y), n_folds)), n_classes)
@@ -86,25 +102,50 @@ def _choose(
     fold: Int[Tensor, " example"],
     estimator: Estimator,
     members: Bool[Tensor, "label example"],
-) -> Float[Tensor, "site label fold"]:
-    """The penalty for each fold: of the losses of the other folds, each predicted from the rest, the least."""
+) -> tuple[Float[Tensor, "site label fold"], Fits | None]:
+    """The penalty for each fold: of the losses of the other folds, each predicted from the rest, the least.
+
+    And a fit under it without this fold and another, which is near to that without this fold and has not seen it.
+    """
     x, n_folds = features.x, int(fold.max()) + 1
     grid = x.new_tensor(estimator.penalties)
     if len(grid) == 1:
-        return grid.expand(len(x), len(y), n_folds)
+        return grid.expand(len(x), len(y), n_folds), None
     pairs = list(combinations(range(n_folds), 2))
     used = _crossed(members, without(fold, pairs))
     labels = y.repeat_interleave(len(pairs), 0)
-    table, fits = x.new_full((len(grid), len(x), len(y), n_folds), torch.inf), None
-    for i, penalty in enumerate(grid):
+    least, best = x.new_full((len(x), len(y), n_folds), torch.inf), grid[0].expand(len(x), len(y), n_folds)
+    nearest = torch.tensor([next(i for i, pair in enumerate(pairs) if f in pair) for f in range(n_folds)])
+    fits: Fits | Fitted | None = None
+    near: Fits | None = None
+    for penalty in grid:
         problems = Problems(labels, used, penalty.expand(1, len(labels)), n_classes)
-        fits = estimator.quick(features, problems, fits)
-        loss = losses(fits(x), labels, n_classes).unflatten(1, (len(y), -1))
-        table[i] = _inner(loss * members[:, None], pairs, fold, n_folds)
-        # From the strongest on, losses fall and then rise: where they rise for all, weaker penalties are hopeless.
-        if i and bool((table[i] > table[:i].amin(0)).all()):
-            break
-    return grid[table.argmin(0)]
+        for fit in estimator.quick if near else estimator.quick[-1:]:
+            fits = fit(features, problems, fits)
+            loss = losses(fits(x), labels, n_classes).unflatten(1, (len(y), -1))
+            table = _inner(loss * members[:, None], pairs, fold, n_folds)
+            # From the strongest on, losses fall and then rise: where they rise for all, weaker penalties are hopeless.
+            if bool((table > least).all()):
+                return best, near
+        assert fits is not None
+        better = table < least
+        least, best = torch.where(better, table, least), torch.where(better, penalty, best)
+        near = _better(_at_folds(fits, len(y), nearest), better.flatten(1), near)
+    return best, near
+
+
+def _at_folds(fits: "Fits | Fitted", n_labels: int, pairs: Int[Tensor, " fold"]) -> Fits:
+    """For each fold, the fits without one of the pairs."""
+    weight, bias = (x.unflatten(1, (n_labels, -1))[:, :, pairs].flatten(1, 2) for x in (fits.weight, fits.bias))
+    return Fits(weight, bias, fits.n_classes)
+
+
+def _better(fits: Fits, better: Bool[Tensor, "site problem"], others: Fits | None) -> Fits:
+    """The fits that are better, else the others."""
+    if others is None:
+        return fits
+    weight = torch.where(better[..., None, None], fits.weight, others.weight)
+    return Fits(weight, torch.where(better[..., None], fits.bias, others.bias), fits.n_classes)
 
 
 def _inner(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,26 +21,24 @@ class Estimator:
     Attributes:
         fit: From features and problems, and optionally fits to begin from, to fits.
         penalties: What to choose from, the strongest first; one means that nothing is chosen.
-        quick: As `fit`, only as precise as the choice of a penalty needs.
+        quick: As `fit`, at last as precise as the choice of a penalty needs, before that as seeing takes that there is
+            no hope.
         predicts: "classes", "numbers", or "either".
     """
 
     name: str
     fit: Callable[..., "Fits | Fitted"]
     penalties: Sequence[float]
-    quick: Callable[..., "Fits | Fitted"]
+    quick: Sequence[Callable[..., "Fits | Fitted"]]
     predicts: str = "classes"
 
 
-def _coarse(features: Features, problems: Problems, start: Fits | None = None) -> Fits:
-    return logistic(features, problems, start, tolerance=1e-4)
-
-
+_LOGISTIC_QUICK = partial(logistic, tolerance=3e-2), partial(logistic, tolerance=1e-4)
 ESTIMATORS = {
-    "logistic": Estimator("logistic", logistic, (1e3, 1e2, 1e1, 1e0, 1e-1), _coarse),
-    "lda": Estimator("lda", lda, (0.99, 0.9, 0.5, 0.2, 0.05), lda),
-    "mass_mean": Estimator("mass_mean", mass_mean, (0.0,), mass_mean),
-    "ridge": Estimator("ridge", ridge, (1e4, 1e3, 1e2, 1e1, 1e0), ridge, "numbers"),
+    "logistic": Estimator("logistic", logistic, (1e3, 1e2, 1e1, 1e0, 1e-1), _LOGISTIC_QUICK),
+    "lda": Estimator("lda", lda, (0.99, 0.9, 0.5, 0.2, 0.05), (lda,)),
+    "mass_mean": Estimator("mass_mean", mass_mean, (0.0,), (mass_mean,)),
+    "ridge": Estimator("ridge", ridge, (1e4, 1e3, 1e2, 1e1, 1e0), (ridge,), "numbers"),
 }
 
 
@@ -105,7 +104,7 @@ def _drop_in(estimator: Any) -> Estimator:
         return Fitted(models, scaling, weight, bias, problems.n_classes)
 
     name = type(estimator).__name__
-    return Estimator(name, fit, (0.0,), fit, "classes" if is_classifier(estimator) else "numbers")
+    return Estimator(name, fit, (0.0,), (fit,), "classes" if is_classifier(estimator) else "numbers")
 
 
 def _outputs(model: Any, x: Float[Tensor, "example d"], n_classes: int) -> Float[Tensor, "example out"]:

@@ -1,8 +1,9 @@
 """Logistic regression for all sites, folds, labels and penalties at once, on the device where the features are.
 
-One preconditioner for each site and penalty, the inverse of the bound of Böhning 1992 on the Hessian, makes nearly a
-sphere of the objective's bowl; limited-memory quasi-Newton steps (Liu & Nocedal 1989) go the rest of the way. Every
-pass over the features serves all problems: it is one matrix product.
+One preconditioner for each site and penalty makes nearly a sphere of the objective's bowl: at first the inverse of the
+bound of Böhning 1992 on the Hessian; where the search takes long, of the Hessian itself, averaged over the problems,
+which differ little. Limited-memory quasi-Newton steps (Liu & Nocedal 1989) go the rest of the way. Every pass over the
+features serves all problems: it is one matrix product.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from interp.probing.problems import Features, Fits, Problems, Scaling, in_units
+from interp.probing.curvature import Curvature, Index, some_of
+from interp.probing.problems import Features, Fits, Problems, Scaling, gram, in_units, inverse_of
 
 _MEMORY = 8  # quasi-Newton pairs that are kept
 _HALVINGS = 12  # of a step that goes too far
@@ -45,7 +47,7 @@ def logistic(
     if start is not None:
         bias = start.bias + (start.weight @ scaling.mean[..., None])[..., 0]
         theta = torch.cat([start.weight * scaling.spread[:, :, None], bias[..., None]], -1)
-    theta = _minimise(objective, objective.at(theta, objective.outputs(theta)), tolerance, steps)
+    theta = _minimise(objective, theta, tolerance, steps)
     return in_units(theta[..., :-1], theta[..., -1], scaling, problems.n_classes)
 
 
@@ -54,81 +56,89 @@ class _State:
     """Where the search is: parameters, what they give for each example, the objective and its gradient."""
 
     theta: Float[Tensor, "site problem out p"]
-    outputs: Float[Tensor, "site example problem out"]
+    outputs: Float[Tensor, "site problem out example"]
     value: Float[Tensor, "site problem"]
     gradient: Float[Tensor, "site problem out p"]
 
-    def some(self, index: Int[Tensor, " some"]) -> "_State":
-        """Some of the problems."""
-        return _State(self.theta[:, index], self.outputs[:, :, index], self.value[:, index], self.gradient[:, index])
-
-    def sites(self, index: Int[Tensor, " some"]) -> "_State":
-        """All problems of some of the sites."""
-        return _State(*(part[index] for part in (self.theta, self.outputs, self.value, self.gradient)))
+    def part(self, sites: Index, problems: Index) -> "_State":
+        """Some of the problems at some of the sites."""
+        return _State(*(some_of(x, sites, problems) for x in (self.theta, self.outputs, self.value, self.gradient)))
 
 
 @dataclass(frozen=True)
 class _Objective:
-    """The penalised log loss of every problem at every site; the last parameter of each output is its bias.
-
-    Attributes:
-        penalties, inverses: For each penalty that there is, the inverse of the bound on the Hessian of every site; if
-            there are fewer examples than features, of the matrix of examples by examples in Woodbury's identity.
-    """
+    """The penalised log loss of every problem at every site; the last parameter of each output is its bias."""
 
     x: Float[Tensor, "site example d"]
-    y: Int[Tensor, "example problem"]
-    used: Float[Tensor, "example problem"]
+    y: Int[Tensor, "problem example"]
+    used: Float[Tensor, "problem example"]
     penalty: Float[Tensor, "site problem"]
     scaling: Scaling
     n_outputs: int
-    penalties: Sequence[float]
-    inverses: Sequence[Float[Tensor, "site m m"]]
+    curvature: Curvature
 
-    def some(self, index: Int[Tensor, " some"]) -> "_Objective":
-        """Some of the problems."""
-        y, used = self.y[:, index], self.used[:, index]
-        return replace(self, y=y, used=used, penalty=self.penalty[:, index], scaling=self.scaling.some(index))
-
-    def sites(self, index: Int[Tensor, " some"]) -> "_Objective":
-        """All problems of some of the sites."""
-        scaling = Scaling(self.scaling.mean[index], self.scaling.spread[index])
-        inverses = [inverse[index] for inverse in self.inverses]
-        return replace(self, x=self.x[index], penalty=self.penalty[index], scaling=scaling, inverses=inverses)
+    def part(self, sites: Index, problems: Index) -> "_Objective":
+        """Some of the problems at some of the sites."""
+        scaling = Scaling(*(some_of(x, sites, problems) for x in (self.scaling.mean, self.scaling.spread)))
+        return replace(
+            self,
+            x=self.x[sites] if len(sites) < len(self.x) else self.x,
+            y=self.y[problems],
+            used=self.used[problems],
+            penalty=some_of(self.penalty, sites, problems),
+            scaling=scaling,
+            curvature=self.curvature.part(sites, problems),
+        )
 
     def zero(self) -> Float[Tensor, "site problem out p"]:
         """All parameters zero."""
-        return self.x.new_zeros(len(self.x), self.used.shape[1], self.n_outputs, self.x.shape[-1] + 1)
+        return self.x.new_zeros(len(self.x), len(self.used), self.n_outputs, self.x.shape[-1] + 1)
 
     def at(self, theta: Tensor, outputs: Tensor) -> _State:
         return _State(theta, outputs, self.value(theta, outputs), self.gradient(theta, outputs))
 
-    def outputs(self, theta: Float[Tensor, "site problem out p"]) -> Float[Tensor, "site example problem out"]:
+    def outputs(self, theta: Float[Tensor, "site problem out p"]) -> Float[Tensor, "site problem out example"]:
         raw = theta[..., :-1] / self.scaling.spread[:, :, None]
         bias = theta[..., -1] - (raw @ self.scaling.mean[..., None])[..., 0]
-        return (self.x @ raw.flatten(1, 2).mT).unflatten(-1, bias.shape[1:]) + bias[:, None]
+        return (raw.flatten(1, 2) @ self.x.mT).unflatten(1, bias.shape[1:]) + bias[..., None]
 
     def value(self, theta: Tensor, outputs: Tensor) -> Float[Tensor, "site problem"]:
         if self.n_outputs == 1:
-            losses = softplus(outputs[..., 0]) - self.y * outputs[..., 0]
+            losses = softplus(outputs[:, :, 0]) - self.y * outputs[:, :, 0]
         else:
-            losses = outputs.logsumexp(-1) - outputs.gather(-1, self._right(outputs))[..., 0]
-        return (losses * self.used).sum(1) + self.penalty / 2 * (theta[..., :-1] ** 2).sum((-1, -2))
+            losses = outputs.logsumexp(2) - outputs.gather(2, self._right(outputs))[:, :, 0]
+        return (losses * self.used).sum(-1) + self.penalty / 2 * (theta[..., :-1] ** 2).sum((-1, -2))
 
     def gradient(self, theta: Tensor, outputs: Tensor) -> Float[Tensor, "site problem out p"]:
         if self.n_outputs == 1:
-            residual = outputs.sigmoid() - self.y[..., None]
+            residual = outputs.sigmoid() - self.y[:, None]
         else:
             right = self._right(outputs)
-            residual = outputs.softmax(-1).scatter_add(-1, right, -torch.ones_like(right, dtype=outputs.dtype))
-        residual = residual * self.used[..., None]
-        total = residual.sum(1)
-        raw = (residual.flatten(2).mT @ self.x).unflatten(1, total.shape[1:])
+            residual = outputs.softmax(2).scatter_add(2, right, -torch.ones_like(right, dtype=outputs.dtype))
+        residual = residual * self.used[:, None]
+        total = residual.sum(-1)
+        raw = (residual.flatten(1, 2) @ self.x).unflatten(1, total.shape[1:])
         scaled = (raw - total[..., None] * self.scaling.mean[:, :, None]) / self.scaling.spread[:, :, None]
         return torch.cat([scaled + self.penalty[..., None, None] * theta[..., :-1], total[..., None]], -1)
 
-    def _right(self, outputs: Tensor) -> Int[Tensor, "site example problem 1"]:
-        return self.y[None, ..., None].expand(len(outputs), -1, -1, 1)
+    def _right(self, outputs: Tensor) -> Int[Tensor, "site problem 1 example"]:
+        return self.y[None, :, None].expand(len(outputs), -1, -1, -1)
+
+    @property
+    def patience(self) -> int:
+        """The number of steps that cost as much as a Hessian."""
+        return 1 + min(self.x.shape[1:]) // (_WORTH * len(self.y) * self.n_outputs)
+
+    def sharpened(self, state: _State) -> "_Objective":
+        """The same with the Hessian that there is, averaged over problems and outputs, in place of a bound on it."""
+        probability = state.outputs.sigmoid() if self.n_outputs == 1 else state.outputs.softmax(2)
+        weight = (probability * (1 - probability) * self.used[:, None]).mean(2)
+        root = weight.mean(1).sqrt()
+        bias = weight.sum(-1).clamp(min=1e-6)
+        rows = self.x * root[..., None] if self.curvature.rows is not None else None
+        products, penalties = gram(self.x, root), self.penalty.unique().tolist()
+        inverses = [inverse_of(products, one) for one in penalties]
+        return replace(self, curvature=Curvature(rows, penalties, inverses, bias))
 
     def search(
         self, state: _State, step: Tensor, slope: Tensor, live: Bool[Tensor, "site problem"]
@@ -143,75 +153,58 @@ class _Objective:
         slack = 4 * torch.finfo(step.dtype).eps * state.value
         for i in range(_HALVINGS + 1):
             theta = state.theta + size[..., None, None] * step
-            outputs = state.outputs + size[:, None, :, None] * along
+            outputs = state.outputs + size[..., None, None] * along
             far = live & (self.value(theta, outputs) > state.value + 1e-4 * size * slope + slack)
             if not bool(far.any()) or bool((size == 0).all()):
                 break
             size = torch.where(far, size / 2 if i < _HALVINGS - 1 else 0.0, size)
         return self.at(theta, outputs), live & (size == 0)
 
-    def precondition(self, gradient: Float[Tensor, "site problem out p"]) -> Tensor:
-        """The gradient times the inverse of a bound on the Hessian."""
-        weights = torch.empty_like(gradient[..., :-1])
-        for penalty, inverse in zip(self.penalties, self.inverses):
-            here = self.penalty == penalty
-            columns = here.any(0).nonzero().flatten()
-            if not len(columns):
-                continue
-            part = gradient[:, columns, :, :-1]
-            right = part.flatten(1, 2)
-            if inverse.shape[-1] == right.shape[-1]:
-                solved = right @ inverse
-            else:
-                solved = (right - (right @ self.x.mT) @ inverse @ self.x) / penalty
-            weights[:, columns] = torch.where(here[:, columns, None, None], solved.view_as(part), weights[:, columns])
-        bias = gradient[..., -1:] / (self.used.sum(0)[:, None, None] * _curvature(self.n_outputs))
-        return torch.cat([weights, bias], -1)
+
+_WORTH = 2  # products with a matrix that cost as much as its product with itself, a row of it
 
 
 def _objective(features: Features, problems: Problems) -> _Objective:
-    x, gram = features.scaled, features.gram
+    x, bound = features.scaled, 0.25 if problems.n_outputs == 1 else 0.5  # on the curvature of an example's log loss
     penalty = problems.penalty.to(x).expand(len(x), -1)
-    penalties = penalty.unique().tolist()
-    curvature = _curvature(problems.n_outputs)
+    used = problems.used.to(x)
     few = x.shape[1] < x.shape[2]
-    shifts = [one / curvature for one in penalties]
-    eye = torch.eye(gram.shape[-1], dtype=x.dtype, device=x.device)
-    inverses = [torch.cholesky_inverse(torch.linalg.cholesky(gram + shift * eye)) for shift in shifts]
-    inverses = inverses if few else [inverse / curvature for inverse in inverses]
-    y, used = problems.y.long().mT.contiguous(), problems.used.mT.to(x).contiguous()
-    return _Objective(x, y, used, penalty, features.among(problems.used), problems.n_outputs, penalties, inverses)
+    penalties = penalty.unique().tolist()
+    inverses = [features.inverse(one / bound) / (1 if few else bound) for one in penalties]
+    curvature = Curvature(x if few else None, penalties, inverses, (bound * used.sum(-1)).expand(len(x), -1))
+    scaling = features.among(problems.used)
+    return _Objective(x, problems.y.long(), used, penalty, scaling, problems.n_outputs, curvature)
 
 
-def _curvature(n_outputs: int) -> float:
-    """The most that the log loss of an example can curve."""
-    return 0.25 if n_outputs == 1 else 0.5
-
-
-def _minimise(objective: _Objective, state: _State, tolerance: float, steps: int) -> Tensor:
+def _minimise(objective: _Objective, theta: Tensor, tolerance: float, steps: int) -> Tensor:
     """The parameters at which the objective is least; once most problems or sites are there, the others go on alone."""
+    found, state = theta.clone(), objective.at(theta, objective.outputs(theta))
+    sites, problems = (torch.arange(n, device=theta.device) for n in state.value.shape)
     memory: list[Pair] = []
     stuck = torch.zeros_like(state.value, dtype=torch.bool)
-    for done in range(steps):
+    age, due = 0, 1
+    for _ in range(steps):
         step = -_quasi_newton(memory, objective, state.gradient)
         slope = _dot(step, state.gradient)
         live = (-slope > tolerance * state.value) & ~stuck
-        index = live.any(0).nonzero().flatten()
-        if not len(index):
+        some = live.any(1).nonzero().flatten(), live.any(0).nonzero().flatten()
+        if not len(some[0]):
             break
-        if 2 * len(index) <= live.shape[1]:
-            rest = _minimise(objective.some(index), state.some(index), tolerance, steps - done)
-            return state.theta.index_copy(1, index, rest)
-        places = live.any(1).nonzero().flatten()
-        if 2 * len(places) <= live.shape[0]:
-            rest = _minimise(objective.sites(places), state.sites(places), tolerance, steps - done)
-            return state.theta.index_copy(0, places, rest)
+        if any(2 * len(left) <= n for left, n in zip(some, live.shape)):
+            found[sites[:, None], problems] = state.theta
+            sites, problems = sites[some[0]], problems[some[1]]
+            objective, state = objective.part(*some), state.part(*some)
+            memory = [(some_of(a, *some), some_of(b, *some), some_of(c, *some)) for a, b, c in memory]
+            step, slope, live, stuck = (some_of(x, *some) for x in (step, slope, live, stuck))
         new, lost = objective.search(state, step, slope, live)
         stuck = stuck | lost
         moved, bent = new.theta - state.theta, new.gradient - state.gradient
         memory = [*memory[1 - _MEMORY :], (moved, bent, _dot(moved, bent))]
-        state = new
-    return state.theta
+        state, age = new, age + 1
+        if age == due * objective.patience:
+            objective, age, due = objective.sharpened(state), 0, 2 * due
+    found[sites[:, None], problems] = state.theta
+    return found
 
 
 def _quasi_newton(memory: Sequence[Pair], objective: _Objective, gradient: Tensor) -> Tensor:
@@ -221,7 +214,7 @@ def _quasi_newton(memory: Sequence[Pair], objective: _Objective, gradient: Tenso
         share = torch.where(product > 0, _dot(moved, gradient) / product, 0.0)
         gradient = gradient - share[..., None, None] * bent
         shares.append(share)
-    gradient = objective.precondition(gradient)
+    gradient = objective.curvature.solve(gradient, objective.penalty)
     for (moved, bent, product), share in zip(memory, reversed(shares)):
         back = torch.where(product > 0, _dot(bent, gradient) / product, 0.0)
         gradient = gradient + (share - back)[..., None, None] * moved

@@ -42,7 +42,7 @@ def codelength(
     grid = features.x.new_tensor(estimator.penalties)
     table, fits = [], None
     for penalty in grid:
-        fits = estimator.quick(features, Problems(labels, used, penalty.expand(1, len(labels)), n_classes), fits)
+        fits = estimator.quick[-1](features, Problems(labels, used, penalty.expand(1, len(labels)), n_classes), fits)
         loss = losses(fits(features.x), labels, n_classes).unflatten(1, (len(y), -1)) / log(2)
         table.append(torch.stack([loss[:, :, i, blocks == i + 1].sum(-1) for i in range(len(known))], -1))
     costs = torch.stack(table)

@@ -9,6 +9,9 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn.functional import one_hot, pad
 
+_CACHE = 2**22  # bytes of features that a processor's cache has room for
+_BLOCK = 128  # rows of a symmetric product that are made at once
+
 
 @dataclass(frozen=True)
 class Problems:
@@ -65,12 +68,49 @@ def scaling_of(x: Float[Tensor, "site example d"], used: Bool[Tensor, "problem e
     """Mean and standard deviation; features that do not vary are left at their scale."""
     sets, which = torch.unique(used, dim=0, return_inverse=True)
     weight = sets.to(x) / sets.sum(-1, keepdim=True)
-    centre = x.mean(1, keepdim=True)  # of large means, the squares would lose the variance
-    x = x - centre
-    mean = weight @ x
-    spread = (weight @ x.square() - mean.square()).clamp(min=0).sqrt()
+    moments = [_moments(one, weight) for one in x]
+    mean, spread = (torch.stack(part)[:, which] for part in zip(*moments))
+    return Scaling(mean, spread)
+
+
+def _moments(x: Float[Tensor, "example d"], weight: Float[Tensor, "set example"]) -> tuple[Tensor, Tensor]:
+    """Mean and spread of each set, by a few examples at a time, which stay in the cache."""
+    centre = x.mean(0)  # of large means, the squares would lose the variance
+    mean, square = (x.new_zeros(len(weight), x.shape[1]) for _ in range(2))
+    size = max(1, _CACHE // (4 * x[0].nbytes))
+    for some, share in zip(x.split(size), weight.split(size, 1)):
+        apart = some - centre
+        mean += share @ apart
+        square += share @ apart.square_()
+    spread = (square - mean.square()).clamp(min=0).sqrt()
     constant = spread <= 4 * torch.finfo(x.dtype).eps ** 0.75 * (mean + centre).abs()
-    return Scaling((mean + centre)[:, which], spread.masked_fill(constant | (spread == 0), 1.0)[:, which])
+    return mean + centre, spread.masked_fill(constant | (spread == 0), 1.0)
+
+
+def gram(
+    x: Float[Tensor, "site example d"], root: Float[Tensor, "site example"] | None = None
+) -> Float[Tensor, "site m m"]:
+    """Products of features, or of examples if there are fewer of those, each example times a root of its weight.
+
+    One site at a time, which takes little memory, and a symmetric matrix by its lower half.
+    """
+    size = min(x.shape[1:])
+    out = x.new_empty(len(x), size, size)
+    for i, one in enumerate(x):
+        rows = one if root is None else one * root[i, :, None]
+        left = rows if len(rows) == size else rows.mT
+        for start in range(0, size, _BLOCK):
+            end = min(start + _BLOCK, size)
+            out[i, start:end, :end] = left[start:end] @ left[:end].mT
+            out[i, :start, start:end] = out[i, start:end, :start].mT
+    return out
+
+
+def inverse_of(products: Float[Tensor, "site m m"], ridge: float) -> Float[Tensor, "site m m"]:
+    """The inverse of a symmetric matrix to whose diagonal something is added."""
+    matrix = products.clone()
+    matrix.diagonal(dim1=1, dim2=2).add_(ridge)
+    return torch.cholesky_inverse(torch.linalg.cholesky(matrix))
 
 
 @dataclass(frozen=True)
@@ -80,6 +120,12 @@ class Features:
     x: Float[Tensor, "site example d"]
 
     @cached_property
+    def parts(self) -> "list[Features]":
+        """Some sites at a time: on a processor as many as its cache holds, since fits pass over them often."""
+        size = max(1, _CACHE // self.x[0].nbytes) if self.x.device.type == "cpu" else len(self.x)
+        return [Features(some) for some in self.x.split(size)]
+
+    @cached_property
     def scaling(self) -> Scaling:
         """Over all examples: for precision alone, since every problem has a scaling of its own."""
         return scaling_of(self.x, torch.ones(1, self.x.shape[1], dtype=torch.bool, device=self.x.device))
@@ -87,13 +133,24 @@ class Features:
     @cached_property
     def scaled(self) -> Float[Tensor, "site example d"]:
         """The features under that scaling."""
-        return (self.x - self.scaling.mean) / self.scaling.spread
+        return (self.x - self.scaling.mean).div_(self.scaling.spread)
 
     @cached_property
     def gram(self) -> Float[Tensor, "site m m"]:
         """Products of features, or of examples if there are fewer of those."""
-        x = self.scaled
-        return x @ x.mT if x.shape[1] < x.shape[2] else x.mT @ x
+        return gram(self.scaled)
+
+    def inverse(self, ridge: float) -> Float[Tensor, "site m m"]:
+        """The inverse of the products with a ridge; that of the last two is kept, since fits come back to it."""
+        if ridge not in self._inverses:
+            if len(self._inverses) > 1:
+                self._inverses.pop(next(iter(self._inverses)))
+            self._inverses[ridge] = inverse_of(self.gram, ridge)
+        return self._inverses[ridge]
+
+    @cached_property
+    def _inverses(self) -> dict[float, Tensor]:
+        return {}
 
     @cached_property
     def _scalings(self) -> dict[bytes, Scaling]:
@@ -126,8 +183,8 @@ class Fits:
 
     def __call__(self, x: Float[Tensor, "site example d"]) -> Float[Tensor, "site problem example out"]:
         """What each map gives for every example: log odds, unnormalised log probabilities, or numbers."""
-        outputs = x @ self.weight.flatten(1, 2).mT
-        return outputs.unflatten(-1, self.weight.shape[1:3]).transpose(1, 2) + self.bias[:, :, None]
+        outputs = (self.weight.flatten(1, 2) @ x.mT).unflatten(1, self.weight.shape[1:3])
+        return outputs.mT + self.bias[:, :, None]
 
 
 def log_probs(outputs: Float[Tensor, "*rest out"]) -> Float[Tensor, "*rest class"]:
