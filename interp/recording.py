@@ -1,6 +1,7 @@
 """Keep a run so that it can be taken up again at any block, for rows of which each is a variant of one prompt."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +103,28 @@ def record(
         for handle in handles:
             handle.remove()
     return Recording(trace, stream, calls, packing)
+
+
+class _Enough(Exception):
+    """Ends a run at its first block."""
+
+
+@torch.no_grad()
+def entering(model: Model, tokens: Tokens) -> Float[Tensor, "batch pos d_model"]:
+    """What enters the first block; no block is run."""
+    held: list[Tensor] = []
+
+    def enter(block: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        held.append((args[0] if args else next(iter(kwargs.values()))).clone())
+        raise _Enough
+
+    handle = model.blocks[0].register_forward_pre_hook(enter, with_kwargs=True)
+    try:
+        with suppress(_Enough):
+            model.run(tokens, last_only=True)
+    finally:
+        handle.remove()
+    return held[0]
 
 
 def of_rows(name: str, value: Any, prompts: Tensor, n: int) -> Any:

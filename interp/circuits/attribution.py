@@ -16,7 +16,7 @@ from torch import Tensor
 from interp.arrays import Check
 from interp.circuits.gradients import Mixed, gradients
 from interp.circuits.pair import Pair
-from interp.circuits.runs import Written, written
+from interp.circuits.runs import Run, Written, written
 from interp.edits import Edit, put
 from interp.gradients import BUDGET
 from interp.metrics import Metric
@@ -53,12 +53,11 @@ def eap(
     """
     pair = Pair.of(model, clean, corrupt, direction)
     positions = _positions(over)
-    other, after = written(pair.wiring, pair.other, metric)
-    found = gradients(pair.wiring, pair.this, metric, start=pair.start)
-    scores = found.dot(other.minus(found.written, pair.start).tensor(), positions)
-    check = _adding_up(
-        "linearity error", "if the model is linear between the runs", scores[..., :1, :], after - found.metric[0]
-    )
+    other = Run.of(pair.wiring, pair.other, metric)
+    found = gradients(other, pair.this, pair.start)
+    scores = found.dot(other.pieces.since(pair.start).minus(found.written).tensor(), positions)
+    change = other.values - found.metric[0]
+    check = _adding_up("linearity error", "if the model is linear between the runs", scores[..., :1, :], change)
     return pair.scores(scores, metric, [check], method="edge attribution patching")
 
 
@@ -99,12 +98,13 @@ def eap_ig(
         raise ValueError(f"unknown path {along!r}; choose from {', '.join(PATHS)}")
     pair = Pair.of(model, clean, corrupt, direction)
     positions = _positions(over)
-    (other, after), (this, before) = (written(pair.wiring, x, metric) for x in (pair.other, pair.this))
+    other = Run.of(pair.wiring, pair.other, metric)
+    this, before = written(pair.wiring, pair.this, metric)
     nodes, weights = np.polynomial.legendre.leggauss(steps)
-    path = _Path(pair, metric, this, other, (nodes + 1) / 2, torch.tensor(weights / 2).to(this.embed), positions)
+    path = _Path(pair, this, other, (nodes + 1) / 2, torch.tensor(weights / 2).to(this.embed), positions)
     scores = path.of_masks() if along == "mask" else path.of_pieces(along == "activations", budget)
     added = scores if along == "mask" else scores[..., :1, :]
-    check = _adding_up("completeness error", "if there are steps enough", added, after - before)
+    check = _adding_up("completeness error", "if there are steps enough", added, other.values - before)
     how = {"path": along, "rule": "Gauss-Legendre", "steps": steps}
     return pair.scores(scores, metric, [check], method="edge attribution with integrated gradients", **how)
 
@@ -114,9 +114,8 @@ class _Path:
     """The way from one run to the other, at some points with their weights."""
 
     pair: Pair
-    metric: Metric
     this: Written
-    other: Written
+    other: Run
     points: Float[np.ndarray, " point"]
     weights: Float[Tensor, " point"]
     positions: bool
@@ -126,15 +125,16 @@ class _Path:
         pair, total = self.pair, torch.zeros(())
         whole = Mixed.whole(pair.wiring, pair.other)
         for point, weight in zip(self.points, self.weights):
-            given = pair.wiring, pair.this, self.metric, (), weight[None], pair.start
-            found = gradients(*given, mixed=whole.at(float(point)))
-            difference = self.other.minus(found.written, pair.start).tensor()
+            mixed, weights, resid = whole.at(float(point)), weight[None], self.this.embed
+            found = gradients(self.other, pair.this, pair.start, weights, resid, mixed=mixed)
+            difference = self.other.pieces.since(pair.start).minus(found.written).tensor()
             total = found.dot(difference, self.positions) + total.to(difference)
         return total
 
     def of_pieces(self, each: bool, budget: int | None) -> Tensor:
         """Scores where what modules write is moved, each for what leaves it; or, for all, what enters the first."""
-        difference = self.other.minus(self.this, self.pair.start).tensor()
+        start = self.pair.start
+        difference = self.other.pieces.since(start).minus(self.this.since(start)).tensor()
         scores = self._of_piece(0, difference, budget)
         first = 1
         for i in range(1, len(self.this.pieces) if each else 1):
@@ -145,7 +145,7 @@ class _Path:
 
     def _of_piece(self, i: int, difference: Tensor, budget: int | None) -> Tensor:
         """Scores of all edges, where one of the pieces is moved."""
-        pair, (one, two) = self.pair, (written.pieces[i] for written in (self.this, self.other))
+        pair, (one, two) = self.pair, (written.pieces[i] for written in (self.this, self.other.pieces))
         t = torch.tensor(self.points).to(one)[:, None, None, None]
         points = torch.lerp(one, two, t)
         size = max(
@@ -154,16 +154,15 @@ class _Path:
         )
         total = torch.zeros(())
         for some, weights in zip(points.split(size), self.weights.split(size)):
-            edit = self._put(i, some.flatten(0, 1).requires_grad_())
-            found = gradients(pair.wiring, pair.this, self.metric, [edit], weights, pair.start)
+            rows = some.flatten(0, 1)
+            resid, edits = (None, [self._put(i, rows.requires_grad_())]) if i else (rows, [])
+            found = gradients(self.other, pair.this, pair.start, weights, resid, edits)
             total = found.dot(difference, self.positions) + total.to(difference)
         return total
 
     def _put(self, i: int, value: Tensor) -> Edit:
         """The edit that makes a module write something else; modules take turns, attention first."""
         layer, is_mlp = divmod(i - 1, 2)
-        if i == 0:
-            return put(Site("resid_pre", 0), value)
         if is_mlp:
             return put(Site("mlp_out", layer), value)
         if not self.pair.wiring.graph.splits:

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from interp.backends.listening import Expand, Listener, listening
 from interp.backends.readers import Layer, Projection, Wiring
 from interp.circuits.masks import normed
-from interp.circuits.runs import Kept, Writers, Written
-from interp.edits import Edit
+from interp.circuits.runs import Kept, Run, Writers, Written
+from interp.edits import Edit, put
 from interp.graph import Graph
-from interp.metrics import Metric
+from interp.recording import entering
+from interp.sites import Site
 from interp.traces import Tokens
 
 
@@ -30,7 +31,7 @@ class Gradients:
         mlps: By layer.
         logits: At the stream that enters the final norm.
         metric: Its values, one for each point at which the gradient was taken.
-        written: What the writers added in the run.
+        written: What the writers added, from the first position on at which gradients are wanted.
     """
 
     graph: Graph
@@ -62,37 +63,48 @@ class Gradients:
 
 
 def gradients(
-    wiring: Wiring,
+    run: Run,
     tokens: Tokens,
-    metric: Metric,
-    edits: Sequence[Edit] = (),
-    weights: Float[Tensor, " point"] | None = None,
     start: int = 0,
+    weights: Float[Tensor, " point"] | None = None,
+    resid: Float[Tensor, "row pos d_model"] | None = None,
+    edits: Sequence[Edit] = (),
     mixed: "Mixed | None" = None,
 ) -> Gradients:
-    """The gradient at every reader, in one run of the prompts.
+    """The gradient of a run's metric at every reader, for other prompts that are the same up to a position.
+
+    Where the model allows it, what comes before that position is taken from the run.
 
     Args:
-        edits: Of rows that are the prompts once for each point.
-        weights: How the gradients of the points are summed; by default there is one.
-        start: The first position at which gradients are wanted.
+        start: The first position at which the prompts differ, and gradients are wanted.
+        weights: How the gradients of several points are summed; by default there is one.
+        resid: What enters the first block, of rows that are the prompts once for each point.
+        edits: Of such rows.
         mixed: What every reader reads instead.
 
     Raises:
         ValueError: A metric that has no gradient.
     """
-    n = len(tokens)
+    wiring, metric, n = run.wiring, run.metric, len(tokens)
     weights = torch.ones(1) if weights is None else weights
-    rows = tokens.rows(torch.arange(n, device=tokens.ids.device).repeat(len(weights)))
-    read = _Read(wiring, start, mixed)
-    with listening(wiring, read, tokens.ids.shape[1]):
-        trace = wiring.model.run(rows, edits=edits, grad=True, last_only=metric.last_only)
-    with torch.enable_grad():
-        values = metric.over_cells(metric.position(rows, trace.logits).unflatten(0, (-1, n)))
+    if run.recording is None or edits:
+        read = _Read(wiring, start, mixed)
+        rows = tokens.rows(torch.arange(n, device=tokens.ids.device).repeat(len(weights)))
+        edits = edits if resid is None else [put(Site("resid_pre", 0), resid.requires_grad_())]
+        with listening(wiring, read, tokens.ids.shape[1]):
+            trace = wiring.model.run(rows, edits=edits, grad=True, last_only=metric.last_only)
+        with torch.enable_grad():
+            values = metric.over_cells(metric.position(rows, trace.logits).unflatten(0, (-1, n)))
+    else:
+        read = _Read(wiring, 0, mixed)
+        resid = entering(wiring.model, tokens) if resid is None else resid
+        resid = resid[:, start:].detach().requires_grad_()
+        values = run.again(read, len(weights), start=start, grad=True, resid=resid)
     if not values.requires_grad:
         raise ValueError(f"{metric.name} has no gradient; make it of differentiable operations on the logits")
     read.differentiate(values.sum(), weights.to(values), cut=bool(edits))
-    return Gradients(wiring.graph, read.attention, read.mlps, read.logits, values.detach(), read.kept.written)
+    written = read.kept.written if read.start == 0 else read.kept.written.since(start)
+    return Gradients(wiring.graph, read.attention, read.mlps, read.logits, values.detach(), written)
 
 
 @dataclass(frozen=True)
@@ -125,7 +137,7 @@ class _Read(Listener):
     """Keeps what is written and what is read."""
 
     def __init__(self, wiring: Wiring, start: int, mixed: Mixed | None) -> None:
-        self.wiring, self._start, self._mixed = wiring, start, mixed
+        self.wiring, self.start, self._mixed = wiring, start, mixed
         self.kept = Kept()
         self.reads: list[tuple[Layer | None, Projection | None, Tensor, Tensor]] = []
         self.attention: list[Tensor] = []
@@ -153,11 +165,12 @@ class _Read(Listener):
     def _moved(self, stream: Tensor) -> tuple[Tensor, bool]:
         if self._mixed is None:
             return stream, False
-        return torch.lerp(stream, self._mixed.streams[len(self.reads)], self._mixed.share), True
+        other = self._mixed.streams[len(self.reads)][:, -stream.shape[1] :]
+        return torch.lerp(stream, other, self._mixed.share), True
 
     def _keep(self, layer: Layer | None, projection: Projection | None, stream: Tensor, read: Tensor) -> Tensor | None:
         own = read.view_as(read)  # others may read the same tensor: the gradient wanted is this reader's alone
-        self.reads.append((layer, projection, stream.detach()[:, self._start :], own))
+        self.reads.append((layer, projection, stream.detach()[:, self.start :], own))
         return own.clone()  # some families write into it
 
     def differentiate(self, total: Tensor, weights: Tensor, cut: bool) -> None:
@@ -167,7 +180,7 @@ class _Read(Listener):
         average = lambda gradient: torch.einsum("k,kn...->n...", weights, gradient.unflatten(0, (len(weights), -1)))
         heads: list[Tensor] = []
         for (layer, projection, stream, _), full in zip(self.reads, found):
-            gradient = full[:, self._start :]
+            gradient = full[:, self.start :]
             if layer is None:
                 self.logits = average(gradient)
             elif projection is None:

@@ -7,6 +7,7 @@ on its own copy of the stream. A circuit is a mask of zeros and ones; a learned 
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -18,7 +19,7 @@ from interp.circuits.runs import Run
 from interp.graph import Graph, Mask
 from interp.progress import Progress, bar
 
-_ON_CPU, _ELSEWHERE = 2**26, 2**31  # bytes that one pass may take; larger passes are no faster
+_ON_CPU, _ELSEWHERE = 2**27, 2**31  # bytes that one pass may take; larger passes are no faster
 
 _CACHE = 2**19  # bytes that a norm is given at once on a processor
 
@@ -77,6 +78,17 @@ class Exchange:
         budget = budget or (_ON_CPU if self.others.device.type == "cpu" else _ELSEWHERE)
         return max(1, budget // (each * self.others.dtype.itemsize * len(self.run.tokens)))
 
+    def room(self, name: str, *sizes: int) -> Tensor:
+        """Memory for one pass at a time: fresh memory costs as much as what is done in it."""
+        n = math.prod(sizes)
+        if name not in self._rooms or self._rooms[name].numel() < n:
+            self._rooms[name] = self.others.new_empty(n)
+        return self._rooms[name][:n].view(sizes)
+
+    @cached_property
+    def _rooms(self) -> dict[str, Tensor]:
+        return {}
+
     @property
     def begin(self) -> int:
         """The first position that is run again."""
@@ -109,6 +121,7 @@ class Masked(Listener):
         keep: Collection[int] = (),
     ) -> None:
         self.wiring, self.masks, self.given, self.keep = exchange.run.wiring, masks, given or {}, keep
+        self._place = exchange.room
         self.kept: dict[int, Tensor] = {}
         self._start = exchange.begin
         self._others = exchange.others.transpose(1, 2)[:, :, :, self._start :]
@@ -120,7 +133,6 @@ class Masked(Listener):
         self._weights[..., 0, :] = 1
         self._room = self._others.new_zeros(0) if masks.requires_grad else self._empty()
         self._pieces: list[Tensor] = []
-        self._streams = self._others.new_empty(0)
         if first:
             below = exchange.run.wiring.graph.before_attention(first)
             known = exchange.run.written.transpose(0, 1)[:below, :, self._start :]
@@ -128,7 +140,7 @@ class Masked(Listener):
 
     def _empty(self) -> Float[Tensor, "source set summand prompt pos d_model"]:
         n_sources, n_writers, *sizes = self._others.shape
-        room = self._others.new_empty(n_sources, len(self.masks), 1 + n_writers, *sizes)
+        room = self._place("summands", n_sources, len(self.masks), 1 + n_writers, *sizes)
         room[1:, :, 0] = 0  # the stream is a summand once
         return room
 
@@ -191,10 +203,7 @@ class Masked(Listener):
         if torch.is_grad_enabled():
             products = [torch.bmm(w.mT, some.flatten(2)) for some, w in zip(summands, weights.unbind(1))]
             return sum(products[1:], start=products[0]).transpose(0, 1).unflatten(2, sizes)
-        shape = (weights.shape[3], n_sets, *sizes)
-        if self._streams.numel() < math.prod(shape):  # one room for all readings: a fresh one costs more than the sum
-            self._streams = summands.new_empty(math.prod(shape))
-        streams = self._streams[: math.prod(shape)].view(shape)
+        streams = self._place("sums", weights.shape[3], n_sets, *sizes)
         out = streams.flatten(2).transpose(0, 1)
         for i, (some, w) in enumerate(zip(summands, weights.unbind(1))):
             torch.baddbmm(out, w.mT, some.flatten(2), beta=float(i > 0), out=out)

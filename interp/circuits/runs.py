@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -30,10 +31,13 @@ class Written:
     pieces: Sequence[Float[Tensor, "prompt pos d"]]
     expand: Sequence[Expand]
 
-    def minus(self, other: "Written", start: int = 0) -> "Written":
-        """The difference to another run, from a position on."""
-        pairs = zip(self.pieces, other.pieces, strict=True)
-        return Written([(one - two)[:, start:] for one, two in pairs], self.expand)
+    def since(self, start: int) -> "Written":
+        """The same from a position on."""
+        return Written([piece[:, start:] for piece in self.pieces], self.expand)
+
+    def minus(self, other: "Written") -> "Written":
+        """The difference to another run."""
+        return Written([one - two for one, two in zip(self.pieces, other.pieces, strict=True)], self.expand)
 
     @property
     def embed(self) -> Float[Tensor, "prompt pos d_model"]:
@@ -85,7 +89,7 @@ class Run:
     """A run of some prompts, kept so that it can be run again with a listener that changes what is read.
 
     Attributes:
-        written: What every writer added.
+        pieces: What the writers added.
         values: The metric.
         recording: Where the model allows it, what is needed to take the run up at any block and position.
     """
@@ -93,7 +97,7 @@ class Run:
     wiring: Wiring
     tokens: Tokens
     metric: Metric
-    written: Writers
+    pieces: Written
     values: Float[Tensor, " prompt"]
     recording: Recording | None
 
@@ -103,11 +107,16 @@ class Run:
         """Run the prompts and keep the run."""
         if way_of(wiring.model) != "packed":
             found, values = written(wiring, tokens, metric)
-            return cls(wiring, tokens, metric, found.tensor(), values, None)
+            return cls(wiring, tokens, metric, found, values, None)
         kept = Kept()
         with listening(wiring, kept, tokens.ids.shape[1]):
             recording = record(wiring.model, tokens, (), packed=True, last_only=metric.last_only)
-        return cls(wiring, tokens, metric, kept.written.tensor(), metric(recording.trace), recording)
+        return cls(wiring, tokens, metric, kept.written, metric(recording.trace), recording)
+
+    @cached_property
+    def written(self) -> Writers:
+        """What every writer added."""
+        return self.pieces.tensor()
 
     @property
     def model(self) -> Model:
@@ -115,7 +124,13 @@ class Run:
         return self.wiring.model
 
     def again(
-        self, listener: Listener, n_sets: int, first: int = 0, start: int = 0, grad: bool = False
+        self,
+        listener: Listener,
+        n_sets: int,
+        first: int = 0,
+        start: int = 0,
+        grad: bool = False,
+        resid: Float[Tensor, "row pos d_model"] | None = None,
     ) -> Float[Tensor, "set prompt"]:
         """The metric of as many variants of the run as there are sets, in rows set by set.
 
@@ -123,6 +138,7 @@ class Run:
             listener: What changes the readers; it is told of positions from `start` on alone if there is a recording.
             first, start: The first layer and the first position at which a variant may differ from the run.
             grad: Keep the graph.
+            resid: Of a run with a recording, what enters the first layer from `start` on, if it is not the run's.
         """
         n, n_pos = self.tokens.ids.shape
         rows = torch.arange(n, device=self.tokens.ids.device).repeat(n_sets)
@@ -132,16 +148,18 @@ class Run:
                 trace = self.model.run(tokens, grad=grad, last_only=self.metric.last_only)
             return self.metric.over_cells(self.metric.position(tokens, trace.logits).unflatten(0, (n_sets, n)))
         with torch.set_grad_enabled(grad):
-            last = self._taken_up(self.recording, listener, rows, first, start)
+            begun = self.recording.stream[first][rows, start:] if resid is None else resid
+            last = self._taken_up(self.recording, listener, rows, first, start, begun)
             resid = torch.cat([self.recording.stream[-1][rows, :start], last], dim=1)
             return of_stream(self.metric, self.model, self.metric.position(tokens, resid), n)
 
-    def _taken_up(self, recording: Recording, listener: Listener, rows: Tensor, first: int, start: int) -> Tensor:
+    def _taken_up(
+        self, recording: Recording, listener: Listener, rows: Tensor, first: int, start: int, resid: Tensor
+    ) -> Tensor:
         """What enters the final norm, (row, pos, d_model), from `start` on."""
         packing, n_pos = recording.packing, self.tokens.ids.shape[1]
         assert packing is not None
         packing.turn_to_end(rows, start, n_pos)
-        resid = recording.stream[first][rows, start:]
         with (
             self.model.hooked({}, n_pos, packing),
             listening(self.wiring, listener, n_pos - start, first, blocks_only=True),
