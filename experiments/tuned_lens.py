@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.lab import Arrays, OnModel, Shown, option
-from experiments.lab.subjects import open_model, speaks_embedded
+from experiments.lab.subjects import lines_of, open_model, speaks_embedded
 from experiments.lab.wording import between, percent
 
 if TYPE_CHECKING:
@@ -154,13 +154,10 @@ def _given(cfg: Config, model: "Model") -> "Tokens | None":
 
 
 def _lines(cfg: Config, total: int) -> list[str]:
-    path = Path(cfg.data)
-    if not path.is_file():
-        raise ValueError(f"there is no file {cfg.data!r}; give a text file with a document on each line")
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()][:total]
+    lines = lines_of(cfg.data)[:total]
     if len(lines) < cfg.held_out + 10:
         raise ValueError(
-            f"{path.name} has {len(lines)} documents, of which held_out={cfg.held_out} are measured on; at least ten more "
+            f"{Path(cfg.data).name} has {len(lines)} documents, of which held_out={cfg.held_out} are measured on; at least ten more "
             "are needed to tune on: give more lines, or a smaller held_out="
         )
     return lines

@@ -1,6 +1,6 @@
 """Generate text while edits are in force: greedy or sampled, with the keys of earlier tokens kept where that is sound.
 
-An edit means the same whether keys are kept or not: its positions are absolute (decision 5).
+An edit means the same whether keys are kept or not: its positions are absolute (decision 7).
 """
 
 import hashlib

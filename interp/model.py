@@ -35,7 +35,7 @@ class Shape:
 
 @dataclass
 class Cache:
-    """Keys and values of tokens that a model has run, so that it need not run them again (decision 5).
+    """Keys and values of tokens that a model has run, so that it need not run them again (decision 7).
 
     Attributes:
         store: What the backend keeps; it is added to in each run.

@@ -171,8 +171,9 @@ def _harvest(store: Store, given: argparse.Namespace) -> int:
     from experiments.lab.gallery import configured
     from experiments.lab.harvest import harvest
     from experiments.lab.options import OnModel
+    from experiments.lab.subjects import lines_of
 
-    texts = [line for line in Path(given.file).read_text(encoding="utf-8").splitlines() if line.strip()]
+    texts = lines_of(given.file)
     sites = [word for word in given.words if "=" not in word]
     cfg = configured(OnModel, [word for word in given.words if "=" in word])
     kept = harvest(cfg, texts, sites, store, given.shard, precision=given.precision, on=given.on, jobs=given.jobs)

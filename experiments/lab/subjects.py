@@ -120,11 +120,20 @@ def open_texts(cfg: OnModel, model: "Model", words: int = 24) -> "Tokens":
     return model.tokens([made[i % len(made)][i] for i in range(cfg.n)])
 
 
-def _lines(cfg: OnModel) -> list[str]:
-    path = Path(cfg.data)
+def lines_of(name: str) -> list[str]:
+    """The texts of a file, one on each line; empty lines are left out.
+
+    Raises:
+        ValueError: No file.
+    """
+    path = Path(name)
     if not path.is_file():
-        raise ValueError(f"there is no file {cfg.data!r}; give one with a text on each line")
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        raise ValueError(f"there is no file {name!r}; give one with a text on each line")
+    return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _lines(cfg: OnModel) -> list[str]:
+    lines = lines_of(cfg.data)
     if len(lines) < cfg.n:
         raise ValueError(
             f"{cfg.data} has {len(lines)} texts, one on a line, and n={cfg.n} were asked for; give n={len(lines)}"

@@ -37,8 +37,8 @@ def eap(
 ) -> xr.DataArray:
     """Edge attribution patching: a first-order estimate of what patching each edge alone would change.
 
-    Two forward passes and one backward pass give every edge. The gradient is taken in the run that is patched, the
-    corrupt one in denoising.
+    Two forward passes and one backward pass give every edge; what comes before the first token that differs is run
+    once. The gradient is taken in the run that is patched, the corrupt one in denoising.
 
     Args:
         over: ("pos",) for a score at each position; otherwise positions are summed over.
