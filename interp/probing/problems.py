@@ -140,12 +140,18 @@ class Features:
         """Products of features, or of examples if there are fewer of those."""
         return gram(self.scaled)
 
-    def inverse(self, ridge: float) -> Float[Tensor, "site m m"]:
-        """The inverse of the products with a ridge; that of the last two is kept, since fits come back to it."""
-        if ridge not in self._inverses:
-            if len(self._inverses) > 1:
-                self._inverses.pop(next(iter(self._inverses)))
-            self._inverses[ridge] = inverse_of(self.gram, ridge)
+    def inverse(self, ridge: float, within: float = 1.0) -> Float[Tensor, "site m m"]:
+        """The inverse of the products with a ridge; those of the last two are kept, since fits come back to them.
+
+        Args:
+            within: Let one that is kept do whose ridge is at most so many times as large.
+        """
+        for known, inverse in self._inverses.items():
+            if ridge <= known <= within * ridge * (1 + 1e-6):
+                return inverse
+        if len(self._inverses) > 1:
+            self._inverses.pop(next(iter(self._inverses)))
+        self._inverses[ridge] = inverse_of(self.gram, ridge)
         return self._inverses[ridge]
 
     @cached_property
