@@ -2,7 +2,7 @@
 
 Nothing is estimated: each edge alone, and all edges out of each writer and into each reader, are exchanged for what
 they carry in the other run, or for nothing. What was found is stored beside the weights, for estimators to be held to.
-The script, which prints, takes about ten minutes on two cores.
+The script, which prints, takes about a minute and a half on two cores.
 """
 
 import sys

@@ -73,7 +73,7 @@ SECTIONS: Mapping[str, Callable[[Model, Size, int], Iterator[Row]]] = {
 
 
 def score(size: Size = Size(), seed: int = 0, progress: Progress = None) -> list[Row]:
-    """Every method against every known answer; about ten minutes on two cores, a small size in one."""
+    """Every method against every known answer; about three minutes on two cores, a small size in one."""
     model = load()
     rows: list[Row] = []
     with bar(len(SECTIONS), "sections", progress) as advance:
