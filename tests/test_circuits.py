@@ -1,5 +1,7 @@
 """Edges: what the mask over them must do, and its gradient, on every family."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,9 @@ from wired import EXACT, METRIC, model_of, pair
 
 from interp import Site, attribution, circuits, edits, metrics, weights
 from interp.arrays import checks_of
+from interp.circuits.gradients import gradients
 from interp.circuits.pair import Pair
+from interp.circuits.runs import Run
 
 
 def there(array) -> Tensor:
@@ -92,6 +96,18 @@ def test_eap_is_the_gradient_of_the_mask_at_zero(family, dtype):
         found = torch.from_numpy(scores.values)
         assert_close(found[there], exact[there], atol=EXACT[dtype] * float(exact.abs().max()), rtol=0)
         assert bool(found[~there].isnan().all()) and not exact[~there].any()
+
+
+def test_gradients_are_the_same_whether_a_run_is_taken_up_or_made_anew(family):
+    model = model_of(family)
+    both = Pair.of(model, *pair(model), "denoising")
+    run = Run.of(both.wiring, both.other, METRIC)
+    assert both.start > 0
+    assert run.recording is not None
+    taken, anew = (gradients(each, both.this, both.start) for each in (run, replace(run, recording=None)))
+    tolerance = dict(atol=1e-10, rtol=1e-10)
+    assert_close([*taken.attention, *taken.mlps, taken.logits], [*anew.attention, *anew.mlps, anew.logits], **tolerance)
+    assert_close([taken.metric, *taken.written.pieces], [anew.metric, *anew.written.pieces], **tolerance)
 
 
 @pytest.mark.parametrize("steps", [1, 3])

@@ -18,6 +18,7 @@ from interp.probing.curvature import Curvature, Index, some_of
 from interp.probing.problems import Features, Fits, Problems, Scaling, gram, in_units, inverse_of
 
 _MEMORY = 8  # quasi-Newton pairs that are kept
+_WORTH = 2  # passes of one problem that cost as much as a Hessian, a feature of it
 _ROUGH = 1e-3  # a tolerance above which the preconditioner of a penalty ten times as strong will do
 _HALVINGS = 12  # of a step that goes too far
 Pair = tuple[Tensor, Tensor, Tensor]  # a step, how it changed the gradient, and the product of the two
@@ -163,16 +164,13 @@ class _Objective:
         return _State(theta, outputs, value, self.gradient(theta, outputs)), live & (size == 0)
 
 
-_WORTH = 2  # products with a matrix that cost as much as its product with itself, a row of it
-
-
 def _objective(features: Features, problems: Problems, within: float = 1) -> _Objective:
     x, bound = features.scaled, 0.25 if problems.n_outputs == 1 else 0.5  # on the curvature of an example's log loss
     penalty = problems.penalty.to(x).expand(len(x), -1)
     used = problems.used.to(x)
     few = x.shape[1] < x.shape[2]
     penalties = penalty.unique().tolist()
-    inverses = [features.inverse(one / bound, within) / (1 if few else bound) for one in penalties]
+    inverses = [features.inverse(one / bound, 1 if few else within) / (1 if few else bound) for one in penalties]
     curvature = Curvature(x if few else None, penalties, inverses, (bound * used.sum(-1)).expand(len(x), -1))
     scaling = features.among(problems.used)
     return _Objective(x, problems.y.long(), used, penalty, scaling, problems.n_outputs, curvature)
