@@ -126,7 +126,7 @@ def test_a_lens_is_tuned_on_a_file_or_on_what_the_model_writes(tmp_path, embedde
         ValueError, match=r"text.txt has 24 documents, of which held_out=20 are measured on; at least ten"
     ):
         tuned_lens.inputs(tuned_lens.Config(data=str(text), held_out=20))
-    with pytest.raises(ValueError, match=r"there is no file 'no.txt'; give a text file"):
+    with pytest.raises(ValueError, match=r"there is no file 'no.txt'; give one with a text on each line"):
         tuned_lens.inputs(tuned_lens.Config(data="no.txt"))
 
 

@@ -118,9 +118,9 @@ def _choose(
     nearest = torch.tensor([next(i for i, pair in enumerate(pairs) if f in pair) for f in range(n_folds)])
     fits: Fits | Fitted | None = None
     near: Fits | None = None
-    for penalty in grid:
+    for i, penalty in enumerate(grid):
         problems = Problems(labels, used, penalty.expand(1, len(labels)), n_classes)
-        for fit in estimator.quick if near else estimator.quick[-1:]:
+        for fit in estimator.quick[0 if i > 1 else -1 :]:  # strong penalties are fitted as fast as looked at
             fits = fit(features, problems, fits)
             loss = losses(fits(x), labels, n_classes).unflatten(1, (len(y), -1))
             table = _inner(loss * members[:, None], pairs, fold, n_folds)

@@ -45,11 +45,13 @@ def logistic(
     tolerance = tolerance or (1e-10 if features.x.dtype == torch.float64 else 1e-5)
     objective = _objective(features, problems, within=10 if tolerance > _ROUGH else 1)
     scaling = objective.scaling.within(features.scaling)
-    theta = objective.zero()
-    if start is not None:
+    if start is None:
+        state = objective.begin()
+    else:
         bias = start.bias + (start.weight @ scaling.mean[..., None])[..., 0]
         theta = torch.cat([start.weight * scaling.spread[:, :, None], bias[..., None]], -1)
-    theta = _minimise(objective, theta, tolerance, steps)
+        state = objective.at(theta, objective.outputs(theta))
+    theta = _minimise(objective, state, tolerance, steps)
     return in_units(theta[..., :-1], theta[..., -1], scaling, problems.n_classes)
 
 
@@ -92,9 +94,10 @@ class _Objective:
             curvature=self.curvature.part(sites, problems),
         )
 
-    def zero(self) -> Float[Tensor, "site problem out p"]:
-        """All parameters zero."""
-        return self.x.new_zeros(len(self.x), len(self.used), self.n_outputs, self.x.shape[-1] + 1)
+    def begin(self) -> _State:
+        """Where all parameters are zero."""
+        sizes = len(self.x), len(self.used), self.n_outputs
+        return self.at(self.x.new_zeros(*sizes, self.x.shape[2] + 1), self.x.new_zeros(*sizes, self.x.shape[1]))
 
     def at(self, theta: Tensor, outputs: Tensor) -> _State:
         return _State(theta, outputs, self.value(theta, outputs), self.gradient(theta, outputs))
@@ -176,10 +179,10 @@ def _objective(features: Features, problems: Problems, within: float = 1) -> _Ob
     return _Objective(x, problems.y.long(), used, penalty, scaling, problems.n_outputs, curvature)
 
 
-def _minimise(objective: _Objective, theta: Tensor, tolerance: float, steps: int) -> Tensor:
+def _minimise(objective: _Objective, state: _State, tolerance: float, steps: int) -> Tensor:
     """The parameters at which the objective is least; once most problems or sites are there, the others go on alone."""
-    found, state = theta.clone(), objective.at(theta, objective.outputs(theta))
-    sites, problems = (torch.arange(n, device=theta.device) for n in state.value.shape)
+    found = state.theta.clone()
+    sites, problems = (torch.arange(n, device=found.device) for n in state.value.shape)
     memory: list[Pair] = []
     stuck = torch.zeros_like(state.value, dtype=torch.bool)
     age, due = 0, 1
