@@ -85,8 +85,7 @@ def record(
     calls: list[Call] = []
 
     def enter(block: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        name = None if args else next(iter(kwargs))
-        resid = args[0] if args else kwargs[name]  # type: ignore[index]
+        name, resid = _taken(args, kwargs)
         stream.append(resid.clone())  # some families write into it
         others = {key: _uncached(value) for key, value in kwargs.items() if key != name}
         calls.append(Call(name, tuple(map(_uncached, args[1:])), others))
@@ -115,7 +114,7 @@ def entering(model: Model, tokens: Tokens) -> Float[Tensor, "batch pos d_model"]
     held: list[Tensor] = []
 
     def enter(block: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        held.append((args[0] if args else next(iter(kwargs.values()))).clone())
+        held.append(_taken(args, kwargs)[1].clone())
         raise _Enough
 
     handle = model.blocks[0].register_forward_pre_hook(enter, with_kwargs=True)
@@ -154,6 +153,14 @@ def of_tokens(name: str, value: Any, packing: Packing) -> Any:
         return value
     prompts = packing.prompts[packing.row] if len(value) > 1 else torch.zeros_like(packing.row)
     return value[prompts, packing.pos][None]
+
+
+def _taken(args: tuple, kwargs: dict[str, Any]) -> tuple[str | None, Tensor]:
+    """The stream that a block is given, its first argument, and by which name if not by position."""
+    if args:
+        return None, args[0]
+    name = next(iter(kwargs))
+    return name, kwargs[name]
 
 
 def _uncached(value: Any) -> Any:

@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from torch.testing import assert_close
 
 from interp import Site, edits, probing, tasks
-from interp.probing import logistic, problems
+from interp.probing import logistic
 from interp.probing.crossval import out_of_fold, prior_loss
 from interp.probing.estimators import ESTIMATORS, estimator_of
 from interp.probing.problems import Features, Problems, log_probs
@@ -116,7 +116,7 @@ def test_sites_that_are_fitted_some_at_a_time_are_fitted_alike(monkeypatch, n_cl
     x[3, :, 0] += y[0]
     fold = folds_of(y[0], n_classes, None, n_folds=3, split="random")
     whole = out_of_fold(Features(x), y, n_classes, fold, ESTIMATORS["logistic"])
-    monkeypatch.setattr(problems, "_CACHE", 2 * x[0].nbytes)
+    monkeypatch.setattr("interp.probing.problems._CACHE", 2 * x[0].nbytes)
     apart = out_of_fold(Features(x), y, n_classes, fold, ESTIMATORS["logistic"])
     assert len(Features(x).parts) == 3
     assert_close(whole.penalty, apart.penalty)

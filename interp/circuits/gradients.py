@@ -103,7 +103,7 @@ def gradients(
     if not values.requires_grad:
         raise ValueError(f"{metric.name} has no gradient; make it of differentiable operations on the logits")
     read.differentiate(values.sum(), weights.to(values), cut=bool(edits))
-    written = read.kept.written if read.start == 0 else read.kept.written.since(start)
+    written = read.kept.written.since(read.start)
     return Gradients(wiring.graph, read.attention, read.mlps, read.logits, values.detach(), written)
 
 

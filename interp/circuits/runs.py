@@ -150,8 +150,8 @@ class Run:
         with torch.set_grad_enabled(grad):
             begun = self.recording.stream[first][rows, start:] if resid is None else resid
             last = self._taken_up(self.recording, listener, rows, first, start, begun)
-            resid = torch.cat([self.recording.stream[-1][rows, :start], last], dim=1)
-            return of_stream(self.metric, self.model, self.metric.position(tokens, resid), n)
+            final = torch.cat([self.recording.stream[-1][rows, :start], last], dim=1)
+            return of_stream(self.metric, self.model, self.metric.position(tokens, final), n)
 
     def _taken_up(
         self, recording: Recording, listener: Listener, rows: Tensor, first: int, start: int, resid: Tensor

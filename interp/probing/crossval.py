@@ -67,71 +67,70 @@ def out_of_fold(
         members: The examples that may be learnt from, for each set of labels; by default all.
     """
     members = torch.ones_like(y, dtype=torch.bool) if members is None else members
-    held = [_out_of_fold(part, y, n_classes, fold, estimator, members) for part in features.parts]
+    held = [_Nested(part, y, n_classes, fold, estimator, members).held() for part in features.parts]
     outputs, penalty, weight = (torch.cat(x) for x in zip(*((one.outputs, one.penalty, one.weight) for one in held)))
     return Held(outputs, penalty, weight, n_classes)
 
 
-def _out_of_fold(
-    features: Features,
-    y: Shaped[Tensor, "label example"],
-    n_classes: int,
-    fold: Int[Tensor, " example"],
-    estimator: Estimator,
-    members: Bool[Tensor, "label example"],
-) -> Held:
-    n_folds = int(fold.max()) + 1
-    penalty, near = _choose(features, y, n_classes, fold, estimator, members)
-    used = _crossed(members, without(fold, [[f] for f in range(n_folds)]))
-    problems = Problems(y.repeat_interleave(n_folds, 0), used, penalty.flatten(1), n_classes)
-    fits = estimator.fit(features, problems, near)
-    outputs = fits(features.x).unflatten(1, (len(y), n_folds))
-    held = outputs.gather(2, fold[None, None, None, :, None].expand(*outputs.shape[:2], 1, -1, outputs.shape[-1]))
-    return Held(held[:, :, 0], penalty, fits.weight.unflatten(1, (len(y), n_folds)), n_classes)
+@dataclass(frozen=True)
+class _Nested:
+    """Cross-validation of some sites, with another inside of it that chooses penalties."""
 
+    features: Features
+    y: Shaped[Tensor, "label example"]
+    n_classes: int
+    fold: Int[Tensor, " example"]
+    estimator: Estimator
+    members: Bool[Tensor, "label example"]
 
-def _crossed(members: Bool[Tensor, "label example"], used: Bool[Tensor, "set example"]) -> Bool[Tensor, "_ example"]:
-    """The examples of each label in each set."""
-    return (members[:, None] & used).flatten(0, 1)
+    @property
+    def n_folds(self) -> int:
+        return int(self.fold.max()) + 1
 
+    def held(self) -> Held:
+        """What is said of every fold by fits to the others."""
+        penalty, near = self._choose()
+        problems = self._problems([[f] for f in range(self.n_folds)], penalty.flatten(1))
+        fits = self.estimator.fit(self.features, problems, near)
+        outputs = fits(self.features.x).unflatten(1, (len(self.y), -1))
+        fold = self.fold[None, None, None, :, None].expand(*outputs.shape[:2], 1, -1, outputs.shape[-1])
+        weight = fits.weight.unflatten(1, (len(self.y), -1))
+        return Held(outputs.gather(2, fold)[:, :, 0], penalty, weight, self.n_classes)
 
-def _choose(
-    features: Features,
-    y: Shaped[Tensor, "label example"],
-    n_classes: int,
-    fold: Int[Tensor, " example"],
-    estimator: Estimator,
-    members: Bool[Tensor, "label example"],
-) -> tuple[Float[Tensor, "site label fold"], Fits | None]:
-    """The penalty for each fold: of the losses of the other folds, each predicted from the rest, the least.
+    def _problems(self, left_out: Sequence[Sequence[int]], penalty: Float[Tensor, "#site problem"]) -> Problems:
+        """Every labelling, without each of these sets of folds."""
+        used = (self.members[:, None] & without(self.fold, left_out)).flatten(0, 1)
+        return Problems(self.y.repeat_interleave(len(left_out), 0), used, penalty, self.n_classes)
 
-    And a fit under it without this fold and another, which is near to that without this fold and has not seen it.
-    """
-    x, n_folds = features.x, int(fold.max()) + 1
-    grid = x.new_tensor(estimator.penalties)
-    if len(grid) == 1:
-        return grid.expand(len(x), len(y), n_folds), None
-    pairs = list(combinations(range(n_folds), 2))
-    used = _crossed(members, without(fold, pairs))
-    labels = y.repeat_interleave(len(pairs), 0)
-    least, best = x.new_full((len(x), len(y), n_folds), torch.inf), grid[0].expand(len(x), len(y), n_folds)
-    nearest = torch.tensor([next(i for i, pair in enumerate(pairs) if f in pair) for f in range(n_folds)])
-    fits: Fits | Fitted | None = None
-    near: Fits | None = None
-    for i, penalty in enumerate(grid):
-        problems = Problems(labels, used, penalty.expand(1, len(labels)), n_classes)
-        for fit in estimator.quick[0 if i > 1 else -1 :]:  # strong penalties are fitted as fast as looked at
-            fits = fit(features, problems, fits)
-            loss = losses(fits(x), labels, n_classes).unflatten(1, (len(y), -1))
-            table = _inner(loss * members[:, None], pairs, fold, n_folds)
-            # From the strongest on, losses fall and then rise: where they rise for all, weaker penalties are hopeless.
-            if bool((table > least).all()):
-                return best, near
-        assert fits is not None
-        better = table < least
-        least, best = torch.where(better, table, least), torch.where(better, penalty, best)
-        near = _better(_at_folds(fits, len(y), nearest), better.flatten(1), near)
-    return best, near
+    def _choose(self) -> tuple[Float[Tensor, "site label fold"], Fits | None]:
+        """The penalty for each fold: of the losses of the other folds, each predicted from the rest, the least.
+
+        And a fit under it without this fold and another, which is near to that without this fold and has not seen it.
+        """
+        x, n_folds, n_labels = self.features.x, self.n_folds, len(self.y)
+        grid = x.new_tensor(self.estimator.penalties)
+        least = x.new_full((len(x), n_labels, n_folds), torch.inf)
+        best = grid[0].expand_as(least)
+        if len(grid) == 1:
+            return best, None
+        pairs = list(combinations(range(n_folds), 2))
+        nearest = torch.tensor([next(i for i, pair in enumerate(pairs) if f in pair) for f in range(n_folds)])
+        fits: Fits | Fitted | None = None
+        near: Fits | None = None
+        for i, penalty in enumerate(grid):
+            problems = self._problems(pairs, penalty.expand(1, n_labels * len(pairs)))
+            for fit in self.estimator.quick[0 if i > 1 else -1 :]:  # strong penalties are fitted as fast as looked at
+                fits = fit(self.features, problems, fits)
+                loss = losses(fits(x), problems.y, self.n_classes).unflatten(1, (n_labels, -1))
+                table = _inner(loss * self.members[:, None], pairs, self.fold, n_folds)
+                # From the strongest on, losses fall and then rise: where they rise for all, weaker ones are hopeless.
+                if bool((table > least).all()):
+                    return best, near
+            assert fits is not None
+            better = table < least
+            least, best = torch.where(better, table, least), torch.where(better, penalty, best)
+            near = _better(_at_folds(fits, n_labels, nearest), better.flatten(1), near)
+        return best, near
 
 
 def _at_folds(fits: "Fits | Fitted", n_labels: int, pairs: Int[Tensor, " fold"]) -> Fits:

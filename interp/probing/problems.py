@@ -1,7 +1,7 @@
 """Many probes at once: which labels are fitted, on which examples, how strongly penalised; and the maps found."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -37,10 +37,6 @@ class Problems:
         """One for two classes (its log odds) and for numbers, else one a class."""
         return self.n_classes if self.n_classes > 2 else 1
 
-    def some(self, index: Int[Tensor, " some"]) -> "Problems":
-        """Some of the problems."""
-        return replace(self, y=self.y[index], used=self.used[index], penalty=self.penalty[:, index])
-
     def by_examples(self) -> Iterator[tuple[Int[Tensor, " some"], Bool[Tensor, " example"]]]:
         """The numbers of the problems that share their examples, and these."""
         sets, which = torch.unique(self.used, dim=0, return_inverse=True)
@@ -58,10 +54,6 @@ class Scaling:
     def within(self, outer: "Scaling") -> "Scaling":
         """Both scalings as one, this one after the outer."""
         return Scaling(outer.mean + self.mean * outer.spread, self.spread * outer.spread)
-
-    def some(self, index: Int[Tensor, " some"]) -> "Scaling":
-        """That of some problems."""
-        return Scaling(self.mean[:, index], self.spread[:, index])
 
 
 def scaling_of(x: Float[Tensor, "site example d"], used: Bool[Tensor, "problem example"]) -> Scaling:
