@@ -4,7 +4,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, final
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from interp.columns import addressed
 from interp.edits import Edit
 from interp.packing import Packing
+from interp.products import quick_products
 from interp.sites import UNLAYERED, Site
 from interp.tokenizing import Prompts, Tokenizer
 from interp.traces import Tokens, Trace
@@ -152,7 +153,8 @@ class Model(ABC):
         read = [read] if isinstance(read, Site) else list(read)
         self.check(read, edits)
         visits = Visits(tokens, read, edits, grad)
-        with torch.enable_grad() if grad else nullcontext() if torch.is_inference_mode_enabled() else torch.no_grad():
+        graph = torch.enable_grad() if grad else nullcontext() if torch.is_inference_mode_enabled() else torch.no_grad()
+        with graph, quick_products(self.shape.d_model, tokens.ids.numel()):
             logits = self.forward(tokens, visits, last_only)
         visits.finish()
         return Trace(tokens, logits, {site: visits.seen[site] for site in read})
@@ -168,14 +170,14 @@ class Model(ABC):
             edits: In force in every call since the cache was empty. Their positions are absolute (`interp.columns`).
                 Edits inside attention (`k`, `v`, `scores`, `pattern`) act on columns that a cache holds: use `run`.
         """
-        held = cache.held
-        new = Tokens(tokens.ids[:, held:], tokens.mask[:, held:], {} if held else tokens.roles, tokens.generated)
-        if held:
-            new = replace(new, generated=new.ids.shape[1])
+        held, n = cache.held, tokens.ids.shape[1]
+        roles, generated = ({}, n - held) if held else (tokens.roles, tokens.generated)
+        new = Tokens(tokens.ids[:, held:], tokens.mask[:, held:], roles, generated)
         visits = Visits(new, (), addressed(edits, tokens, held))
-        logits = self.forward(tokens, visits, True, cache)
+        with quick_products(self.shape.d_model, new.ids.numel()):
+            logits = self.forward(tokens, visits, True, cache)
         visits.finish()
-        cache.held = tokens.ids.shape[1]
+        cache.held = n
         return logits[:, -1]
 
     @final
@@ -231,9 +233,8 @@ class Model(ABC):
         return f"{self.name} ({shape.n_layers} layers, {shape.n_heads} heads, d_model {shape.d_model}; {self.backend})"
 
     @final
-    def check(self, read: Iterable[Site] = (), edits: Iterable[Edit] = ()) -> None:
+    def check(self, read: Sequence[Site] = (), edits: Sequence[Edit] = ()) -> None:
         """Raise what `run` would raise for sites and edits that this model cannot serve."""
-        edits = list(edits)
         if wrong := [x for x in read if not isinstance(x, Site)]:
             raise TypeError(f"what is read or edited is an interp.Site, not {wrong[0]!r}; write Site('resid_pre', 0)")
         for site in [*read, *(edit.site for edit in edits)]:
@@ -241,8 +242,7 @@ class Model(ABC):
                 why = self.missing.get(site.kind, "it was not found in this model")
                 raise ValueError(f"{self.name} has no {site.kind!r}: {why}; it has {', '.join(self.editable)}")
             if site.layer is not None and site.layer >= self.shape.n_layers:
-                last = self.shape.n_layers - 1
-                raise ValueError(f"{site} is out of range: {self.name} has layers 0 to {last}")
+                raise ValueError(f"{site} is out of range: {self.name} has layers 0 to {self.shape.n_layers - 1}")
         for edit in edits:
             if not self.editable[edit.site.kind]:
                 raise ValueError(f"{edit.site} can be read but not edited in {self.name} ({self.backend})")

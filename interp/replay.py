@@ -14,6 +14,7 @@ from torch import Tensor
 
 from interp.edits import Edit, first_difference
 from interp.model import Model
+from interp.products import quick_products
 from interp.recording import Recording, of_rows, of_tokens, record
 from interp.sites import STREAM, Site
 from interp.traces import Tokens, Trace
@@ -37,7 +38,8 @@ def replay(
         reach: First positions that a row's edits inside each block can change and, at last, that any of its edits can.
     """
     rows = _Rows(model, recording, visits, reach)
-    with model.hooked(rows.inside, recording.tokens.ids.shape[1], recording.packing):
+    hooked = model.hooked(rows.inside, recording.tokens.ids.shape[1], recording.packing)
+    with hooked, quick_products(model.shape.d_model):
         for i, born in enumerate(births):
             rows.bear(i, born)
             rows.step(i)

@@ -9,6 +9,8 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from interp.products import quick_products
+
 ATTENTION_KINDS = ("q", "k", "v", "scores", "pattern", "z")  # seen through the attention interface, in any family
 
 
@@ -201,7 +203,8 @@ def unembed(
     project_out = submodule(module, family.blocks.rpartition(".")[0] + ".project_out")
     head: Any = module.get_output_embeddings()  # type: ignore[operator]
     normed = normed if project_out is None else project_out(normed)
-    logits = head(normed) if ids is None else _some(head, normed, ids)
+    with quick_products(resid.shape[-1]):
+        logits = head(normed) if ids is None else _some(head, normed, ids)
     if scale := getattr(config, "logit_scale", None):
         logits = logits * scale
     if scaling := getattr(config, "logits_scaling", None):

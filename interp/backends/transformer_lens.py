@@ -19,6 +19,7 @@ from interp.backends.calling import empty_cache
 from interp.backends.stream import mid_through
 from interp.model import Cache, Model, Shape
 from interp.packing import Packing
+from interp.products import quick_products
 from interp.sites import AXES, Site
 from interp.traces import Tokens
 from interp.visits import Visit, Visits
@@ -104,7 +105,8 @@ class TransformerLensModel(Model):
     def unembed(self, resid: Tensor) -> Tensor:
         norm: Any = getattr(self.module, "ln_final", None)
         bridge: Any = self.module
-        logits = bridge.unembed(resid if norm is None else norm(resid))
+        with quick_products(self.shape.d_model):
+            logits = bridge.unembed(resid if norm is None else norm(resid))
         cap = self.logit_cap
         return logits if cap is None else cap * (logits / cap).tanh()
 

@@ -12,6 +12,7 @@ from interp.backends.listening import Expand, Listener, listening, whole
 from interp.backends.readers import Projection, Wiring
 from interp.metrics import Metric, of_stream
 from interp.model import Model
+from interp.products import quick_products
 from interp.recording import Recording, of_tokens, record
 from interp.replay import way_of
 from interp.traces import Tokens
@@ -161,6 +162,7 @@ class Run:
         assert packing is not None
         packing.turn_to_end(rows, start, n_pos)
         with (
+            quick_products(self.model.shape.d_model),
             self.model.hooked({}, n_pos, packing),
             listening(self.wiring, listener, n_pos - start, first, blocks_only=True),
         ):

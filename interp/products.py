@@ -1,0 +1,112 @@
+"""Products with large matrices, on processors for which torch's choice of a library is not the fastest (decision 9)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+WIDTH = 512  # of a model, from which on its matrices gain more than it costs to look at every call
+_LEAST = 2**17  # elements of such a matrix
+_ROWS = 4  # fewer are read faster by the other library
+
+
+def quick_products(width: int, rows: int = _ROWS) -> AbstractContextManager[Any]:
+    """For a while, and in this thread alone, take oneDNN for products with large matrices wherever it is faster.
+
+    Torch takes MKL, which leaves half of the speed of processors that are not Intel's unused. The products are as
+    exact, though not bit by bit the same. Gradients reach everything that they reach otherwise.
+    `torch.backends.mkldnn.flags(enabled=False)` turns it off.
+
+    Args:
+        width: Of the model; nothing is done for a narrow one, whose runs consist of many small steps.
+        rows: How many tokens are run at a time, if that is known.
+    """
+    if width < WIDTH or rows < _ROWS or not torch.backends.mkldnn.enabled or not is_faster():
+        return nullcontext()
+    return _ByOneDNN()
+
+
+@cache
+def is_faster() -> bool:
+    """Whether this processor is one for which oneDNN is faster than MKL, and torch has both."""
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    there = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+    return there and str(known.get("cpu_name")).startswith("AMD") and bool(known.get("avx512_f"))
+
+
+class _ByOneDNN(TorchFunctionMode):
+    """Sees every function of torch that is called."""
+
+    def __torch_function__(
+        self, func: Callable, types: Sequence[type], args: tuple = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if torch._C._are_functorch_transforms_active():  # whose tensors stand for others
+            return func(*args, **kwargs)
+        if func is nn.functional.linear and len(args) >= 2 and kwargs.keys() <= {"bias"}:
+            x, weight, bias = (*args, kwargs.get("bias"))[:3]
+            if _serves(x, weight):
+                return _linear(x, weight, bias)
+        elif func is torch.addmm and len(args) == 3 and not kwargs:
+            bias, x, matrix = args
+            if bias.ndim == 1 and _serves(x, matrix):
+                return _linear(x, matrix.T, bias)
+        return func(*args, **kwargs)
+
+
+def _serves(x: Any, matrix: Any) -> bool:
+    """Whether a product is one of single precision, on the processor, and large."""
+    return (
+        type(x) in (Tensor, nn.Parameter)
+        and type(matrix) in (Tensor, nn.Parameter)
+        and x.dtype is matrix.dtype is torch.float32
+        and x.is_cpu
+        and matrix.is_cpu
+        and matrix.numel() >= _LEAST
+        and matrix.is_contiguous()
+        and x.numel() >= _ROWS * x.shape[-1]
+    )
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    product = _Product.apply(x, weight.detach(), None if bias is None else bias.detach())
+    if torch.is_grad_enabled() and (weight.requires_grad or (bias is not None and bias.requires_grad)):
+        product = product + _Weights.apply(x.detach(), weight, bias)
+    return product
+
+
+class _Product(torch.autograd.Function):
+    """x @ weight.T + bias, of which the weights are constants."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Float[Tensor, "*row out"]:
+        ctx.save_for_backward(weight)
+        ctx.save_for_forward(weight)
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return _Product.apply(grads[0], ctx.saved_tensors[0].T, None), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        return _Product.apply(tangents[0], ctx.saved_tensors[0], None)
+
+
+class _Weights(torch.autograd.Function):
+    """Zeros that carry the gradient of the weights: as a node of its own it costs nothing where nobody asks for it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Float[Tensor, "*row out"]:
+        ctx.save_for_backward(x)
+        return x.new_zeros(()).expand(*x.shape[:-1], len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, Tensor | None]:
+        grad, x = grads[0].flatten(0, -2), ctx.saved_tensors[0].flatten(0, -2)
+        return None, grad.T @ x, grad.sum(0) if ctx.needs_input_grad[2] else None

@@ -1,0 +1,149 @@
+"""Products by the other library: as exact, differentiable in everything, and only where they are wanted."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers.pytorch_utils import Conv1D
+
+import interp
+from interp import circuits, edits, metrics, patching, products
+from interp.products import quick_products
+
+pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+SIZES = [(4, 512, 512), (6, 512, 1536), (33, 1024, 512), (700, 512, 640)]
+
+
+@pytest.fixture(autouse=True)
+def whatever_the_processor(monkeypatch):
+    monkeypatch.setattr(products, "is_faster", lambda: True)
+
+
+@pytest.fixture
+def seen(monkeypatch) -> list[int]:
+    """Grows with each product that is made by the other library."""
+    counted: list[int] = []
+    linear = products._linear
+    monkeypatch.setattr(products, "_linear", lambda *args: counted.append(1) or linear(*args))
+    return counted
+
+
+def matrix(kind: str, inward: int, outward: int) -> nn.Module:
+    torch.manual_seed(0)
+    module = nn.Linear(inward, outward, bias=kind == "linear") if kind != "conv1d" else Conv1D(outward, inward)
+    if kind != "no bias":
+        nn.init.normal_(module.bias)
+    return module
+
+
+def found_by(module: nn.Module, x: Tensor, along: Tensor, width: int) -> list[Tensor]:
+    """What a matrix returns, its gradients with respect to everything, and a gradient of a gradient."""
+    x = x.clone().requires_grad_()
+    with quick_products(width):
+        y = module(x)
+    first = torch.autograd.grad((y * along).sum(), [x, *module.parameters()], retain_graph=True)
+    (flat,) = torch.autograd.grad(y.sum(), x, retain_graph=True)
+    (slope,) = torch.autograd.grad((y**2).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad((slope**2).sum(), x)
+    with torch.no_grad(), quick_products(width):
+        plain = module(x)
+    return [y, plain, *first, flat, second]
+
+
+@pytest.mark.parametrize("kind", ["linear", "no bias", "conv1d"])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_products_and_their_gradients_are_those_of_double_precision(kind, size, seen):
+    rows, inward, outward = size
+    x, along = torch.randn(rows, inward), torch.randn(outward, rows).T
+    x, along = (part.reshape(1, rows, -1) for part in (x, along))
+    ours = found_by(matrix(kind, inward, outward), x, along, width=products.WIDTH)
+    wanted = found_by(matrix(kind, inward, outward).double(), x.double(), along.double(), width=0)
+    assert len(seen) == 2
+    for one, other in zip(ours, wanted, strict=True):
+        assert one.dtype == torch.float32 and one.shape == other.shape
+        assert (one - other).abs().max() <= 3e-6 * other.abs().max()
+
+
+def test_weights_cost_nothing_where_their_gradient_is_not_asked_for(monkeypatch):
+    asked = []
+    backward = products._Weights.backward
+    monkeypatch.setattr(products._Weights, "backward", lambda *args: asked.append(1) or backward(*args))
+    module, x = matrix("linear", 512, 512), torch.randn(8, 512, requires_grad=True)
+    with quick_products(512):
+        y = module(x)
+    torch.autograd.grad(y.sum(), x, retain_graph=True)
+    assert not asked
+    y.sum().backward()
+    assert asked == [1] and module.weight.grad is not None
+
+
+def test_everything_else_is_left_to_torch(seen):
+    wide, narrow = matrix("linear", 512, 512), matrix("linear", 64, 64)
+    cases = [
+        lambda: wide(torch.ones(3, 512)),
+        lambda: narrow(torch.ones(8, 64)),
+        lambda: wide.double()(torch.ones(8, 512, dtype=torch.float64)),
+        lambda: nn.functional.linear(input=torch.ones(8, 512), weight=torch.ones(512, 512)),
+        lambda: torch.addmm(torch.ones(8, 512), torch.ones(8, 512), torch.ones(512, 512), alpha=2),
+        lambda: nn.functional.linear(torch.ones(8, 512), torch.ones(1024, 512)[::2]),
+        lambda: nn.functional.linear(torch.ones(8, 512, device="meta"), torch.ones(512, 512, device="meta")).shape,
+    ]
+    for case in cases:
+        with quick_products(512):
+            found = case()
+        assert found == case() if isinstance(found, torch.Size) else torch.equal(found, case())
+    assert not seen
+
+
+def test_forward_gradients_and_transforms_go_through():
+    module, (x, along) = matrix("linear", 512, 512).requires_grad_(False), torch.randn(2, 8, 512)
+    wanted = along @ module.weight.T
+    with quick_products(512):
+        with forward_ad.dual_level():
+            found = forward_ad.unpack_dual(module(forward_ad.make_dual(x, along))).tangent
+        slope, mapped = torch.func.jvp(module, (x,), (along,))[1], torch.vmap(module)(x[:, None])[:, 0]
+    for one in (found, slope, mapped - module(x) + wanted):
+        assert (one - wanted).abs().max() <= 1e-5
+
+
+def test_it_is_for_wide_models_and_can_be_turned_off():
+    assert type(quick_products(products.WIDTH)) is type(quick_products(768, rows=4)) is not type(quick_products(128))
+    assert type(quick_products(768, rows=1)) is type(quick_products(128))
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert type(quick_products(768)) is type(quick_products(128))
+
+
+def wide(family: str) -> interp.Model:
+    torch.manual_seed(0)
+    if family == "gpt2":
+        return interp.load(GPT2LMHeadModel(GPT2Config(vocab_size=600, n_embd=512, n_layer=2, n_head=8)).eval())
+    config = LlamaConfig(
+        vocab_size=600, hidden_size=512, intermediate_size=768, num_hidden_layers=2, num_attention_heads=8,
+        num_key_value_heads=2,
+    )  # fmt: skip
+    return interp.load(LlamaForCausalLM(config).eval())
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_methods_give_the_same_numbers_either_way(family, seen):
+    model, metric = wide(family), metrics.logit_diff(5, 6)
+    clean = torch.randint(0, 600, (2, 9), generator=torch.Generator().manual_seed(1))
+    corrupt = clean.clone()
+    corrupt[:, 4] = (clean[:, 4] + 1) % 600
+
+    def everything() -> list[Tensor]:
+        resid, steered = model.sites("resid_pre"), edits.add(interp.Site("resid_post", 0), torch.ones(512))
+        sweep = patching.patch(model, clean, corrupt, resid, metric, over=["pos"], normalize=False)
+        scores = circuits.eap(model, clean, corrupt, metric, over=["pos"]).fillna(0)
+        trace = model.run(clean, read=resid[1], edits=[steered], grad=True)
+        (slope,) = torch.autograd.grad(trace.logits[:, -1, 5].sum(), trace[resid[1]])
+        return [torch.from_numpy(sweep.values), torch.from_numpy(scores.values), trace.logits.detach(), slope]
+
+    ours = everything()
+    assert len(seen) > 100
+    with torch.backends.mkldnn.flags(enabled=False):
+        n_seen, wanted = len(seen), everything()
+    assert len(seen) == n_seen
+    for one, other in zip(ours, wanted, strict=True):
+        assert (one - other).abs().max() <= 1e-5 * max(1.0, float(other.abs().max()))
