@@ -24,6 +24,7 @@ from torch import Tensor
 import interp
 from interp import Model, Tokens, edits, metrics, patching
 from interp.metrics import Metric
+from interp.products import quick_products
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -131,8 +132,9 @@ def floor(setting: Setting, work: int) -> float:
     block: torch.nn.Module = model.blocks[0]
     shapes = [p.shape for p in block.parameters() if p.ndim == 2]
     n = 960  # tokens at a time, as many as fill the cores
-    products = [(torch.randn(n, a, device=model.device), torch.randn(a, b, device=model.device)) for a, b in shapes]
-    return median(lambda: [x @ w for x, w in products], 5) / n * work
+    pairs = [(torch.randn(n, a, device=model.device), torch.randn(b, a, device=model.device)) for a, b in shapes]
+    with quick_products(model.shape.d_model):
+        return median(lambda: [torch.nn.functional.linear(x, w) for x, w in pairs], 5) / n * work
 
 
 def median(function: Callable[[], object], repeats: int, warm: bool = True) -> float:

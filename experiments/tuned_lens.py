@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from interp import Model, Tokens
 
 QUESTION = "How much of the logit lens's error does a tuned lens take away?"
-VERSION = 1
+VERSION = 2
 _TUNED, _LOGIT = "tuned lens", "logit lens"
 
 
@@ -41,6 +41,7 @@ def inputs(cfg: Config) -> tuple[Any, ...]:
 
 def run(cfg: Config) -> Arrays:
     from interp import lens, stats
+    from interp.zoo import corpus
 
     model, documents = inputs(cfg)
     if documents is None:
@@ -50,6 +51,8 @@ def run(cfg: Config) -> Arrays:
         model, documents.rows(slice(0, -cfg.held_out)), steps=cfg.steps, rate=cfg.rate, seed=cfg.seed
     )  # fmt: skip
     texts = {"held_out": fresh, "shuffled": _shuffled(fresh, cfg.seed)}
+    if not cfg.data and speaks_embedded(model):
+        texts["sentences"] = _read(model, _drawn(cfg, "sentences", cfg.held_out, [corpus.draw_repetition]), cfg.length)
     found = {name: _by_layer(lens.compare(model, {_TUNED: tuned}, text)) for name, text in texts.items()}
     kl = {name: dataset["kl"] for name, dataset in found.items()}
     left = {
@@ -63,7 +66,11 @@ def numbers(arrays: Arrays) -> dict[str, float]:
     found = {"logit": float(kl.sel(lens=_LOGIT).mean()), "tuned": float(kl.sel(lens=_TUNED).mean())}
     found["constant"] = float(arrays["held_out"]["constant"].mean())
     left = arrays["held_out_left"]["mean"]
-    return found | {f"left_{layer}": float(left.sel(layer=layer)) for layer in left["layer"].values}
+    found |= {f"left_{layer}": float(left.sel(layer=layer)) for layer in left["layer"].values}
+    if "sentences_left" in arrays:
+        left = arrays["sentences_left"]["mean"]
+        found |= {f"sentences_left_{layer}": float(left.sel(layer=layer)) for layer in left["layer"].values}
+    return found
 
 
 def answer(arrays: Arrays) -> str:
@@ -80,7 +87,7 @@ def answer(arrays: Arrays) -> str:
     return (
         f"On text that it was not tuned on, the tuned lens leaves {shares} of the logit lens's divergence from the final "
         f"prediction. {_against_constant(held_out)} With the words of that text in random order it leaves "
-        f"{percent(other.min())} to {percent(other.max())}."
+        f"{percent(other.min())} to {percent(other.max())}.{_without_repeats(arrays)}"
     )
 
 
@@ -91,7 +98,8 @@ def draw(arrays: Arrays) -> Shown:
     curves = {str(name): stats.interval(held_out["kl"].sel(lens=name)) for name in held_out["lens"].values}
     constant = held_out["constant"].expand_dims(layer=held_out["layer"].values)
     same = {str(name): stats.interval(held_out["agreement"].sel(lens=name)) for name in held_out["lens"].values}
-    left = {"held-out text": arrays["held_out_left"], "its words shuffled": arrays["shuffled_left"]}
+    names = {"held_out": "held-out text", "shuffled": "its words shuffled", "sentences": "sentences, no repeats"}
+    left = {name: arrays[f"{key}_left"] for key, name in names.items() if key in arrays}
     return {
         "kl": plots.lines(
             curves | {"one distribution for all": stats.interval(constant)}, "layer",
@@ -101,6 +109,18 @@ def draw(arrays: Arrays) -> Shown:
         "agreement": plots.lines(same, "layer", "Same likeliest next token as in the end", "share of tokens"),
         "blocks": _table(arrays),
     }  # fmt: skip
+
+
+def _without_repeats(arrays: Arrays) -> str:
+    """What is left on sentences alone, in words."""
+    if "sentences_left" not in arrays:
+        return ""
+    left = arrays["sentences_left"]
+    shares = ", ".join(between(left, layer=layer) for layer in left["layer"].values)
+    return (
+        " Two words of five in this text are random words said again, which early blocks cannot foresee; on sentences "
+        f"without them it leaves {shares}."
+    )
 
 
 def _against_constant(found: "xr.Dataset") -> str:
@@ -127,6 +147,8 @@ def _table(arrays: Arrays) -> Any:
     columns = {f"KL, {name}": mean["kl"].sel(lens=name).values for name in (_LOGIT, _TUNED)}
     columns["left"] = arrays["held_out_left"]["mean"].values
     columns["left, words shuffled"] = arrays["shuffled_left"]["mean"].values
+    if "sentences_left" in arrays:
+        columns["left, sentences without repeats"] = arrays["sentences_left"]["mean"].values
     columns |= {f"agreement, {name}": mean["agreement"].sel(lens=name).values for name in (_LOGIT, _TUNED)}
     columns |= {f"skill, {name}": arrays["held_out"]["skill"].sel(lens=name).values for name in (_LOGIT, _TUNED)}
     return pd.DataFrame({"after block": mean["layer"].values, **columns}).round(3)
@@ -140,17 +162,22 @@ def _by_layer(found: "xr.Dataset") -> "xr.Dataset":
 
 def _given(cfg: Config, model: "Model") -> "Tokens | None":
     """Documents of a file or of the embedded language; None where the model is to write them itself."""
-    import random
-
-    from interp.zoo import corpus
-
     total = cfg.n + cfg.held_out
     if cfg.data:
         return _read(model, _lines(cfg, total), cfg.length)
     if not speaks_embedded(model):
         return None
-    draws = (random.Random(f"{cfg.seed} {i}") for i in range(total))
-    return _read(model, [" ".join(corpus.draw_text(rng, cfg.length)) for rng in draws], cfg.length)
+    return _read(model, _drawn(cfg, "", total), cfg.length)
+
+
+def _drawn(cfg: Config, kind: str, n: int, without: Sequence[Any] = ()) -> list[str]:
+    """Documents of the embedded language, others for each kind, without the sentences of some rules."""
+    import random
+
+    from interp.zoo import corpus
+
+    draws = (random.Random(f"{cfg.seed} {kind}{i}") for i in range(n))
+    return [" ".join(corpus.draw_text(rng, cfg.length, without=without)) for rng in draws]
 
 
 def _lines(cfg: Config, total: int) -> list[str]:

@@ -12,6 +12,7 @@ from experiments.lab.arrays import recovery
 from experiments.lab.wording import listed
 from experiments.store import Store
 from interp import Site, circuits, edits, tasks
+from interp.zoo.corpus import draw_repetition
 
 
 def asked(module, **options):
@@ -94,6 +95,16 @@ def test_both_lenses_are_measured_on_documents_that_tuned_nothing(embedded):
     left = float(kl.sel(lens="tuned lens", layer=2) / kl.sel(lens="logit lens", layer=2))
     assert numbers["left_2"] == pytest.approx(left) and 0 < left < 0.6
     assert f"{100 * left:.0f} % (" in answer and set(figures) == {"kl", "left", "agreement", "blocks"}
+    kl = arrays["sentences"]["kl"].mean("prompt")
+    left = float(kl.sel(lens="tuned lens", layer=1) / kl.sel(lens="logit lens", layer=1))
+    assert numbers["sentences_left_1"] == pytest.approx(left) and f"{100 * left:.0f} % (" in answer
+
+
+def test_sentences_without_repeats_are_their_own_documents():
+    config = tuned_lens.Config(length=40)
+    every, some = (tuned_lens._drawn(config, kind, 20, but) for kind, but in (("", ()), ("s", [draw_repetition])))
+    said_again = lambda text: any(text.count(text[i : i + 60]) > 1 for i in range(len(text) - 60))
+    assert any(map(said_again, every)) and not any(map(said_again, some)) and not set(every) & set(some)
 
 
 def test_words_are_shuffled_within_a_document(embedded):
@@ -113,7 +124,8 @@ def test_a_lens_is_tuned_on_a_file_or_on_what_the_model_writes(tmp_path, embedde
         model = tiny.save(family, tmp_path / family)
         _, documents = tuned_lens.inputs(tuned_lens.Config(model=model, data=str(text), **small))
         assert documents.ids.shape == (20, 8), "cut, and no more lines than were asked for"
-        _, numbers, answer, _ = asked(tuned_lens, model=model, data=str(text), **small)
+        arrays, numbers, answer, _ = asked(tuned_lens, model=model, data=str(text), **small)
+        assert "sentences" not in arrays and "random words" not in answer
         assert np.isfinite(list(numbers.values())).all() and "after block 1" in answer
         config = tuned_lens.Config(model=model, **small)
         opened = subjects.open_model(config)

@@ -107,11 +107,8 @@ def test_descent_beats_the_closed_form_and_both_beat_the_logit_lens(embedded, tu
 
 def test_where_the_answer_is_not_copied_four_tenths_of_the_divergence_are_left_at_most(embedded, tuned):
     """Text that repeats words is predicted by heads of later layers: there no affine map can help."""
-    rng, words = random.Random(9), []
-    drawn = [(draw, weight) for draw, weight in corpus.MIXTURE if draw is not corpus.draw_repetition]
-    while len(words) < 64 * 60:
-        words += rng.choices(*zip(*drawn))[0](rng, None).words
-    documents = [" ".join(words[i : i + 60]) for i in range(0, 64 * 60, 60)]
+    rng = random.Random(9)
+    documents = [" ".join(corpus.draw_text(rng, 60, without=[corpus.draw_repetition])) for _ in range(64)]
     kl = lens.compare(embedded, {"tuned": tuned}, documents).kl.mean("prompt")
     assert bool((kl.sel(lens="tuned") <= 0.4 * kl.sel(lens="logit lens")).all())
 

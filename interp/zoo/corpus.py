@@ -4,7 +4,7 @@ A draw takes a split, because some combinations of words (one in ten, by a hash)
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from zlib import crc32
 
 from interp.zoo import language, lexicon
@@ -138,9 +138,13 @@ MIXTURE: Sequence[tuple[Draw, float]] = (
 )  # fmt: skip
 
 
-def draw_text(rng: random.Random, n_words: int, split: Split = None) -> list[str]:
-    """Running text: sentences of every rule in the proportions of `MIXTURE`, cut at a number of words."""
-    rules, weights = zip(*MIXTURE)
+def draw_text(rng: random.Random, n_words: int, split: Split = None, without: Collection[Draw] = ()) -> list[str]:
+    """Running text: sentences of every rule in the proportions of `MIXTURE`, cut at a number of words.
+
+    Args:
+        without: Rules to leave out; two words of five are of `draw_repetition`.
+    """
+    rules, weights = zip(*((rule, weight) for rule, weight in MIXTURE if rule not in without))
     words: list[str] = []
     while len(words) < n_words:
         words += rng.choices(rules, weights)[0](rng, split).words
