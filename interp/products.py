@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 WIDTH = 512  # of a model, from which on its matrices gain more than it costs to look at every call
 _LEAST = 2**17  # elements of such a matrix
 _ROWS = 4  # fewer are read faster by the other library
+_WORK = 2**21  # products of numbers in one pair of matrices of a stack, which is a call of its own
 
 
 def quick_products(width: int, rows: int = _ROWS) -> AbstractContextManager[Any]:
@@ -26,9 +27,30 @@ def quick_products(width: int, rows: int = _ROWS) -> AbstractContextManager[Any]
         width: Of the model; nothing is done for a narrow one, whose runs consist of many small steps.
         rows: How many tokens are run at a time, if that is known.
     """
-    if width < WIDTH or rows < _ROWS or not torch.backends.mkldnn.enabled or not is_faster():
-        return nullcontext()
-    return _ByOneDNN()
+    return _ByOneDNN() if width >= WIDTH and rows >= _ROWS and _wanted() else nullcontext()
+
+
+def products_of(
+    a: Float[Tensor, "pair row inner"], b: Float[Tensor, "pair inner out"], out: Tensor | None = None
+) -> Float[Tensor, "pair row out"]:
+    """a @ b for each pair of matrices, by oneDNN if they are large and it is faster.
+
+    Args:
+        out: What to write into.
+    """
+    differentiable = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
+    large = a.shape[1] >= _ROWS and a.shape[1] * b[0].numel() >= _WORK
+    if differentiable or not large or not _exact(a, b) or not _wanted():
+        return torch.bmm(a, b) if out is None else torch.bmm(a, b, out=out)
+    out = a.new_empty(*a.shape[:2], b.shape[2]) if out is None else out
+    for product, x, y in zip(out, a, b):
+        y = y if y.mT.is_contiguous() else y.contiguous()  # in other orders it is slow beyond measure
+        product.copy_(torch.ops.mkldnn._linear_pointwise(x.contiguous(), y.mT, None, "none", [], ""))
+    return out
+
+
+def _wanted() -> bool:
+    return bool(torch.backends.mkldnn.enabled) and is_faster()
 
 
 @cache
@@ -36,6 +58,7 @@ def is_faster() -> bool:
     """Whether this processor is one for which oneDNN is faster than MKL, and torch has both."""
     known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     there = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+    there = there and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     return there and str(known.get("cpu_name")).startswith("AMD") and bool(known.get("avx512_f"))
 
 
@@ -46,8 +69,6 @@ class _ByOneDNN(TorchFunctionMode):
         self, func: Callable, types: Sequence[type], args: tuple = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if torch._C._are_functorch_transforms_active():  # whose tensors stand for others
-            return func(*args, **kwargs)
         if func is nn.functional.linear and len(args) >= 2 and kwargs.keys() <= {"bias"}:
             x, weight, bias = (*args, kwargs.get("bias"))[:3]
             if _serves(x, weight):
@@ -60,17 +81,20 @@ class _ByOneDNN(TorchFunctionMode):
 
 
 def _serves(x: Any, matrix: Any) -> bool:
-    """Whether a product is one of single precision, on the processor, and large."""
+    """Whether a product is large, and one that the other library makes as well."""
     return (
-        type(x) in (Tensor, nn.Parameter)
-        and type(matrix) in (Tensor, nn.Parameter)
-        and x.dtype is matrix.dtype is torch.float32
-        and x.is_cpu
-        and matrix.is_cpu
+        _exact(x, matrix)
         and matrix.numel() >= _LEAST
         and matrix.is_contiguous()
         and x.numel() >= _ROWS * x.shape[-1]
+        and not torch.is_autocast_enabled("cpu")
+        and not torch._C._are_functorch_transforms_active()  # whose tensors stand for others
     )
+
+
+def _exact(*tensors: Any) -> bool:
+    """Whether all are plain tensors of single precision on the processor."""
+    return all(type(x) in (Tensor, nn.Parameter) and x.dtype is torch.float32 and x.is_cpu for x in tensors)
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

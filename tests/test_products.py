@@ -65,6 +65,27 @@ def test_products_and_their_gradients_are_those_of_double_precision(kind, size, 
         assert (one - other).abs().max() <= 3e-6 * other.abs().max()
 
 
+@pytest.mark.parametrize("order", ["rows", "columns", "neither"])
+@pytest.mark.parametrize("given", [False, True], ids=["fresh", "given"])
+def test_stacks_of_products_are_those_of_double_precision(order, given, monkeypatch):
+    torch.manual_seed(0)
+    a, wide = torch.randn(120, 3, 64).transpose(0, 1), torch.randn(3, 64, 2 * 640)
+    b = {"rows": wide[..., :640].contiguous(), "columns": wide[..., :640].mT.contiguous().mT, "neither": wide[..., ::2]}
+    out = torch.empty(120, 3, 640).transpose(0, 1) if given else None
+    monkeypatch.setattr(torch, "bmm", None)
+    found, wanted = products.products_of(a, b[order], out), a.double() @ b[order].double()
+    assert (found - wanted).abs().max() <= 3e-6 * wanted.abs().max() and (out is None or found is out)
+
+
+def test_small_stacks_and_those_that_want_a_gradient_are_left_to_torch():
+    a, b = torch.randn(2, 8, 64), torch.randn(2, 64, 32)
+    assert torch.equal(products.products_of(a, b), torch.bmm(a, b))
+    assert torch.equal(products.products_of(a, b, torch.empty(2, 8, 32)), torch.bmm(a, b))
+    a, b = torch.randn(2, 128, 64, requires_grad=True), torch.randn(2, 64, 512)
+    (slope,) = torch.autograd.grad(products.products_of(a, b).sum(), a)
+    assert torch.allclose(slope, b.sum(-1)[:, None].expand_as(a), atol=1e-4)
+
+
 def test_weights_cost_nothing_where_their_gradient_is_not_asked_for(monkeypatch):
     asked = []
     backward = products._Weights.backward
@@ -93,6 +114,12 @@ def test_everything_else_is_left_to_torch(seen):
         with quick_products(512):
             found = case()
         assert found == case() if isinstance(found, torch.Size) else torch.equal(found, case())
+    assert not seen
+
+
+def test_a_chosen_precision_is_kept(seen):
+    with torch.autocast("cpu", torch.bfloat16), quick_products(512):
+        assert matrix("linear", 512, 512)(torch.ones(8, 512)).dtype == torch.bfloat16
     assert not seen
 
 

@@ -9,12 +9,12 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp.backends.readers import Layer, Projection, Wiring
+from interp.backends.readers import Layer, Projection, Room, Wiring
 
-Expand = Callable[[Tensor], Float[Tensor, "row writer pos d_model"]]  # linear
+Expand = Callable[[Tensor, Room | None], Float[Tensor, "row writer pos d_model"]]  # linear
 
 
-def whole(piece: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row 1 pos d_model"]:
+def whole(piece: Float[Tensor, "row pos d_model"], room: Room | None = None) -> Float[Tensor, "row 1 pos d_model"]:
     """One writer, of what it adds to the stream."""
     return piece[:, None]
 
@@ -24,7 +24,7 @@ class Listener(ABC):
 
     @abstractmethod
     def write(self, first: int, piece: Tensor, expand: Expand) -> None:
-        """Some writers, from number `first` on, have added `expand(piece)` to the stream."""
+        """Some writers, from number `first` on, have added `expand(piece, None)` to the stream."""
 
     def replaces(self, layer: int, projection: Projection) -> bool:
         """Whether what this projection returns will be replaced, so that it need not be made."""
@@ -98,7 +98,7 @@ class _Hooks:
         if layer.out is None:
             self.on_output(layer.attn_out, lambda _, y: listener.write(graph.before_attention(i), y, whole))
         else:
-            expand = lambda z: layer.heads(z, graph.n_heads)
+            expand = lambda z, room: layer.heads(z, graph.n_heads, room)
             self.on_input(layer.out, lambda z: listener.write(graph.before_attention(i), z, expand))
         self.on_input(layer.mlp, lambda x: listener.read_mlp(i, held[layer.mlp_norm] if layer.mlp_norm else x, x))
         self.on_output(layer.mlp_out, lambda _, y: listener.write(graph.wrote_mlp(i), y, whole))

@@ -1,5 +1,6 @@
 """Where a Hugging Face model writes to its residual stream and reads it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,9 @@ from interp.backends.families import FAMILIES, Family, Reads, submodule
 from interp.backends.modules import on_modules
 from interp.graph import Graph
 from interp.model import Model
+from interp.products import products_of
+
+Room = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Projection:
 
     def of(self, normed: Float[Tensor, "reader row pos d_model"]) -> Float[Tensor, "row pos features"]:
         """What the matrix returns if each reader is given a stream of its own."""
-        heads = torch.einsum("rbpd,red->bpre", normed, self.weight)
+        heads = products_of(normed.flatten(1, 2), self.weight.mT).unflatten(1, normed.shape[1:3]).permute(1, 2, 0, 3)
         return self.merge(heads if self.bias is None else heads + self.bias)
 
     def pull_back(self, grad: Float[Tensor, "row pos features"]) -> Float[Tensor, "row reader pos d_model"]:
@@ -83,9 +87,18 @@ class Layer:
     mlp_out: nn.Module
     scaling: float
 
-    def heads(self, z: Float[Tensor, "row pos z"], n_heads: int) -> Float[Tensor, "row head pos d_model"]:
-        """What each head adds to the stream; the bias belongs to none."""
-        return torch.einsum("bphe,hed->bhpd", z.unflatten(-1, (n_heads, -1)), self.weight(n_heads))
+    def heads(
+        self, z: Float[Tensor, "row pos z"], n_heads: int, room: Room | None = None
+    ) -> Float[Tensor, "row head pos d_model"]:
+        """What each head adds to the stream; the bias belongs to none.
+
+        Args:
+            room: Gives memory of some sizes to write it into.
+        """
+        by_head = z.flatten(0, 1).unflatten(-1, (n_heads, -1)).transpose(0, 1)
+        weight = self.weight(n_heads)
+        out = None if room is None else room(*by_head.shape[:2], weight.shape[2])
+        return products_of(by_head, weight, out).unflatten(1, z.shape[:2]).transpose(0, 1)
 
     def weight(self, n_heads: int) -> Float[Tensor, "head d_head d_model"]:
         """Attention's last matrix, by head."""

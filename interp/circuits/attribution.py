@@ -138,7 +138,7 @@ class _Path:
         scores = self._of_piece(0, difference, budget)
         first = 1
         for i in range(1, len(self.this.pieces) if each else 1):
-            upto = first + self.this.expand[i](self.this.pieces[i][:1, :1]).shape[1]
+            upto = first + self.this.expand[i](self.this.pieces[i][:1, :1], None).shape[1]
             scores[..., first:upto, :] = self._of_piece(i, difference, budget)[..., first:upto, :]
             first = upto
         return scores

@@ -7,7 +7,7 @@ on its own copy of the stream. A circuit is a mask of zeros and ones; a learned 
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,7 @@ from interp.backends.listening import Expand, Listener
 from interp.backends.readers import Projection
 from interp.circuits.runs import Run
 from interp.graph import Graph, Mask
+from interp.products import products_of
 from interp.progress import Progress, bar
 
 _ON_CPU, _ELSEWHERE = 2**27, 2**31  # bytes that one pass may take; larger passes are no faster
@@ -145,7 +146,8 @@ class Masked(Listener):
         return room
 
     def write(self, first: int, piece: Tensor, expand: Expand) -> None:
-        upto = (values := expand(piece)).shape[1] + first
+        values = expand(piece, None if self.masks.requires_grad else partial(self._place, "heads"))
+        upto = first + values.shape[1]
         values = values.unflatten(0, (len(self.masks), -1)).transpose(1, 2)
         others = self._others[:, None, first:upto]
         if self.masks.requires_grad:
@@ -205,8 +207,9 @@ class Masked(Listener):
             return sum(products[1:], start=products[0]).transpose(0, 1).unflatten(2, sizes)
         streams = self._place("sums", weights.shape[3], n_sets, *sizes)
         out = streams.flatten(2).transpose(0, 1)
-        for i, (some, w) in enumerate(zip(summands, weights.unbind(1))):
-            torch.baddbmm(out, w.mT, some.flatten(2), beta=float(i > 0), out=out)
+        products_of(weights[:, 0].mT, summands[0].flatten(2), out=out)
+        for some, w in zip(summands[1:], weights[:, 1:].unbind(1)):
+            torch.baddbmm(out, w.mT, some.flatten(2), out=out)
         return streams
 
     def _summands(self, stream: Tensor, upto: int) -> Float[Tensor, "source set summand prompt pos d_model"]:

@@ -47,7 +47,7 @@ class Written:
 
     def tensor(self) -> Writers:
         """What every writer adds."""
-        return torch.cat([expand(piece) for piece, expand in zip(self.pieces, self.expand)], dim=1)
+        return torch.cat([expand(piece, None) for piece, expand in zip(self.pieces, self.expand)], dim=1)
 
 
 class Kept(Listener):
