@@ -65,11 +65,9 @@ def numbers(arrays: Arrays) -> dict[str, float]:
     kl = arrays["held_out"]["kl"].mean("prompt")
     found = {"logit": float(kl.sel(lens=_LOGIT).mean()), "tuned": float(kl.sel(lens=_TUNED).mean())}
     found["constant"] = float(arrays["held_out"]["constant"].mean())
-    left = arrays["held_out_left"]["mean"]
-    found |= {f"left_{layer}": float(left.sel(layer=layer)) for layer in left["layer"].values}
-    if "sentences_left" in arrays:
-        left = arrays["sentences_left"]["mean"]
-        found |= {f"sentences_left_{layer}": float(left.sel(layer=layer)) for layer in left["layer"].values}
+    for name, given in {"left": "held_out_left", "sentences_left": "sentences_left"}.items():
+        left = arrays[given]["mean"].to_series() if given in arrays else {}
+        found |= {f"{name}_{layer}": float(value) for layer, value in left.items()}
     return found
 
 

@@ -14,7 +14,7 @@ from interp.backends.readers import Layer, Projection, Room, Wiring
 Expand = Callable[[Tensor, Room | None], Float[Tensor, "row writer pos d_model"]]  # linear
 
 
-def whole(piece: Float[Tensor, "row pos d_model"], room: Room | None = None) -> Float[Tensor, "row 1 pos d_model"]:
+def whole(piece: Float[Tensor, "row pos d_model"], room: Room | None) -> Float[Tensor, "row 1 pos d_model"]:
     """One writer, of what it adds to the stream."""
     return piece[:, None]
 

@@ -88,12 +88,12 @@ class Layer:
     scaling: float
 
     def heads(
-        self, z: Float[Tensor, "row pos z"], n_heads: int, room: Room | None = None
+        self, z: Float[Tensor, "row pos z"], n_heads: int, room: Room | None
     ) -> Float[Tensor, "row head pos d_model"]:
         """What each head adds to the stream; the bias belongs to none.
 
         Args:
-            room: Gives memory of some sizes to write it into.
+            room: Gives memory of some sizes to write it into; None for fresh memory.
         """
         by_head = z.flatten(0, 1).unflatten(-1, (n_heads, -1)).transpose(0, 1)
         weight = self.weight(n_heads)
