@@ -146,7 +146,7 @@ def _table(arrays: Arrays) -> Any:
     columns["left"] = arrays["held_out_left"]["mean"].values
     columns["left, words shuffled"] = arrays["shuffled_left"]["mean"].values
     if "sentences_left" in arrays:
-        columns["left, sentences without repeats"] = arrays["sentences_left"]["mean"].values
+        columns["left, no repeats"] = arrays["sentences_left"]["mean"].values
     columns |= {f"agreement, {name}": mean["agreement"].sel(lens=name).values for name in (_LOGIT, _TUNED)}
     columns |= {f"skill, {name}": arrays["held_out"]["skill"].sel(lens=name).values for name in (_LOGIT, _TUNED)}
     return pd.DataFrame({"after block": mean["layer"].values, **columns}).round(3)
