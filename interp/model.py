@@ -154,7 +154,7 @@ class Model(ABC):
         self.check(read, edits)
         visits = Visits(tokens, read, edits, grad)
         graph = torch.enable_grad() if grad else nullcontext() if torch.is_inference_mode_enabled() else torch.no_grad()
-        with graph, quick_products(self.shape.d_model, tokens.ids.numel()):
+        with graph, quick_products(self.shape.d_model):
             logits = self.forward(tokens, visits, last_only)
         visits.finish()
         return Trace(tokens, logits, {site: visits.seen[site] for site in read})
@@ -174,7 +174,7 @@ class Model(ABC):
         roles, generated = ({}, n - held) if held else (tokens.roles, tokens.generated)
         new = Tokens(tokens.ids[:, held:], tokens.mask[:, held:], roles, generated)
         visits = Visits(new, (), addressed(edits, tokens, held))
-        with quick_products(self.shape.d_model, new.ids.numel()):
+        with quick_products(self.shape.d_model):
             logits = self.forward(tokens, visits, True, cache)
         visits.finish()
         cache.held = n

@@ -12,11 +12,10 @@ from torch.overrides import TorchFunctionMode
 
 WIDTH = 512  # of a model, from which on its matrices gain more than it costs to look at every call
 _LEAST = 2**17  # elements of such a matrix
-_ROWS = 4  # fewer are read faster by the other library
 _WORK = 2**21  # products of numbers in one pair of matrices of a stack, which is a call of its own
 
 
-def quick_products(width: int, rows: int = _ROWS) -> AbstractContextManager[Any]:
+def quick_products(width: int) -> AbstractContextManager[Any]:
     """For a while, and in this thread alone, take oneDNN for products with large matrices wherever it is faster.
 
     Torch takes MKL, which leaves half of the speed of processors that are not Intel's unused. The products are as
@@ -25,9 +24,8 @@ def quick_products(width: int, rows: int = _ROWS) -> AbstractContextManager[Any]
 
     Args:
         width: Of the model; nothing is done for a narrow one, whose runs consist of many small steps.
-        rows: How many tokens are run at a time, if that is known.
     """
-    return _ByOneDNN() if width >= WIDTH and rows >= _ROWS and _wanted() else nullcontext()
+    return _ByOneDNN() if width >= WIDTH and _wanted() else nullcontext()
 
 
 def products_of(
@@ -39,7 +37,7 @@ def products_of(
         out: What to write into.
     """
     differentiable = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
-    large = a.shape[1] >= _ROWS and a.shape[1] * b[0].numel() >= _WORK
+    large = a.shape[1] * b[0].numel() >= _WORK
     if differentiable or not large or not _exact(a, b) or not _wanted():
         return torch.bmm(a, b) if out is None else torch.bmm(a, b, out=out)
     out = a.new_empty(*a.shape[:2], b.shape[2]) if out is None else out
@@ -86,7 +84,7 @@ def _serves(x: Any, matrix: Any) -> bool:
         _exact(x, matrix)
         and matrix.numel() >= _LEAST
         and matrix.is_contiguous()
-        and x.numel() >= _ROWS * x.shape[-1]
+        and x.numel() > 0
         and not torch.is_autocast_enabled("cpu")
         and not torch._C._are_functorch_transforms_active()  # whose tensors stand for others
     )
