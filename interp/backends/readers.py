@@ -47,9 +47,9 @@ class Projection:
         heads = products_of(normed.flatten(1, 2), self.weight.mT).unflatten(1, normed.shape[1:3]).permute(1, 2, 0, 3)
         return self.merge(heads if self.bias is None else heads + self.bias)
 
-    def pull_back(self, grad: Float[Tensor, "row pos features"]) -> Float[Tensor, "row reader pos d_model"]:
+    def pull_back(self, grad: Float[Tensor, "row pos features"]) -> Float[Tensor, "row pos reader d_model"]:
         """The gradient at each reader's normed stream, of that at what the matrix returns."""
-        return torch.einsum("bpre,red->brpd", self.split(grad), self.weight)
+        return torch.einsum("bpre,red->bprd", self.split(grad), self.weight)
 
     @property
     def weight(self) -> Float[Tensor, "reader d_head d_model"]:

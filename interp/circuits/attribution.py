@@ -55,7 +55,7 @@ def eap(
     positions = _positions(over)
     other = Run.of(pair.wiring, pair.other, metric)
     found = gradients(other, pair.this, pair.start)
-    scores = found.dot(other.pieces.since(pair.start).minus(found.written).tensor(), positions)
+    scores = found.dot(other.pieces.since(pair.start).minus(found.written).by_position(), positions)
     change = other.values - found.metric[0]
     check = _adding_up("linearity error", "if the model is linear between the runs", scores[..., :1, :], change)
     return pair.scores(scores, metric, [check], method="edge attribution patching")
@@ -127,14 +127,14 @@ class _Path:
         for point, weight in zip(self.points, self.weights):
             mixed, weights, resid = whole.at(float(point)), weight[None], self.this.embed
             found = gradients(self.other, pair.this, pair.start, weights, resid, mixed=mixed)
-            difference = self.other.pieces.since(pair.start).minus(found.written).tensor()
+            difference = self.other.pieces.since(pair.start).minus(found.written).by_position()
             total = found.dot(difference, self.positions) + total.to(difference)
         return total
 
     def of_pieces(self, each: bool, budget: int | None) -> Tensor:
         """Scores where what modules write is moved, each for what leaves it; or, for all, what enters the first."""
         start = self.pair.start
-        difference = self.other.pieces.since(start).minus(self.this.since(start)).tensor()
+        difference = self.other.pieces.since(start).minus(self.this.since(start)).by_position()
         scores = self._of_piece(0, difference, budget)
         first = 1
         for i in range(1, len(self.this.pieces) if each else 1):

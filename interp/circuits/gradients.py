@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.backends.listening import Expand, Listener, listening
-from interp.backends.readers import Layer, Projection, Wiring
+from interp.backends.readers import Projection, Wiring
 from interp.circuits.masks import normed
-from interp.circuits.runs import Kept, Run, Writers, Written
+from interp.circuits.runs import Kept, Run, Written
 from interp.edits import Edit, put
 from interp.graph import Graph
 from interp.recording import entering
@@ -23,42 +23,71 @@ from interp.traces import Tokens
 
 
 @dataclass(frozen=True)
-class Gradients:
-    """The gradient of a metric at every reader's own copy of the residual stream.
+class _Reading:
+    """What a projection, an MLP or the final norm was given, and what it made of it.
 
     Attributes:
-        attention: By layer, at the queries, keys and values.
-        mlps: By layer.
-        logits: At the stream that enters the final norm.
-        metric: Its values, one for each point at which the gradient was taken.
+        layer: None for the final norm.
+        projection: None for an MLP and the final norm.
+        stream: What it read, before its norm.
+        made: What a projection returned; what an MLP was given, normed; the stream for the final norm.
+    """
+
+    layer: int | None
+    projection: Projection | None
+    norm: nn.Module | None
+    stream: Float[Tensor, "row pos d_model"]
+    made: Float[Tensor, "row all_pos features"]
+
+    def edges(self, graph: Graph) -> tuple[slice, slice]:
+        """The writers that come before it, and which readers it is."""
+        if self.layer is None:
+            return slice(None), graph.logits
+        if self.projection is None:
+            return slice(graph.before_mlp(self.layer)), graph.mlp(self.layer)
+        first, own = graph.attention(self.layer).start, self.projection.readers
+        return slice(graph.before_attention(self.layer)), slice(first + own.start, first + own.stop)
+
+    def pull_back(self, gradient: Float[Tensor, "row pos features"]) -> Float[Tensor, "row pos reader d_model"]:
+        """The gradient at each reader's copy of the stream, of that at what was made."""
+        by_reader = gradient[:, :, None] if self.projection is None else self.projection.pull_back(gradient)
+        if self.norm is None:
+            return by_reader
+        with torch.enable_grad():
+            copies = self.stream[:, :, None].expand_as(by_reader).detach().requires_grad_()
+            return torch.autograd.grad(normed(self.norm, copies), copies, by_reader)[0]
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """The gradient of a metric at every reader's own copy of the residual stream; pulled back one by one when needed.
+
+    Attributes:
+        readings: All of them, in the order of the forward pass.
+        found: The gradient at what each made, of rows that are the prompts once for each point.
+        metric: Its values at the points.
         written: What the writers added, from the first position on at which gradients are wanted.
     """
 
     graph: Graph
-    attention: Sequence[Float[Tensor, "prompt reader pos d_model"]]
-    mlps: Sequence[Float[Tensor, "prompt pos d_model"]]
-    logits: Float[Tensor, "prompt pos d_model"]
+    readings: Sequence[_Reading]
+    found: Sequence[Float[Tensor, "row pos _"]]
     metric: Float[Tensor, "point prompt"]
     written: Written
 
     @torch.no_grad()
-    def dot(self, difference: Writers, positions: bool) -> Tensor:
+    def dot(self, difference: Float[Tensor, "prompt pos writer d_model"], positions: bool) -> Tensor:
         """Every writer's difference times every reader's gradient, (prompt, [pos,] writer, reader).
 
-        Without positions they are summed over. An edge that there is not holds NaN.
+        Without positions they are summed over, and points always. An edge that there is not holds NaN.
         """
-        graph, into = self.graph, "bps" if positions else "bs"
-        sizes = (len(difference), *difference.shape[2:3][: int(positions)], *graph.precedes.shape)
+        sizes = (*difference.shape[: 1 + positions], *self.graph.precedes.shape)
         scores = difference.new_full(sizes, float("nan"))
-
-        def put(upto: int, readers: slice, gradient: Tensor) -> None:
-            product = torch.einsum(f"bspd,brpd->{into}r", difference[:, :upto], gradient)
-            scores[..., :upto, readers] = product
-
-        for i, (attention, mlp) in enumerate(zip(self.attention, self.mlps)):
-            put(graph.before_attention(i), graph.attention(i), attention)
-            put(graph.before_mlp(i), graph.mlp(i), mlp[:, None])
-        put(len(graph.writers), graph.logits, self.logits[:, None])
+        for reading, found in zip(self.readings, self.found, strict=True):
+            writers, readers = reading.edges(self.graph)
+            gradient = reading.pull_back(found).unflatten(0, (-1, len(difference)))
+            product = torch.einsum("npwd,knprd->npwr", difference[:, :, writers], gradient)
+            scores[..., writers, readers] = product if positions else product.sum(1)
         return scores
 
 
@@ -102,9 +131,11 @@ def gradients(
         values = run.again(read, len(weights), start=start, grad=True, resid=resid)
     if not values.requires_grad:
         raise ValueError(f"{metric.name} has no gradient; make it of differentiable operations on the logits")
-    read.differentiate(values.sum(), weights.to(values), cut=bool(edits))
-    written = read.kept.written.since(read.start)
-    return Gradients(wiring.graph, read.attention, read.mlps, read.logits, values.detach(), written)
+    total = (weights.to(values) @ values).sum()
+    # Edits may cut off the readers below them; that any other is cut off would be a mistake.
+    found = torch.autograd.grad(total, [reading.made for reading in read.readings], materialize_grads=bool(edits))
+    found = [gradient[:, read.start :] for gradient in found]
+    return Gradients(wiring.graph, read.readings, found, values.detach(), read.kept.written.since(read.start))
 
 
 @dataclass(frozen=True)
@@ -126,7 +157,7 @@ class Mixed:
         read = _Read(wiring, 0, None)
         with listening(wiring, read, tokens.ids.shape[1]):
             wiring.model.run(tokens, last_only=True)
-        return cls(1.0, [stream for _, _, stream, _ in read.reads])
+        return cls(1.0, [reading.stream for reading in read.readings])
 
     def at(self, share: float) -> "Mixed":
         """The same, another share of the way."""
@@ -139,62 +170,35 @@ class _Read(Listener):
     def __init__(self, wiring: Wiring, start: int, mixed: Mixed | None) -> None:
         self.wiring, self.start, self._mixed = wiring, start, mixed
         self.kept = Kept()
-        self.reads: list[tuple[Layer | None, Projection | None, Tensor, Tensor]] = []
-        self.attention: list[Tensor] = []
-        self.mlps: list[Tensor] = []
+        self.readings: list[_Reading] = []
 
     def write(self, first: int, piece: Tensor, expand: Expand) -> None:
         self.kept.write(first, piece, expand)
 
     def read_attention(self, layer: int, projection: Projection, stream: Tensor, output: Tensor) -> Tensor | None:
-        own = self.wiring.layers[layer]
+        norm = self.wiring.layers[layer].attn_norm
         stream, moved = self._moved(stream)
-        if moved:
-            output = projection.module.forward(normed(own.attn_norm, stream))
-        return self._keep(own, projection, stream, output)
+        made = projection.module.forward(normed(norm, stream)) if moved else output
+        return self._keep(layer, projection, norm, stream, made)
 
     def read_mlp(self, layer: int, stream: Tensor, entering: Tensor) -> Tensor | None:
-        own = self.wiring.layers[layer]
+        norm = self.wiring.layers[layer].mlp_norm
         stream, moved = self._moved(stream)
-        return self._keep(own, None, stream, normed(own.mlp_norm, stream) if moved else entering)
+        return self._keep(layer, None, norm, stream, normed(norm, stream) if moved else entering)
 
     def read_logits(self, stream: Tensor) -> Tensor | None:
         stream, _ = self._moved(stream)
-        return self._keep(None, None, stream, stream)
+        return self._keep(None, None, None, stream, stream)
 
     def _moved(self, stream: Tensor) -> tuple[Tensor, bool]:
         if self._mixed is None:
             return stream, False
-        other = self._mixed.streams[len(self.reads)][:, -stream.shape[1] :]
+        other = self._mixed.streams[len(self.readings)][:, -stream.shape[1] :]
         return torch.lerp(stream, other, self._mixed.share), True
 
-    def _keep(self, layer: Layer | None, projection: Projection | None, stream: Tensor, read: Tensor) -> Tensor | None:
-        own = read.view_as(read)  # others may read the same tensor: the gradient wanted is this reader's alone
-        self.reads.append((layer, projection, stream.detach()[:, self.start :], own))
+    def _keep(
+        self, layer: int | None, projection: Projection | None, norm: nn.Module | None, stream: Tensor, made: Tensor
+    ) -> Tensor:
+        own = made.view_as(made)  # others may read the same tensor: the gradient wanted is this reader's alone
+        self.readings.append(_Reading(layer, projection, norm, stream.detach()[:, self.start :], own))
         return own.clone()  # some families write into it
-
-    def differentiate(self, total: Tensor, weights: Tensor, cut: bool) -> None:
-        """Take the gradients, each pulled back through its reader's norm, and sum them over points."""
-        # Edits may cut off the readers below them; that any other is cut off would be a mistake.
-        found = torch.autograd.grad(total, [read for *_, read in self.reads], materialize_grads=cut)
-        average = lambda gradient: torch.einsum("k,kn...->n...", weights, gradient.unflatten(0, (len(weights), -1)))
-        heads: list[Tensor] = []
-        for (layer, projection, stream, _), full in zip(self.reads, found):
-            gradient = full[:, self.start :]
-            if layer is None:
-                self.logits = average(gradient)
-            elif projection is None:
-                self.mlps.append(average(_through(layer.mlp_norm, stream, gradient[:, None])[:, 0]))
-                self.attention.append(torch.cat(heads, dim=1))
-                heads = []
-            else:
-                heads.append(average(_through(layer.attn_norm, stream, projection.pull_back(gradient))))
-
-
-def _through(norm: nn.Module | None, stream: Tensor, gradient: Float[Tensor, "row reader pos d_model"]) -> Tensor:
-    """The gradient at each reader's copy of the stream, of that at the normed copy."""
-    if norm is None:
-        return gradient
-    with torch.enable_grad():
-        copies = stream[:, None].expand_as(gradient).detach().requires_grad_()
-        return torch.autograd.grad(normed(norm, copies), copies, gradient)[0]

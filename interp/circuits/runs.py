@@ -1,12 +1,13 @@
 """Runs whose edges can be changed: what was written in them, and how to take them up again."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.backends.listening import Expand, Listener, listening, whole
 from interp.backends.readers import Projection, Wiring
@@ -49,6 +50,11 @@ class Written:
         """What every writer adds."""
         return torch.cat([expand(piece, None) for piece, expand in zip(self.pieces, self.expand)], dim=1)
 
+    def by_position(self) -> Float[Tensor, "prompt pos writer d_model"]:
+        """The same in another order, in which what happens at one position lies together."""
+        parts = [expand(piece, None).transpose(1, 2) for piece, expand in zip(self.pieces, self.expand)]
+        return torch.cat(parts, dim=2)
+
 
 class Kept(Listener):
     """Keeps what is written, and leaves everything as it is."""
@@ -85,6 +91,17 @@ def written(wiring: Wiring, tokens: Tokens, metric: Metric) -> tuple[Written, Fl
     return kept.written, metric(trace)
 
 
+@contextmanager
+def _without_logits(model: Model) -> Iterator[None]:
+    """For a while, let the unembedding of a Hugging Face model work on no position at all."""
+    head: nn.Module = model.module.get_output_embeddings()  # type: ignore[operator]
+    handle = head.register_forward_pre_hook(lambda _, args: (args[0][:, :0], *args[1:]))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 @dataclass(frozen=True)
 class Run:
     """A run of some prompts, kept so that it can be run again with a listener that changes what is read.
@@ -110,9 +127,10 @@ class Run:
             found, values = written(wiring, tokens, metric)
             return cls(wiring, tokens, metric, found, values, None)
         kept = Kept()
-        with listening(wiring, kept, tokens.ids.shape[1]):
-            recording = record(wiring.model, tokens, (), packed=True, last_only=metric.last_only)
-        return cls(wiring, tokens, metric, kept.written, metric(recording.trace), recording)
+        with listening(wiring, kept, tokens.ids.shape[1]), _without_logits(wiring.model):
+            recording = record(wiring.model, tokens, (), packed=True)
+        (values,) = of_stream(metric, wiring.model, metric.position(tokens, recording.stream[-1]), len(tokens))
+        return cls(wiring, tokens, metric, kept.written, values, recording)
 
     @cached_property
     def written(self) -> Writers:
