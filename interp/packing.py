@@ -5,6 +5,7 @@ Those positions are not run again; attention reads their keys and values from th
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -19,6 +20,7 @@ class Keys:
     values: Float[Tensor, "batch kv_head pos d_head"]
     mask: Shaped[Tensor, "#batch 1 pos pos"] | None
 
+    @cached_property
     def added(self) -> Float[Tensor, "#batch 1 pos pos"]:
         """The mask as what is added to the scores; none stands for a causal one."""
         n_pos, dtype = self.keys.shape[2], self.keys.dtype
@@ -81,7 +83,7 @@ class Packing:
         Keys and values are those of all positions, queries too, unless every row is run from the same position on.
         """
         recorded = self.recorded[module]
-        mask = recorded.added()
+        mask = recorded.added
         mask = mask[self.prompts] if len(mask) > 1 else mask
         if self.start is not None:
             query, key, value = (x.transpose(1, 2).unflatten(1, (self.shape[0], -1))[0] for x in (query, key, value))

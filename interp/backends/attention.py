@@ -13,6 +13,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
@@ -118,11 +119,16 @@ def _show(watch: Watch, kind: str, tensor: Tensor) -> Tensor:
 
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any) -> Tensor:
-    groups = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    key, value = _for_queries(query, key), _for_queries(query, value)
     scale = options.get("scaling")
     out = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
     return out.transpose(1, 2)
+
+
+def _for_queries(query: Tensor, kept: Float[Tensor, "row kv_head pos d_head"]) -> Float[Tensor, "row head pos d_head"]:
+    """Keys or values, each as often as there are heads of queries that share it."""
+    groups = query.shape[1] // kept.shape[1]
+    return kept if groups == 1 else kept.repeat_interleave(groups, dim=1)
 
 
 def _original(module: nn.Module, implementation: str) -> Callable:
@@ -136,8 +142,7 @@ def _explicit(
     """Attention spelled out, with its scores and its pattern shown."""
     if options.get("s_aux") is not None:
         raise ValueError(f"{type(module).__name__} has attention sinks: its scores and pattern cannot be had")
-    groups = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    key, value = _for_queries(query, key), _for_queries(query, value)
     scores = query @ key.transpose(2, 3) * (options.get("scaling") or query.shape[-1] ** -0.5)
     if cap := options.get("softcap"):
         scores = (scores / cap).tanh() * cap
