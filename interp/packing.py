@@ -42,6 +42,7 @@ class Packing:
         row, pos: Where the tokens to be run belong, in the order in which they are packed.
         shape: Numbers of rows and of positions.
         start: If every row is run from the same position on, that position.
+        along: Of keys that are being recorded: what is run in the same sequence, after the prompts.
     """
 
     recorded: dict[nn.Module, Keys] = field(default_factory=dict)
@@ -50,6 +51,7 @@ class Packing:
     pos: Int[Tensor, " token"] = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     shape: tuple[int, int] = (0, 0)
     start: int | None = None
+    along: "Packing | None" = None
 
     def turn_to(self, prompts: Int[Tensor, " row"], live: Bool[Tensor, "row pos"]) -> None:
         """Take up the next block, in which these tokens are run."""

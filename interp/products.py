@@ -15,7 +15,7 @@ _LEAST = 2**17  # elements of such a matrix
 _WORK = 2**21  # products of numbers in one pair of matrices of a stack, which is a call of its own
 
 
-def quick_products(width: int) -> AbstractContextManager[Any]:
+def quick_products(width: int, constant: int = 0) -> AbstractContextManager[Any]:
     """For a while, and in this thread alone, take oneDNN for products with large matrices wherever it is faster.
 
     Torch takes MKL, which leaves half of the speed of processors that are not Intel's unused. The products are as
@@ -24,8 +24,10 @@ def quick_products(width: int) -> AbstractContextManager[Any]:
 
     Args:
         width: Of the model; nothing is done for a narrow one, whose runs consist of many small steps.
+        constant: How many rows of each product, the first ones, are constants, and the matrices with them: in the
+            backward pass no work is done for these, whatever the processor.
     """
-    return _ByOneDNN() if width >= WIDTH and _wanted() else nullcontext()
+    return _Products(constant) if width >= WIDTH and (constant or _wanted()) else nullcontext()
 
 
 def products_of(
@@ -43,7 +45,7 @@ def products_of(
     out = a.new_empty(*a.shape[:2], b.shape[2]) if out is None else out
     for product, x, y in zip(out, a, b):
         y = y if y.mT.is_contiguous() else y.contiguous()  # in other orders it is slow beyond measure
-        product.copy_(torch.ops.mkldnn._linear_pointwise(x.contiguous(), y.mT, None, "none", [], ""))
+        product.copy_(_by_onednn(x.contiguous(), y.mT, None))
     return out
 
 
@@ -60,8 +62,12 @@ def is_faster() -> bool:
     return there and str(known.get("cpu_name")).startswith("AMD") and bool(known.get("avx512_f"))
 
 
-class _ByOneDNN(TorchFunctionMode):
+class _Products(TorchFunctionMode):
     """Sees every function of torch that is called."""
+
+    def __init__(self, constant: int) -> None:
+        super().__init__()
+        self._constant = constant
 
     def __torch_function__(
         self, func: Callable, types: Sequence[type], args: tuple = (), kwargs: Mapping[str, Any] | None = None
@@ -69,25 +75,23 @@ class _ByOneDNN(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is nn.functional.linear and len(args) >= 2 and kwargs.keys() <= {"bias"}:
             x, weight, bias = (*args, kwargs.get("bias"))[:3]
-            if _serves(x, weight):
-                return _linear(x, weight, bias)
+            if self._serves(x, weight):
+                return _linear(x, weight, bias, self._constant)
         elif func is torch.addmm and len(args) == 3 and not kwargs:
             bias, x, matrix = args
-            if bias.ndim == 1 and _serves(x, matrix):
-                return _linear(x, matrix.T, bias)
+            if bias.ndim == 1 and self._serves(x, matrix):
+                return _linear(x, matrix.T, bias, self._constant)
         return func(*args, **kwargs)
 
-
-def _serves(x: Any, matrix: Any) -> bool:
-    """Whether a product is large, and one that the other library makes as well."""
-    return (
-        _exact(x, matrix)
-        and matrix.numel() >= _LEAST
-        and matrix.is_contiguous()
-        and x.numel() > 0
-        and not torch.is_autocast_enabled("cpu")
-        and not torch._C._are_functorch_transforms_active()  # whose tensors stand for others
-    )
+    def _serves(self, x: Any, matrix: Any) -> bool:
+        """Whether a product is large, and one that can be made in the other way."""
+        return (
+            (bool(self._constant) or _is_quick(x, matrix))
+            and matrix.numel() >= _LEAST
+            and x.numel() > 0
+            and not torch.is_autocast_enabled(x.device.type)
+            and not torch._C._are_functorch_transforms_active()  # whose tensors stand for others
+        )
 
 
 def _exact(*tensors: Any) -> bool:
@@ -95,29 +99,42 @@ def _exact(*tensors: Any) -> bool:
     return all(type(x) in (Tensor, nn.Parameter) and x.dtype is torch.float32 and x.is_cpu for x in tensors)
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    product = _Product.apply(x, weight.detach(), None if bias is None else bias.detach())
-    if torch.is_grad_enabled() and (weight.requires_grad or (bias is not None and bias.requires_grad)):
+def _is_quick(x: Tensor, matrix: Tensor) -> bool:
+    """Whether oneDNN makes a product, and faster; in other orders of the matrix it is slow beyond measure."""
+    return _exact(x, matrix) and (matrix.is_contiguous() or matrix.mT.is_contiguous()) and _wanted()
+
+
+def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, constant: int = 0) -> Tensor:
+    product = _Product.apply(x, weight.detach(), None if bias is None else bias.detach(), constant)
+    wanted = weight.requires_grad or (bias is not None and bias.requires_grad)
+    if torch.is_grad_enabled() and wanted and not constant:
         product = product + _Weights.apply(x.detach(), weight, bias)
     return product
 
 
 class _Product(torch.autograd.Function):
-    """x @ weight.T + bias, of which the weights are constants."""
+    """x @ weight.T + bias, of which the weights, and so many of the first rows, are constants."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Float[Tensor, "*row out"]:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, constant: int) -> Float[Tensor, "*row out"]:
         ctx.save_for_backward(weight)
         ctx.save_for_forward(weight)
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        ctx.constant = constant
+        return (_by_onednn if _is_quick(x, weight) else nn.functional.linear)(x, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return _Product.apply(grads[0], ctx.saved_tensors[0].T, None), None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        (weight,), constant = ctx.saved_tensors, ctx.constant
+        found = _Product.apply(grads[0][..., constant:, :] if constant else grads[0], weight.T, None, 0)
+        return nn.functional.pad(found, (0, 0, constant, 0)) if constant else found, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        return _Product.apply(tangents[0], ctx.saved_tensors[0], None)
+        return _Product.apply(tangents[0], ctx.saved_tensors[0], None, 0)
 
 
 class _Weights(torch.autograd.Function):

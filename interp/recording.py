@@ -31,13 +31,16 @@ class Call:
 
     def again(self, block: nn.Module, resid: Tensor, look_up: LookUp) -> Tensor:
         """The block on another residual stream, with every argument looked up for it."""
+        args, kwargs = self.arguments(resid, look_up)
+        return first_of(block(*args, **kwargs))
+
+    def arguments(self, resid: Tensor, look_up: LookUp) -> tuple[tuple, dict[str, Any]]:
+        """The same call with another residual stream, and every other argument looked up for it."""
         args = tuple(look_up("", value) for value in self.args)
         kwargs = {name: look_up(name, value) for name, value in self.kwargs.items()}
         if self.name is None:
-            args = (resid, *args)
-        else:
-            kwargs[self.name] = resid
-        return _first(block(*args, **kwargs))
+            return (resid, *args), kwargs
+        return args, {self.name: resid, **kwargs}
 
 
 @dataclass(frozen=True)
@@ -85,13 +88,12 @@ def record(
     calls: list[Call] = []
 
     def enter(block: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        name, resid = _taken(args, kwargs)
+        call, resid = taken(args, kwargs)
         stream.append(resid.clone())  # some families write into it
-        others = {key: _uncached(value) for key, value in kwargs.items() if key != name}
-        calls.append(Call(name, tuple(map(_uncached, args[1:])), others))
+        calls.append(call)
 
     def leave(block: nn.Module, args: tuple, output: Any) -> None:
-        stream.append(_first(output).clone())
+        stream.append(first_of(output).clone())
 
     handles = [block.register_forward_pre_hook(enter, with_kwargs=True) for block in model.blocks]
     handles.append(model.blocks[-1].register_forward_hook(leave))
@@ -114,7 +116,7 @@ def entering(model: Model, tokens: Tokens) -> Float[Tensor, "batch pos d_model"]
     held: list[Tensor] = []
 
     def enter(block: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        held.append(_taken(args, kwargs)[1].clone())
+        held.append(taken(args, kwargs)[1].clone())
         raise _Enough
 
     handle = model.blocks[0].register_forward_pre_hook(enter, with_kwargs=True)
@@ -155,12 +157,11 @@ def of_tokens(name: str, value: Any, packing: Packing) -> Any:
     return value[prompts, packing.pos][None]
 
 
-def _taken(args: tuple, kwargs: dict[str, Any]) -> tuple[str | None, Tensor]:
-    """The stream that a block is given, its first argument, and by which name if not by position."""
-    if args:
-        return None, args[0]
-    name = next(iter(kwargs))
-    return name, kwargs[name]
+def taken(args: tuple, kwargs: dict[str, Any]) -> tuple[Call, Tensor]:
+    """How a block is called, and the stream that it is given, its first argument."""
+    name = None if args else next(iter(kwargs))
+    others = {key: _uncached(value) for key, value in kwargs.items() if key != name}
+    return Call(name, tuple(map(_uncached, args[1:])), others), args[0] if name is None else kwargs[name]
 
 
 def _uncached(value: Any) -> Any:
@@ -168,5 +169,6 @@ def _uncached(value: Any) -> Any:
     return None if hasattr(value, "get_seq_length") else value
 
 
-def _first(output: Any) -> Tensor:
+def first_of(output: Any) -> Tensor:
+    """What a block returns, or the first of several things."""
     return output[0] if isinstance(output, tuple) else output

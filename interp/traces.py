@@ -57,6 +57,11 @@ class Tokens:
         roles = {name: positions[index] for name, positions in self.roles.items()}
         return Tokens(self.ids[index], self.mask[index], roles, self.generated)
 
+    def followed_by(self, others: "Tokens") -> "Tokens":
+        """These prompts and then others, with the roles that all have."""
+        roles = {name: torch.cat([at, others.roles[name]]) for name, at in self.roles.items() if name in others.roles}
+        return Tokens(torch.cat([self.ids, others.ids]), torch.cat([self.mask, others.mask]), roles)
+
     def append(self, ids: Int[Tensor, " batch"]) -> "Tokens":
         """The prompts with one more token each, which was generated."""
         column = ids.reshape(-1, 1)

@@ -12,7 +12,7 @@ from wired import EXACT, METRIC, model_of, pair
 
 from interp import Site, attribution, circuits, edits, metrics, weights
 from interp.arrays import checks_of
-from interp.circuits.gradients import gradients
+from interp.circuits.gradients import beside, forward
 from interp.circuits.pair import Pair
 from interp.circuits.runs import Run
 
@@ -98,17 +98,26 @@ def test_eap_is_the_gradient_of_the_mask_at_zero(family, dtype):
         assert bool(found[~there].isnan().all()) and not exact[~there].any()
 
 
-def test_gradients_are_the_same_whether_a_run_is_taken_up_or_made_anew(family):
-    model = model_of(family)
+@pytest.mark.parametrize("dtype", EXACT)
+def test_scores_are_the_same_from_one_pass_from_a_run_taken_up_and_from_one_made_anew(family, dtype):
+    model = model_of(family, dtype)
     both = Pair.of(model, *pair(model), "denoising")
     run = Run.of(both.wiring, both.other, METRIC)
     assert both.start > 0
     assert run.recording is not None
-    taken, anew = (gradients(each, both.this, both.start) for each in (run, replace(run, recording=None)))
-    tolerance = dict(atol=1e-10, rtol=1e-10)
-    pulled = ([x.pull_back(y) for x, y in zip(each.readings, each.found)] for each in (taken, anew))
-    assert_close(*pulled, **tolerance)
-    assert_close([taken.metric, *taken.written.pieces], [anew.metric, *anew.written.pieces], **tolerance)
+    difference, high, together = beside(both.wiring, both.other, both.this, METRIC, both.start)
+    taken, anew = (forward(each, both.this, both.start) for each in (run, replace(run, recording=None)))
+    tolerance = dict(atol=EXACT[dtype], rtol=EXACT[dtype])
+    assert_close(high, run.values, **tolerance)
+    for each in (taken, anew):
+        assert_close(each.values, together.values, **tolerance)
+        wanted = run.pieces.since(both.start).minus(each.read.written)
+        assert_close(list(wanted.pieces), list(difference.pieces), **tolerance)
+    scores = [each.scores(difference.by_position(), torch.ones(1), True) for each in (together, taken, anew)]
+    for other in scores[1:]:
+        assert_close(
+            other, scores[0], equal_nan=True, atol=EXACT[dtype] * float(scores[0].nan_to_num().abs().max()), rtol=0
+        )
 
 
 @pytest.mark.parametrize("steps", [1, 3])

@@ -24,8 +24,8 @@ def whatever_the_processor(monkeypatch):
 def seen(monkeypatch) -> list[int]:
     """Grows with each product that is made by the other library."""
     counted: list[int] = []
-    linear = products._linear
-    monkeypatch.setattr(products, "_linear", lambda *args: counted.append(1) or linear(*args))
+    product = products._by_onednn
+    monkeypatch.setattr(products, "_by_onednn", lambda *args: counted.append(1) or product(*args))
     return counted
 
 
@@ -59,10 +59,25 @@ def test_products_and_their_gradients_are_those_of_double_precision(kind, size, 
     x, along = (part.reshape(1, rows, -1) for part in (x, along))
     ours = found_by(matrix(kind, inward, outward), x, along, width=products.WIDTH)
     wanted = found_by(matrix(kind, inward, outward).double(), x.double(), along.double(), width=0)
-    assert len(seen) == 2
+    assert len(seen) == 2 + 5  # forward, and in the four gradients
     for one, other in zip(ours, wanted, strict=True):
         assert one.dtype == torch.float32 and one.shape == other.shape
         assert (one - other).abs().max() <= 3e-6 * other.abs().max()
+
+
+@pytest.mark.parametrize("kind", ["linear", "no bias", "conv1d"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_gradient_goes_to_constant_rows_and_that_of_the_others_is_whole(kind, dtype, monkeypatch):
+    module, x = matrix(kind, 512, 640).to(dtype), torch.randn(1, 9, 512, dtype=dtype, requires_grad=True)
+    along = torch.randn(1, 9, 640, dtype=dtype)
+    (wanted,) = torch.autograd.grad((module(x) * along).sum(), x)
+    sizes, apply = [], products._Product.apply
+    monkeypatch.setattr(products._Product, "apply", lambda x, *rest: sizes.append(x.shape[-2]) or apply(x, *rest))
+    with quick_products(512, constant=4):
+        (found,) = torch.autograd.grad((module(x) * along).sum(), x)
+    assert sizes == [9, 5]
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+    assert not found[:, :4].any() and (found - wanted)[:, 4:].abs().max() <= tolerance * wanted.abs().max()
 
 
 @pytest.mark.parametrize("order", ["rows", "columns", "neither"])

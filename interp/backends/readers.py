@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -47,9 +46,10 @@ class Projection:
         heads = products_of(normed.flatten(1, 2), self.weight.mT).unflatten(1, normed.shape[1:3]).permute(1, 2, 0, 3)
         return self.merge(heads if self.bias is None else heads + self.bias)
 
-    def pull_back(self, grad: Float[Tensor, "row pos features"]) -> Float[Tensor, "row pos reader d_model"]:
+    def pull_back(self, grad: Float[Tensor, "row pos features"]) -> Float[Tensor, "reader row pos d_model"]:
         """The gradient at each reader's normed stream, of that at what the matrix returns."""
-        return torch.einsum("bpre,red->bprd", self.split(grad), self.weight)
+        by_reader = self.split(grad).flatten(0, 1).transpose(0, 1)
+        return products_of(by_reader, self.weight).unflatten(1, grad.shape[:2])
 
     @property
     def weight(self) -> Float[Tensor, "reader d_head d_model"]:

@@ -14,8 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.arrays import Check
-from interp.circuits.gradients import Mixed, gradients
+from interp.circuits.gradients import beside, forward
 from interp.circuits.pair import Pair
+from interp.circuits.reading import Mixed
 from interp.circuits.runs import Run, Written, written
 from interp.edits import Edit, put
 from interp.gradients import BUDGET
@@ -53,10 +54,9 @@ def eap(
     """
     pair = Pair.of(model, clean, corrupt, direction)
     positions = _positions(over)
-    other = Run.of(pair.wiring, pair.other, metric)
-    found = gradients(other, pair.this, pair.start)
-    scores = found.dot(other.pieces.since(pair.start).minus(found.written).by_position(), positions)
-    change = other.values - found.metric[0]
+    difference, value, found = beside(pair.wiring, pair.other, pair.this, metric, pair.start)
+    scores = found.scores(difference.by_position(), torch.ones(1), positions)
+    change = value - found.values[0].detach()
     check = _adding_up("linearity error", "if the model is linear between the runs", scores[..., :1, :], change)
     return pair.scores(scores, metric, [check], method="edge attribution patching")
 
@@ -125,10 +125,9 @@ class _Path:
         pair, total = self.pair, torch.zeros(())
         whole = Mixed.whole(pair.wiring, pair.other)
         for point, weight in zip(self.points, self.weights):
-            mixed, weights, resid = whole.at(float(point)), weight[None], self.this.embed
-            found = gradients(self.other, pair.this, pair.start, weights, resid, mixed=mixed)
-            difference = self.other.pieces.since(pair.start).minus(found.written).by_position()
-            total = found.dot(difference, self.positions) + total.to(difference)
+            found = forward(self.other, pair.this, pair.start, self.this.embed, mixed=whole.at(float(point)))
+            difference = self.other.pieces.since(pair.start).minus(found.read.written).by_position()
+            total = found.scores(difference, weight[None], self.positions) + total.to(difference)
         return total
 
     def of_pieces(self, each: bool, budget: int | None) -> Tensor:
@@ -154,10 +153,9 @@ class _Path:
         )
         total = torch.zeros(())
         for some, weights in zip(points.split(size), self.weights.split(size)):
-            rows = some.flatten(0, 1)
-            resid, edits = (None, [self._put(i, rows.requires_grad_())]) if i else (rows, [])
-            found = gradients(self.other, pair.this, pair.start, weights, resid, edits)
-            total = found.dot(difference, self.positions) + total.to(difference)
+            rows = some.flatten(0, 1).requires_grad_()
+            found = forward(self.other, pair.this, pair.start, rows, [self._put(i, rows)] if i else [])
+            total = found.scores(difference, weights, self.positions) + total.to(difference)
         return total
 
     def _put(self, i: int, value: Tensor) -> Edit:

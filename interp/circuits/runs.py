@@ -50,6 +50,7 @@ class Written:
         """What every writer adds."""
         return torch.cat([expand(piece, None) for piece, expand in zip(self.pieces, self.expand)], dim=1)
 
+    @torch.no_grad()
     def by_position(self) -> Float[Tensor, "prompt pos writer d_model"]:
         """The same in another order, in which what happens at one position lies together."""
         parts = [expand(piece, None).transpose(1, 2) for piece, expand in zip(self.pieces, self.expand)]
@@ -92,7 +93,7 @@ def written(wiring: Wiring, tokens: Tokens, metric: Metric) -> tuple[Written, Fl
 
 
 @contextmanager
-def _without_logits(model: Model) -> Iterator[None]:
+def without_logits(model: Model) -> Iterator[None]:
     """For a while, let the unembedding of a Hugging Face model work on no position at all."""
     head: nn.Module = model.module.get_output_embeddings()  # type: ignore[operator]
     handle = head.register_forward_pre_hook(lambda _, args: (args[0][:, :0], *args[1:]))
@@ -127,7 +128,7 @@ class Run:
             found, values = written(wiring, tokens, metric)
             return cls(wiring, tokens, metric, found, values, None)
         kept = Kept()
-        with listening(wiring, kept, tokens.ids.shape[1]), _without_logits(wiring.model):
+        with listening(wiring, kept, tokens.ids.shape[1]), without_logits(wiring.model):
             recording = record(wiring.model, tokens, (), packed=True)
         (values,) = of_stream(metric, wiring.model, metric.position(tokens, recording.stream[-1]), len(tokens))
         return cls(wiring, tokens, metric, kept.written, values, recording)
