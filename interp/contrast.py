@@ -63,12 +63,14 @@ def contrast(
     direction: str = "denoising",
     read: Collection[Site] = (),
     read_base: Collection[Site] = (),
+    grad: bool = False,
 ) -> Contrast:
     """Run both prompts.
 
     Args:
         direction: "denoising": the clean run is the source; "noising": the corrupt one.
         read, read_base: Sites to keep of the source, and of the base.
+        grad: Keep the graph of the base, which is then not recorded.
 
     Raises:
         ValueError: An unknown direction; no metrics, or two of one name.
@@ -82,7 +84,10 @@ def contrast(
     last_only = all(metric.last_only for metric in metrics)
     with torch.no_grad():
         there = model.run(source, read=read, last_only=last_only)
-        here, recording = run_recorded(model, model.tokens(base), list(read), read_base, last_only)
+        if grad:
+            here, recording = model.run(base, read=read_base, grad=True, last_only=last_only), None
+        else:
+            here, recording = run_recorded(model, model.tokens(base), list(read), read_base, last_only)
         end, start = (widened(torch.stack([metric(run) for metric in metrics])) for run in (there, here))
     return Contrast(there, here, recording, metrics, start, end)
 

@@ -74,9 +74,19 @@ class Grid:
                 yield Place((*self._row(site), *index), site, at)
 
     def runs(
-        self, model: Model, clean: Prompts, corrupt: Prompts, metrics: Sequence[Metric], direction: str, both: bool
+        self,
+        model: Model,
+        clean: Prompts,
+        corrupt: Prompts,
+        metrics: Sequence[Metric],
+        direction: str,
+        both: bool,
+        grad: bool = False,
     ) -> Contrast:
         """Both runs, with the sites of the source and, if both are wanted, those of the base.
+
+        Args:
+            grad: Keep the graph of the base, which is then not recorded.
 
         Raises:
             ValueError: Prompts that are not aligned, unless roles say what belongs together; what `contrast` raises.
@@ -85,7 +95,7 @@ class Grid:
         if set(POSITIONS) & {axis for site in self.sites for axis in site.axes} - set(self.roles):
             check_aligned(clean, corrupt)
         base = self.sites if both or self._by_score else []
-        return contrast(model, clean, corrupt, metrics, direction, self.sites, base)
+        return contrast(model, clean, corrupt, metrics, direction, self.sites, base, grad)
 
     def coords(self, model: Model, run: Trace, tokens: Tokens) -> dict[str, Sequence[Any]]:
         """Labels of (kind, layer, *over, prompt), without those of the first two that there is no need of.

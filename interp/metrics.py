@@ -56,6 +56,15 @@ class Metric:
         except RuntimeError:  # a metric of a user's own may look at its values
             return torch.stack([self.of(variant) for variant in logits])
 
+    def check_gradient(self, values: Tensor) -> None:
+        """Refuse values of the metric that lead no gradient to what they were made of.
+
+        Raises:
+            ValueError: If so.
+        """
+        if not values.requires_grad:
+            raise ValueError(f"{self.name} has no gradient; make it of differentiable operations on the logits")
+
     def among(self, rows: Int[Tensor, " some"], n: int) -> "Metric":
         """The same metric of some of the n prompts that it was made for, each once, in the order given."""
         weights = self.weights

@@ -12,6 +12,7 @@ from interp import (
     Edit,
     Site,
     attribution,
+    attribution_patching,
     circuits,
     edits,
     lens,
@@ -28,6 +29,8 @@ from interp.zoo import corpus
 
 IDS = torch.tensor([[1, 2, 3]])
 RESID = Site("resid_pre", 0)
+RANK = metrics.Metric("rank", lambda logits: logits.argmax(-1).float())
+NO_GRADIENT = "rank has no gradient; make it of differentiable operations on the logits"
 
 
 def _train_mode(model: interp.Model) -> None:
@@ -396,11 +399,23 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
         lambda m: circuits.eap(m, "the dog", "the cat", metrics.logit(4), over=["head"]),
         "edges are scored by writer and reader and, with over=['pos'], by position; not over ['head']",
     ),
-    "edges without a gradient": (
-        lambda m: circuits.eap(
-            m, "the dog", "the cat", metrics.Metric("rank", lambda logits: logits.argmax(-1).float())
-        ),
-        "rank has no gradient; make it of differentiable operations on the logits",
+    "edges without a gradient": (lambda m: circuits.eap(m, "the dog", "the cat", RANK), NO_GRADIENT),
+    "edges along a path without a gradient": (lambda m: circuits.eap_ig(m, "the dog", "the cat", RANK), NO_GRADIENT),
+    "an estimate without a gradient": (
+        lambda m: attribution_patching.estimate(m, "the dog", "the cat", [RESID], RANK),
+        NO_GRADIENT,
+    ),
+    "an estimate along a path without a gradient": (
+        lambda m: attribution_patching.estimate(m, "the dog", "the cat", [RESID], RANK, by=attribution_patching.INPUTS),
+        NO_GRADIENT,
+    ),
+    "an attribution without a gradient": (
+        lambda m: attribution.integrated_gradients(m, "the dog", "the cat", RESID, RANK),
+        NO_GRADIENT,
+    ),
+    "captum's attribution without a gradient": (
+        lambda m: attribution.saliency(m, "the dog", RESID, RANK),
+        NO_GRADIENT,
     ),
     "a path of edges without steps": (
         lambda m: circuits.eap_ig(m, "the dog", "the cat", metrics.logit(4), steps=0),

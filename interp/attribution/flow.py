@@ -131,8 +131,7 @@ def _relevances(
     for metric in metrics:
         with torch.enable_grad():
             value = metric(trace)
-        if not value.requires_grad:
-            raise ValueError(f"{metric.name} has no gradient; make it of differentiable operations on the logits")
+        metric.check_gradient(value)
         found = torch.autograd.grad(value.sum(), patterns, retain_graph=True, materialize_grads=True)
         row = start = metric.position(tokens, identity)
         for pattern, gradient in zip(reversed(patterns), reversed(found)):

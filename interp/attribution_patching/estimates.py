@@ -48,7 +48,7 @@ def estimate(
             not fit the sites or the model; what `patching.patch` raises.
     """
     clean, grid = model.tokens(clean), grid_of(sites, over, roles)
-    runs = grid.runs(model, clean, corrupt, [metric], direction, both=True)
+    runs = grid.runs(model, clean, corrupt, [metric], direction, both=True, grad=by.plain)
     labels = _Labels(model, grid, runs, clean, direction, normalize)
     return labels.put_on(labels.share(slopes(model, grid, runs, by), by), **_how(by))
 
@@ -82,7 +82,7 @@ def verify(
         ValueError: Fewer than two nodes to compare; what `estimate` raises.
     """
     clean, grid = model.tokens(clean), grid_of(sites, over, roles)
-    runs = grid.runs(model, clean, corrupt, [metric], direction, both=True)
+    runs = grid.runs(model, clean, corrupt, [metric], direction, both=True, grad=by.plain)
     labels = _Labels(model, grid, runs, clean, direction, normalize)
     guess = labels.share(slopes(model, grid, runs, by), by)
     first, sample = _chosen(guess, top, others, seed)

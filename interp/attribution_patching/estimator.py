@@ -32,6 +32,11 @@ class Estimator:
         if self.path == "own" and (self.qk_fix or self.grad_drop):
             raise ValueError("along a node's own path the estimate becomes exact; leave qk_fix and grad_drop out")
 
+    @property
+    def plain(self) -> bool:
+        """Whether the gradient of the corrupt run as it is is all that is needed."""
+        return self.path is None and not (self.qk_fix or self.grad_drop)
+
     def points(self) -> list[tuple[float, float]]:
         """Points on the path, from 0 at the corrupt run to 1 at the clean one, with their weights."""
         if self.path is None:

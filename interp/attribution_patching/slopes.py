@@ -33,7 +33,11 @@ def _at_once(model: Model, grid: Grid, runs: Contrast, by: Estimator) -> Tensor:
     read = list(dict.fromkeys(taps.values()))
     job = model, grid, runs
     effects = {site: _through_softmax(*job, site) if site in fixed else _linear(grid, runs, site) for site in taps}
-    found = gradients(model, runs.sweepable, runs.metrics[0], _cells(model, runs, by, read))
+    found = (
+        [_of_base(runs, read)]
+        if by.plain
+        else gradients(model, runs.sweepable, runs.metrics[0], _cells(model, runs, by, read))
+    )
     parts = []
     for own in found:
         slope = dict(zip(read, own))
@@ -46,6 +50,14 @@ def _at_once(model: Model, grid: Grid, runs: Contrast, by: Estimator) -> Tensor:
     inside = [kind != "embed" and not kind.startswith("resid") for kind in grid.kinds]
     counts = len(dropped) - torch.tensor(inside, device=dropped.device).int()
     return dropped.abs().sum(0) / counts.view(-1, *(1,) * (dropped.ndim - 2))
+
+
+def _of_base(runs: Contrast, read: Sequence[Site]) -> Leaves:
+    """The gradients of the metric in the base run, whose graph was kept."""
+    with torch.enable_grad():
+        values = runs.metrics[0](runs.base)
+    runs.metrics[0].check_gradient(values)
+    return torch.autograd.grad(values.sum(), [runs.base[site] for site in read], materialize_grads=True)
 
 
 def _cells(model: Model, runs: Contrast, by: Estimator, read: Sequence[Site]) -> Iterator[tuple[Cell, Leaves]]:
@@ -71,7 +83,7 @@ def _drops(model: Model) -> list[Cell]:
 
 def _linear(grid: Grid, runs: Contrast, site: Site) -> Effect:
     """From the gradient at a site to the effects of its nodes."""
-    source, base = (grid.pick(run[site], site.axes, run.tokens) for run in (runs.source, runs.base))
+    source, base = (grid.pick(run[site].detach(), site.axes, run.tokens) for run in (runs.source, runs.base))
     change = source - base
     return lambda slope: grid.collect(change * grid.pick(slope, site.axes, runs.base.tokens), site.axes)
 

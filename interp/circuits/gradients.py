@@ -51,8 +51,7 @@ class Forward:
         Raises:
             ValueError: A metric that has no gradient.
         """
-        if not self.values.requires_grad:
-            raise ValueError(f"{self.metric.name} has no gradient; make it of differentiable operations on the logits")
+        self.metric.check_gradient(self.values)
         scores = _Scores(self.read.wiring.graph, difference, positions)
         self.read.hear = scores.hear
         torch.autograd.grad((weights.to(self.values) @ self.values).sum(), self.leaf)
