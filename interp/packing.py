@@ -32,6 +32,48 @@ class Keys:
         return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
 
 
+@dataclass(frozen=True)
+class Joined:
+    """Prompts, and then a variant of each from one position on, packed into one sequence.
+
+    Attributes:
+        n, n_pos: Numbers of prompts and of positions.
+        start: The first position at which a variant may differ from its prompt.
+    """
+
+    n: int
+    n_pos: int
+    start: int
+    device: torch.device
+
+    @property
+    def n_first(self) -> int:
+        """How many tokens the prompts have."""
+        return self.n * self.n_pos
+
+    def parts(self, packed: Float[Tensor, "1 token *rest"]) -> tuple[Tensor, Tensor]:
+        """The prompts, to which no gradient goes, and the variants from `start` on: (row, pos, ...) each."""
+        first, then = packed[0, : self.n_first].detach(), packed[0, self.n_first :]
+        return first.unflatten(0, (self.n, -1)), then.unflatten(0, (self.n, -1))
+
+    def spread(self, packed: Float[Tensor, "1 token *rest"]) -> Float[Tensor, "row pos *rest"]:
+        """Every token at its place: the prompts, and then the variants with all that they share."""
+        first, then = self.parts(packed)
+        return torch.cat([first, torch.cat([first[:, : self.start], then], dim=1)])
+
+    def pack(self, grid: Float[Tensor, "row pos *rest"]) -> Float[Tensor, "1 token *rest"]:
+        """The inverse of `spread`."""
+        return torch.cat([grid[: self.n].flatten(0, 1), grid[self.n :, self.start :].flatten(0, 1)])[None]
+
+    @cached_property
+    def places(self) -> "Packing":
+        """Where each token belongs."""
+        rows, positions = (torch.arange(n, device=self.device) for n in (2 * self.n, self.n_pos))
+        places = Packing()
+        places.turn_to(rows, (rows[:, None] < self.n) | (positions >= self.start))
+        return places
+
+
 @dataclass
 class Packing:
     """The tokens to be run in the block at hand; empty while the keys of the unedited prompts are recorded.
@@ -42,7 +84,7 @@ class Packing:
         row, pos: Where the tokens to be run belong, in the order in which they are packed.
         shape: Numbers of rows and of positions.
         start: If every row is run from the same position on, that position.
-        along: Of keys that are being recorded: what is run in the same sequence, after the prompts.
+        joined: If prompts and their variants are run in one sequence, how; then nothing else is needed.
     """
 
     recorded: dict[nn.Module, Keys] = field(default_factory=dict)
@@ -51,7 +93,7 @@ class Packing:
     pos: Int[Tensor, " token"] = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     shape: tuple[int, int] = (0, 0)
     start: int | None = None
-    along: "Packing | None" = None
+    joined: Joined | None = None
 
     def turn_to(self, prompts: Int[Tensor, " row"], live: Bool[Tensor, "row pos"]) -> None:
         """Take up the next block, in which these tokens are run."""

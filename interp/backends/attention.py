@@ -87,12 +87,22 @@ def _over(implementation: str) -> Callable:
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
     ) -> tuple[Tensor, Tensor | None]:
         watch = _WATCHED.get(module, _NOTHING)
-        if watch.packing is not None and watch.packing.along is not None:
-            return _in_turn(attend, watch.packing, module, (query, key, value), mask, options)
-        return attend(watch, module, query, key, value, mask, **options)
+        joined = None if watch.packing is None else watch.packing.joined
+        if joined is None:
+            return attend(watch, module, query, key, value, mask, **options)
+        query, key, value = (joined.spread(x.transpose(1, 2)).transpose(1, 2) for x in (query, key, value))
+        out, weights = attend(_NOTHING, module, query, key, value, mask, **options)
+        return joined.pack(out), weights
 
     def attend(
-        watch: Watch, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
+        watch: Watch,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        /,
+        **options: Any,
     ) -> tuple[Tensor, Tensor | None]:
         visits, packing = watch.visits, watch.packing
         query, key, value = (
@@ -114,27 +124,6 @@ def _over(implementation: str) -> Callable:
         return _show(watch, "z", packing.attended(out) if packing is not None and packed else out), weights
 
     return attention
-
-
-def _in_turn(
-    attend: Callable,
-    packing: Packing,
-    module: nn.Module,
-    packed: tuple[Tensor, ...],
-    mask: Tensor | None,
-    options: dict,
-) -> tuple[Tensor, None]:
-    """Attention of prompts, to which no gradient goes, and then of what is run along with them."""
-    along = packing.along
-    assert along is not None
-    n_along = len(along.row)
-    own, rows = zip(*(x.split([x.shape[2] - n_along, n_along], dim=2) for x in packed))
-    with torch.no_grad():
-        grids = (x[0].unflatten(1, (-1, along.shape[1])).transpose(0, 1) for x in own)
-        mask = mask[: along.shape[0]] if mask is not None and len(mask) > 1 else mask
-        first, _ = attend(Watch(packing=Packing(packing.recorded)), module, *grids, mask, **options)
-    second, _ = attend(Watch(packing=along), module, *rows, None, **options)
-    return torch.cat([first.flatten(0, 1)[None], second], dim=1), None
 
 
 def _show(watch: Watch, kind: str, tensor: Tensor) -> Tensor:

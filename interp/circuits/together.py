@@ -16,7 +16,7 @@ from interp.backends.listening import Listener, listening, whole
 from interp.backends.readers import Wiring
 from interp.circuits.runs import Written, without_logits
 from interp.metrics import Metric, of_stream
-from interp.packing import Keys, Packing
+from interp.packing import Joined, Packing
 from interp.products import quick_products
 from interp.recording import first_of, of_tokens, taken
 from interp.traces import Tokens
@@ -45,65 +45,44 @@ class Together:
 
     def metric(self, metric: Metric) -> Float[Tensor, "2 prompt"]:
         """Run; the metric of the prompts and of their variants."""
-        model = self.wiring.model
+        model, joined = self.wiring.model, self.joined
         model.check()
         with ExitStack() as stack:
             for block in model.blocks:
                 stack.callback(block.register_forward_pre_hook(self._enter, with_kwargs=True).remove)
             stack.callback(model.blocks[-1].register_forward_hook(self._leave).remove)
             stack.enter_context(torch.enable_grad())
-            stack.enter_context(quick_products(model.shape.d_model, self._n_first))
+            stack.enter_context(quick_products(model.shape.d_model, joined.n_first))
             stack.enter_context(without_logits(model))
-            stack.enter_context(model.hooked({}, self.both.ids.shape[1], self._packing()))
-            stack.enter_context(listening(self.wiring, self.listener, len(self._places.row), blocks_only=True))
+            stack.enter_context(model.hooked({}, joined.n_pos, Packing(joined=joined)))
+            stack.enter_context(listening(self.wiring, self.listener, len(joined.places.row), blocks_only=True))
             model.forward(self.both, Visits(self.both, (), (), True), last_only=True)
         with torch.enable_grad():
-            return of_stream(metric, model, metric.position(self.both, self._final), len(self.both) // 2)
+            return of_stream(metric, model, metric.position(self.both, self._final), joined.n)
 
     def difference(self, written: Written) -> Written:
         """How much more the writers of the prompts add than those of the variants, from where these may differ."""
-        parts = [self._parted(piece) for piece in written.pieces]
+        parts = [self.joined.parts(piece) for piece in written.pieces]
         return Written([first[:, self.start :] - then for first, then in parts], written.expand)
 
-    @property
-    def _n_first(self) -> int:
-        """How many tokens the prompts have, which come first."""
-        return self.both.ids.numel() // 2
-
     @cached_property
-    def _places(self) -> Packing:
-        """Of every token in the pass."""
-        rows, positions = (torch.arange(n, device=self.both.ids.device) for n in self.both.ids.shape)
-        places = Packing()
-        places.turn_to(rows, (rows[:, None] < len(rows) // 2) | (positions >= self.start))
-        return places
-
-    def _packing(self) -> Packing:
-        recorded: dict[nn.Module, Keys] = {}
-        along, prompts = Packing(recorded), torch.arange(len(self.both) // 2, device=self.both.ids.device)
-        along.turn_to_end(prompts, self.start, self.both.ids.shape[1])
-        return Packing(recorded, along=along)
-
-    def _parted(self, packed: Float[Tensor, "1 token d"]) -> tuple[Tensor, Tensor]:
-        """The prompts, to which no gradient goes, and the variants from `start` on: (row, pos, d) each."""
-        first, then = packed[0, : self._n_first].detach(), packed[0, self._n_first :]
-        n = len(self.both) // 2
-        return first.unflatten(0, (n, -1)), then.unflatten(0, (n, -1))
+    def joined(self) -> Joined:
+        """How the tokens are packed."""
+        ids = self.both.ids
+        return Joined(len(ids) // 2, ids.shape[1], self.start, ids.device)
 
     def _enter(self, block: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         call, stream = taken(args, kwargs)
         if block is self.wiring.layers[0].block:
-            first, then = self._places.take(stream.detach()).tensor_split([self._n_first], dim=1)
-            self.leaf = then.requires_grad_()
-            stream = torch.cat([first, self.leaf], dim=1)
+            first, self.leaf = self.joined.pack(stream.detach()).tensor_split([self.joined.n_first], dim=1)
+            stream = torch.cat([first, self.leaf.requires_grad_()], dim=1)
             self.listener.write(0, stream, whole)
-        look_up = lambda name, value: value if "mask" in name else of_tokens(name, value, self._places)
+        look_up = lambda name, value: value if "mask" in name else of_tokens(name, value, self.joined.places)
         return call.arguments(stream, look_up)
 
     def _leave(self, block: nn.Module, args: tuple, output: Any) -> Any:
         stream = first_of(output)
         changed = self.listener.read_logits(stream)
-        first, then = self._parted(stream if changed is None else changed)
-        self._final = torch.cat([first, torch.cat([first[:, : self.start], then], dim=1)])
+        self._final = self.joined.spread(stream if changed is None else changed)
         final = self._final.detach()
         return (final, *output[1:]) if isinstance(output, tuple) else final
