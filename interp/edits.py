@@ -34,8 +34,9 @@ class Edit:
     moves: bool = False
 
     def __post_init__(self) -> None:
-        if unknown := set(self.at) - set(self.site.axes):
-            raise ValueError(f"{self.site} has axes {', '.join(self.site.axes)}, not {', '.join(sorted(unknown))}")
+        axes = self.site.axes
+        if unknown := [axis for axis in self.at if axis not in axes]:
+            raise ValueError(f"{self.site} has axes {', '.join(axes)}, not {', '.join(sorted(unknown))}")
         for axis, index in self.at.items():
             if isinstance(index, str) and axis not in ("pos", "query", "key"):
                 raise ValueError(f"axis {axis!r} of {self.site} takes a number, not the role {index!r}")
@@ -56,6 +57,8 @@ class Edit:
         """The first position that this edit can change: in a causal model, none before it is affected."""
         n_pos = tokens.ids.shape[1]
         index = self.at.get(self.site.along, 0)
+        if isinstance(index, int):
+            return index % n_pos
         if isinstance(index, str) and index not in tokens.spans:
             return tokens.role(index)
         if isinstance(index, str):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -50,12 +51,12 @@ class Grid:
     over: Sequence[str]
     roles: Mapping[str, Sequence[str]]
 
-    @property
+    @cached_property
     def kinds(self) -> list[str]:
         """The kinds of the sites."""
         return list(dict.fromkeys(site.kind for site in self.sites))
 
-    @property
+    @cached_property
     def layers(self) -> list[int | None]:
         """The layers of the sites, upwards; of sites without one, None."""
         return list(dict.fromkeys(site.layer for site in sorted(self.sites, key=lambda site: site.order)))

@@ -139,7 +139,8 @@ class _Packed:
         reach = np.full((n_layers + 1, len(self.cells), self.n), self.tokens.ids.shape[1])
         for i, cell in enumerate(self.cells):
             for edit in cell:
-                first = np.asarray(torch.as_tensor(edit.first(self.base)).cpu())
+                where = edit.first(self.base)
+                first = where.cpu().numpy() if isinstance(where, Tensor) else where
                 reach[-1, i] = np.minimum(reach[-1, i], first)
                 if edit.site.layer is not None and edit.site.kind not in STREAM:
                     reach[edit.site.layer, i] = np.minimum(reach[edit.site.layer, i], first)

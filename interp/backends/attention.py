@@ -101,7 +101,6 @@ def _over(implementation: str) -> Callable:
         key: Tensor,
         value: Tensor,
         mask: Tensor | None,
-        /,
         **options: Any,
     ) -> tuple[Tensor, Tensor | None]:
         visits, packing = watch.visits, watch.packing
