@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 export HF_HUB_OFFLINE = 1
+# A process for each core, four at most; one thread in each, or they would wait for each other.
+PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 .PHONY: demo test check notebooks docs experiments scorecard install format clean
 
@@ -13,14 +15,14 @@ experiments: install
 	$(VENV)/bin/python -m experiments gallery
 
 test: install
-	$(VENV)/bin/python -m pytest
+	$(PYTEST)
 
 check: install
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/python notebooks/run.py --check
-	$(VENV)/bin/python -m pytest --deselect tests/test_notebooks.py::test_a_notebook_runs_without_a_warning
+	$(PYTEST) --deselect tests/test_notebooks.py::test_a_notebook_runs_without_a_warning
 
 # Run every notebook and store it with its pictures; needs a Chromium.
 notebooks: install
