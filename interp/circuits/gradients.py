@@ -23,6 +23,8 @@ from interp.replay import way_of
 from interp.sites import Site
 from interp.traces import Tokens
 
+_FEW = 96  # tokens; more of them pay for reading a matrix, and gain nothing by company
+
 
 @dataclass(frozen=True)
 class Forward:
@@ -67,7 +69,7 @@ class _Scores:
         self.graph, self.difference = graph, difference
         self.values = difference.new_zeros(*difference.shape[: 1 + positions], *graph.precedes.shape)
         self.values.masked_fill_(~graph.precedes.to(difference.device), float("nan"))
-        self.terms = "npwd,rknpd->npwr" if positions else "npwd,rknpd->nwr"
+        self.positions = positions
         self.heard = 0
 
     def hear(self, reading: Reading, gradient: Tensor) -> Float[Tensor, "row pos d_model"]:
@@ -79,7 +81,8 @@ class _Scores:
         for some, pulled in reading.pull_back(gradient):
             total += pulled.sum(0)
             points = pulled.reshape(len(pulled), -1, *before.shape[:2], before.shape[3])
-            values[..., some] = torch.einsum(self.terms, before, points)
+            product = torch.einsum("npwd,rknpd->npwr", before, points)
+            values[..., some] = product if self.positions else product.sum(1)
         return total
 
 
@@ -88,9 +91,9 @@ def beside(
 ) -> tuple[Written, Float[Tensor, " prompt"], Forward]:
     """How much more one run writes than other prompts from the first different position on; its metric; their pass.
 
-    Where the model allows it, both are one pass, in which what comes before that position is run once.
+    Where the model allows it and tokens are few, both are one pass; what comes before that position is run once anyway.
     """
-    if way_of(wiring.model) != "packed":
+    if way_of(wiring.model) != "packed" or other.ids.numel() > _FEW:
         run = Run.of(wiring, other, metric)
         found = forward(run, this, start)
         return run.pieces.since(start).minus(found.read.written), run.values, found
