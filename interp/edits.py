@@ -8,7 +8,7 @@ from torch import Tensor
 
 from interp.directions import along, span, unit_of
 from interp.sites import Site
-from interp.traces import Tokens, Trace
+from interp.traces import Tokens, Trace, visible
 
 Index = int | slice | Sequence[int] | Tensor | str
 
@@ -21,7 +21,7 @@ class Edit:
         site: Where to act.
         change: Maps the selected part to its replacement, of the same shape or one that broadcasts to it; it returns a
             new tensor and leaves its argument alone. With a role or several lists among the indices, the indexed axes
-            come first, as in NumPy.
+            come first, as in NumPy. Scores that the model masks stay masked, whatever is put there.
         at: Index by axis name; an axis left out is taken whole. Along `pos`, `query` and `key` a string names a role of
             the prompts, so that each prompt has its own position; "prompt" and "generated" are all positions that were
             given and all that were generated.
@@ -88,10 +88,12 @@ class Edit:
         if _version(part) != version:
             raise ValueError(f"the change at {self.site} wrote into its argument; return a new tensor instead")
         try:
-            return value.to(part).expand_as(part)
+            value = value.to(part).expand_as(part)
         except RuntimeError:
             shapes = f"{tuple(part.shape)}, but the change returned {tuple(value.shape)}"
             raise ValueError(f"the selected part of {self.site} has shape {shapes}") from None
+        # What a query must not see stays hidden: a masked score that is set to zero would show it the future.
+        return torch.where(visible(part), value, part) if self.site.kind == "scores" else value
 
 
 def first_difference(site: Site, a: Tensor, b: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from interp.edits import Index
 from interp.metrics import Metric
 from interp.model import Model, Prompts
 from interp.sites import Site
-from interp.traces import Tokens, Trace, check_aligned
+from interp.traces import Tokens, Trace, check_aligned, visible
 
 POSITIONS = ("pos", "query", "key")
 Roles = Sequence[str] | Mapping[str, Sequence[str]]
@@ -175,11 +175,6 @@ class Grid:
     def _corner(self, site: Site, part: Tensor) -> tuple[Any, ...]:
         """Where a site's places stand; it may have fewer heads than others."""
         return (*self._row(site), *map(slice, part.shape))
-
-
-def visible(scores: Float[Tensor, "batch head query key"]) -> Bool[Tensor, "batch head query key"]:
-    """Which keys the model lets each query see: those whose score is not masked."""
-    return scores > torch.finfo(scores.dtype).min / 2
 
 
 def grid_of(sites: Sequence[Site], over: Sequence[str], roles: Roles) -> Grid:

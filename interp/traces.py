@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.sites import Site
@@ -119,3 +119,8 @@ def check_aligned(clean: Tokens, corrupt: Tokens) -> None:
             f"clean and corrupt must be aligned token by token; pairs {uneven.nonzero().flatten().tolist()[:5]} are of "
             f"different lengths"
         )
+
+
+def visible(scores: Float[Tensor, "*axes"]) -> Bool[Tensor, "*axes"]:
+    """Which keys the model lets each query see: those whose score is not masked."""
+    return scores > torch.finfo(scores.dtype).min / 2

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 import interp
 from interp import Edit, Site, Tokens, edits, metrics
 from interp.sweep import sweep
+from interp.traces import visible
 
 PROMPTS = ["when Mary and John went to the store , John gave a drink to", "I love it"]
 OTHERS = ["when Mary and John went to the park , Mary gave a ball to", "you hate it"]
@@ -41,6 +42,22 @@ def test_backends_agree(family, backend):
         else:
             a, b = a[real], b[real]
         assert_close(a, b, atol=1e-5, rtol=1e-5, msg=lambda m, site=site: f"{site}: {m}")
+
+
+def test_what_is_put_into_masked_scores_shows_no_query_the_future_or_padding(family, backend):
+    model = load(family, backend)
+    if not model.editable.get("scores"):
+        pytest.skip(f"{backend} has no scores of {family}")
+    scores, pattern = Site("scores", 1), Site("pattern", 1)
+    before = model.run(PROMPTS, read=[scores, pattern])
+    after = model.run(
+        PROMPTS, read=pattern, edits=[edits.zero(scores, head=0), edits.put(scores, torch.tensor(9.0), head=1)]
+    )
+    real = before.tokens.mask.bool()
+    seen = visible(before[scores]).transpose(1, 2)[real]
+    found, was = (run[pattern].transpose(1, 2)[real] for run in (after, before))
+    assert_close(found[:, :2], (seen / seen.sum(-1, keepdim=True))[:, :2], atol=1e-6, rtol=1e-6)
+    assert_close(found[:, 2:], was[:, 2:])
 
 
 def test_logits_are_those_of_the_plain_model(family):

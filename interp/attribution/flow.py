@@ -16,12 +16,11 @@ from torch import Tensor
 
 from interp.arrays import Check, attach, labelled, position_labels
 from interp.contrast import widened
-from interp.grid import visible
 from interp.metrics import Metric
 from interp.model import Model, Prompts
 from interp.sites import Site
 from interp.stats import rank_correlation
-from interp.traces import Tokens, Trace
+from interp.traces import Tokens, Trace, visible
 
 
 def rollout(model: Model, prompts: Prompts, layers: Collection[int] | None = None, skip: float = 0.5) -> xr.Dataset:

@@ -16,14 +16,13 @@ from torch import Tensor
 from interp.arrays import labelled, position_labels
 from interp.contrast import share, widened
 from interp.edits import Edit
-from interp.grid import visible
 from interp.metrics import Metric
 from interp.model import Model, Prompts
 from interp.progress import Progress
 from interp.replay import run_recorded
 from interp.sites import Site
 from interp.sweep import sweep
-from interp.traces import Tokens
+from interp.traces import Tokens, visible
 
 Spot = int | str  # a position: an index for all prompts, or the name of a role
 Keys = Sequence[Spot] | Mapping[str, Sequence[Spot]]

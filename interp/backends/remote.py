@@ -60,7 +60,7 @@ def serve(root: Any, steps: Sequence[Step]) -> dict[str, Any]:
             continue
         stream = entered[step["layer"]] if step["kind"] == "resid_mid" else None
         before = value if stream is None else stream + value
-        after = _changed(before, step["edits"])
+        after = _changed(before, step["edits"], step["kind"] == "scores")
         if step["edits"]:
             _write(envoy, step, after if stream is None else value + (after - before))
         seen[step["name"]] = [x.detach().clone().cpu() for x in ([before, after] if step["edits"] else [after])]
@@ -68,11 +68,14 @@ def serve(root: Any, steps: Sequence[Step]) -> dict[str, Any]:
     return seen
 
 
-def _changed(value: Tensor, edits: Sequence[tuple]) -> Tensor:
+def _changed(value: Tensor, edits: Sequence[tuple], masked: bool) -> Tensor:
+    """A tensor after its edits; of scores, those that the model masks stay as they are."""
+    import torch
+
     for change, index in edits:
         edited = value.clone()
         edited[index] = change(value[index]).to(value)
-        value = edited
+        value = edited.where(value > torch.finfo(value.dtype).min / 2, value) if masked else edited
     return value
 
 
