@@ -38,8 +38,8 @@ def eap(
 ) -> xr.DataArray:
     """Edge attribution patching: a first-order estimate of what patching each edge alone would change.
 
-    Two forward passes and one backward pass give every edge; what comes before the first token that differs is run
-    once. The gradient is taken in the run that is patched, the corrupt one in denoising.
+    Both runs and one backward pass give every edge; what comes before the first token that differs is run once, and
+    few tokens are run in one pass. The gradient is taken in the run that is patched, the corrupt one in denoising.
 
     Args:
         over: ("pos",) for a score at each position; otherwise positions are summed over.
