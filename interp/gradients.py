@@ -55,15 +55,6 @@ def slopes(
         ValueError: A metric that has no gradient.
     """
     tokens = start.tokens if isinstance(start, Recording) else start
-    with torch.enable_grad():
-        for metric in metrics:  # of several at once, one without would pass for one that nothing changes
-            metric.check_gradient(
-                metric.of(
-                    torch.zeros(
-                        len(tokens), model.shape.d_vocab, device=model.device, dtype=model.dtype
-                    ).requires_grad_()
-                )
-            )
     cells, size = iter(cells), _at_once(model, tokens, BUDGET if budget is None else budget)
     while chunk := list(islice(cells, size)):
         values = sweep(model, start, [cell for cell, _ in chunk], metrics, grad=True, progress=False).values

@@ -39,6 +39,7 @@ class Joined:
     Attributes:
         n, n_pos: Numbers of prompts and of positions.
         start: The first position at which a variant may differ from its prompt.
+        device: Where the tokens are.
     """
 
     n: int

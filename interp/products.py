@@ -24,8 +24,8 @@ def quick_products(width: int, constant: int = 0) -> AbstractContextManager[Any]
 
     Args:
         width: Of the model; nothing is done for a narrow one, whose runs consist of many small steps.
-        constant: How many rows of each product, the first ones, are constants, and the matrices with them: in the
-            backward pass no work is done for these, whatever the processor.
+        constant: How many rows of each product, the first ones, are constants, and so are the matrices: in the backward
+            pass no work is done for them, on any processor.
     """
     return _Products(constant) if width >= WIDTH and (constant or _wanted()) else nullcontext()
 
@@ -86,17 +86,22 @@ class _Products(TorchFunctionMode):
     def _serves(self, x: Any, matrix: Any) -> bool:
         """Whether a product is large, and one that can be made in the other way."""
         return (
-            (bool(self._constant) or _is_quick(x, matrix))
+            _plain(x, matrix)
             and matrix.numel() >= _LEAST
             and x.numel() > 0
+            and (self._constant > 0 or _is_quick(x, matrix))
             and not torch.is_autocast_enabled(x.device.type)
             and not torch._C._are_functorch_transforms_active()  # whose tensors stand for others
         )
 
 
+def _plain(*tensors: Any) -> bool:
+    return all(type(x) in (Tensor, nn.Parameter) for x in tensors)
+
+
 def _exact(*tensors: Any) -> bool:
     """Whether all are plain tensors of single precision on the processor."""
-    return all(type(x) in (Tensor, nn.Parameter) and x.dtype is torch.float32 and x.is_cpu for x in tensors)
+    return _plain(*tensors) and all(x.dtype is torch.float32 and x.is_cpu for x in tensors)
 
 
 def _is_quick(x: Tensor, matrix: Tensor) -> bool:

@@ -70,7 +70,8 @@ def sweep(
         progress: Called with the number of cells done and of all; by default a bar where someone is watching.
 
     Raises:
-        ValueError: An edit with "batch" among its indices; what `Model.run` raises for an edit.
+        ValueError: An edit with "batch" among its indices; a metric without a gradient, if one is wanted; what
+            `Model.run` raises for an edit.
     """
     tokens = prompts.tokens if isinstance(prompts, Recording) else model.tokens(prompts)
     edits = [edit for cell in cells for edit in cell]
@@ -94,11 +95,14 @@ def sweep(
         for chunk in _chunks(births, max(1, size // len(tokens)), recording is not None):
             packed = _Packed(tokens, [cells[i] for i in chunk])
             if recording is None or births[chunk[0]] < 0:
-                values = packed.full(model, metrics, grad)
+                found = packed.full(model, metrics, grad)
                 done = len(packed.tokens) * tokens.ids.shape[1] * model.shape.n_layers
             else:
-                values, done = packed.born(model, recording, [births[i] for i in chunk], metrics)
-            for i, value in zip(chunk, values.unbind(1)):
+                found, done = packed.born(model, recording, [births[i] for i in chunk], metrics)
+            if grad:
+                for metric, value in zip(metrics, found):
+                    metric.check_gradient(value)
+            for i, value in zip(chunk, torch.stack(found).unbind(1)):
                 results[i] = value
             passes, work = passes + 1, work + done
             advance(len(chunk))
@@ -124,15 +128,13 @@ class _Packed:
 
     def born(
         self, model: Model, recording: Recording, births: Sequence[int], metrics: Sequence[Metric]
-    ) -> tuple[Tensor, int]:
-        """Metrics (metric, cell, prompt) of rows that are born at their block, and the work; births ascend."""
+    ) -> tuple[list[Tensor], int]:
+        """Each metric (cell, prompt) of rows that are born at their block, and the work; births ascend."""
         born = [self.prompts[: self.n * births.count(i)] for i in range(model.shape.n_layers + 1)]
         visits = Visits(self.tokens, (), self.edits)
         resid, work = replay(model, recording, born, visits, self._reach(model.shape.n_layers))
         visits.finish()
-        return torch.stack(
-            [of_stream(metric, model, metric.position(self.tokens, resid), self.n) for metric in metrics]
-        ), work
+        return [of_stream(metric, model, metric.position(self.tokens, resid), self.n) for metric in metrics], work
 
     def _reach(self, n_layers: int) -> Int[Tensor, "step row"]:
         """First positions that a row's edits inside each block can change and, at last, that any of its edits can."""
@@ -146,20 +148,17 @@ class _Packed:
                     reach[edit.site.layer, i] = np.minimum(reach[edit.site.layer, i], first)
         return torch.from_numpy(reach).flatten(1).to(self.prompts.device)
 
-    def full(self, model: Model, metrics: Sequence[Metric], grad: bool) -> Tensor:
-        """Metrics (metric, cell, prompt) of rows that are run from their tokens on."""
+    def full(self, model: Model, metrics: Sequence[Metric], grad: bool) -> list[Tensor]:
+        """Each metric (cell, prompt) of rows that are run from their tokens on."""
         final = Site("resid_final")
         last_only = all(metric.last_only for metric in metrics)
         if last_only or not grad or final.kind not in model.editable:
             trace = model.run(self.tokens, edits=self.edits, grad=grad, last_only=last_only)
-            found = [self._measure(metric, metric.position(self.tokens, trace.logits)) for metric in metrics]
-            return torch.stack(found)
+            return [self._measure(metric, metric.position(self.tokens, trace.logits)) for metric in metrics]
         # A graph keeps the logits of every position that was decoded, and there are more of them than of all the rest.
         trace = model.run(self.tokens, read=[final], edits=self.edits, grad=True, last_only=True)
         resid = trace[final]
-        return torch.stack(
-            [of_stream(metric, model, metric.position(self.tokens, resid), self.n) for metric in metrics]
-        )
+        return [of_stream(metric, model, metric.position(self.tokens, resid), self.n) for metric in metrics]
 
     def _measure(self, metric: Metric, logits: Float[Tensor, "row vocab"]) -> Float[Tensor, "cell prompt"]:
         return metric.over_cells(logits.unflatten(0, (len(self.cells), self.n)))

@@ -24,6 +24,7 @@ from interp import (
     steering,
     tasks,
 )
+from interp.sweep import sweep
 from interp.traces import Tokens
 from interp.zoo import corpus
 
@@ -411,6 +412,12 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
     ),
     "an attribution without a gradient": (
         lambda m: attribution.integrated_gradients(m, "the dog", "the cat", RESID, RANK),
+        NO_GRADIENT,
+    ),
+    "several metrics, one without a gradient": (
+        lambda m: sweep(
+            m, "the dog", [[edits.add(RESID, torch.zeros(1).requires_grad_())]], [metrics.logit(4), RANK], grad=True
+        ),
         NO_GRADIENT,
     ),
     "captum's attribution without a gradient": (

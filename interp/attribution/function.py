@@ -78,11 +78,9 @@ class SiteFunction:
             held = self.value[prompts].to(value.dtype)  # rows that a cell lacks are as they were
             cells.append([put(self.site, held.index_copy(0, at[mine], value[mine]))])
         metric = self.metric.among(prompts, len(self.value))
-        grad = torch.is_grad_enabled()
-        values = sweep(self.model, self._start(prompts), cells, [metric], grad=grad, progress=False).values[0]
-        if grad and value.requires_grad:
-            metric.check_gradient(values)
-        return values[nth, at]
+        grad = torch.is_grad_enabled() and value.requires_grad
+        found = sweep(self.model, self._start(prompts), cells, [metric], grad=grad, progress=False)
+        return found.values[0][nth, at]
 
     def _start(self, prompts: Tensor) -> Tokens | Recording:
         """What sweeps of some of the prompts start from; kept for the next call, which is mostly of the same ones."""
