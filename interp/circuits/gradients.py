@@ -66,10 +66,9 @@ class _Scores:
     """Products of writers' differences and readers' gradients, made as the gradients come in."""
 
     def __init__(self, graph: Graph, difference: Float[Tensor, "prompt pos writer d_model"], positions: bool) -> None:
-        self.graph, self.difference = graph, difference
+        self.graph, self.difference, self.positions = graph, difference, positions
         self.values = difference.new_zeros(*difference.shape[: 1 + positions], *graph.precedes.shape)
         self.values.masked_fill_(~graph.precedes.to(difference.device), float("nan"))
-        self.positions = positions
         self.heard = 0
 
     def hear(self, reading: Reading, gradient: Tensor) -> Float[Tensor, "row pos d_model"]:
@@ -129,7 +128,7 @@ def forward(
         leaf = leaf[:, start:].detach().requires_grad_()
         return Forward(read, metric, run.again(read, len(leaf) // n, start=start, grad=True, resid=leaf), leaf)
     read = Read(wiring, start, mixed)
-    leaf = leaf.requires_grad_()
+    leaf = leaf if edits else leaf.detach().requires_grad_()
     rows = tokens.rows(torch.arange(n, device=tokens.ids.device).repeat(len(leaf) // n))
     with listening(wiring, read, tokens.ids.shape[1]):
         put_in = edits or [put(Site("resid_pre", 0), leaf)]
