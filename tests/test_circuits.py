@@ -12,6 +12,7 @@ from wired import EXACT, METRIC, model_of, pair
 
 from interp import Site, attribution, circuits, edits, metrics, weights
 from interp.arrays import checks_of
+from interp.circuits import reading
 from interp.circuits.gradients import beside, forward
 from interp.circuits.pair import Pair
 from interp.circuits.runs import Run
@@ -118,6 +119,15 @@ def test_scores_are_the_same_from_one_pass_from_a_run_taken_up_and_from_one_made
         assert_close(
             other, scores[0], equal_nan=True, atol=EXACT[dtype] * float(scores[0].nan_to_num().abs().max()), rtol=0
         )
+
+
+def test_readers_may_be_pulled_back_a_few_at_a_time(monkeypatch):
+    model = model_of("llama")
+    call = lambda: torch.from_numpy(circuits.eap(model, *pair(model), METRIC, over=["pos"]).values)
+    whole = call()
+    for size in (1, 3000):
+        monkeypatch.setattr(reading, "_AT_ONCE", size)
+        assert_close(call(), whole, atol=1e-12, rtol=1e-10, equal_nan=True)
 
 
 @pytest.mark.parametrize("steps", [1, 3])

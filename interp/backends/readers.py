@@ -46,10 +46,12 @@ class Projection:
         heads = products_of(normed.flatten(1, 2), self.weight.mT).unflatten(1, normed.shape[1:3]).permute(1, 2, 0, 3)
         return self.merge(heads if self.bias is None else heads + self.bias)
 
-    def pull_back(self, grad: Float[Tensor, "row pos features"]) -> Float[Tensor, "reader row pos d_model"]:
-        """The gradient at each reader's normed stream, of that at what the matrix returns."""
+    def pull_back(
+        self, grad: Float[Tensor, "row pos features"], some: slice
+    ) -> Float[Tensor, "reader row pos d_model"]:
+        """The gradient at the normed streams of some of its readers, of that at what the matrix returns."""
         by_reader = self.split(grad).flatten(0, 1).transpose(0, 1)
-        return products_of(by_reader, self.weight).unflatten(1, grad.shape[:2])
+        return products_of(by_reader[some], self.weight[some]).unflatten(1, grad.shape[:2])
 
     @property
     def weight(self) -> Float[Tensor, "reader d_head d_model"]:

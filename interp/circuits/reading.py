@@ -17,7 +17,6 @@ from interp.backends.readers import Projection, Wiring
 from interp.circuits.masks import normed
 from interp.circuits.runs import Kept, Written
 from interp.graph import Graph
-from interp.products import products_of
 from interp.traces import Tokens
 
 _AT_ONCE = 2**22  # bytes that are pulled back at once
@@ -54,11 +53,10 @@ class Reading:
         if self.projection is None:
             yield slice(0, 1), self._through_norm(gradient[None])
             return
-        parts = self.projection.split(gradient).flatten(0, 1).transpose(0, 1)
-        few = max(1, _AT_ONCE // self.stream.nbytes)
-        for i in range(0, len(parts), few):
-            some = products_of(parts[i : i + few], self.projection.weight[i : i + few])
-            yield slice(i, i + len(some)), self._through_norm(some.unflatten(1, self.stream.shape[:2]))
+        n, few = len(self.projection.weight), max(1, _AT_ONCE // self.stream.nbytes)
+        for i in range(0, n, few):
+            some = slice(i, min(i + few, n))
+            yield some, self._through_norm(self.projection.pull_back(gradient, some))
 
     def _through_norm(self, gradient: Tensor) -> Tensor:
         if self.norm is None:
