@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1] / "interp"
 
 # A module may import only from modules on an earlier line; a package stands for all in it that is not named itself.
 LAYERS = [
-    {"sites", "packing", "products", "graph", "directions", "donors", "zoo.lexicon"},
+    {"sites", "packing", "products", "gelu", "graph", "directions", "donors", "zoo.lexicon"},
     {"traces", "zoo.language"},
     {"edits", "tokenizing", "zoo.corpus"},
     {"visits", "columns"},

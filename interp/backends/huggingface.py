@@ -13,8 +13,10 @@ from interp.backends.calling import arguments_of, empty_cache
 from interp.backends.families import ATTENTION_KINDS, Layout, Tap, merge, split, unembed
 from interp.backends.stream import mid_through
 from interp.backends.structure import layout_of, shape_of
+from interp.gelu import quick_gelu, spelled_out
 from interp.model import Cache, Model
 from interp.packing import Packing
+from interp.products import WIDTH
 from interp.sites import Site
 from interp.traces import Tokens
 from interp.visits import Visit, Visits
@@ -32,6 +34,7 @@ class HuggingFaceModel(Model):
         self.editable = {kind: True for kind in self._layout.kinds}
         self.missing = self._layout.missing
         self._accepts = set(inspect.signature(module.forward).parameters)
+        self._gelus = spelled_out(self.blocks) if self.shape.d_model >= WIDTH else []
 
     def forward(self, tokens: Tokens, visits: Visits, last_only: bool, cache: Cache | None = None) -> Tensor:
         arguments = arguments_of(tokens, self._accepts, last_only, cache)
@@ -50,7 +53,7 @@ class HuggingFaceModel(Model):
 
     @contextmanager
     def hooked(self, visits: Mapping[Site, Visit], n_pos: int, packing: Packing | None = None) -> Iterator[None]:
-        with ExitStack() as stack:
+        with quick_gelu(self._gelus), ExitStack() as stack:
             _Hooks(self.module, self._layout, n_pos, self.shape.d_head, stack, packing).place(visits)
             yield
 
