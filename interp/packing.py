@@ -23,13 +23,17 @@ class Keys:
     @cached_property
     def added(self) -> Float[Tensor, "#batch 1 pos pos"]:
         """The mask as what is added to the scores; none stands for a causal one."""
-        n_pos, dtype = self.keys.shape[2], self.keys.dtype
-        mask = self.mask
-        if mask is None:
-            mask = torch.ones(1, 1, n_pos, n_pos, dtype=torch.bool, device=self.keys.device).tril()
-        if mask.dtype != torch.bool:
-            return mask
-        return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
+        return _added(self.mask, self.keys.shape[2], self.keys.dtype, self.keys.device)
+
+
+def _added(
+    mask: Shaped[Tensor, "#batch 1 pos pos"] | None, n_pos: int, dtype: torch.dtype, device: torch.device
+) -> Float[Tensor, "#batch 1 pos pos"]:
+    if mask is None:
+        mask = torch.ones(1, 1, n_pos, n_pos, dtype=torch.bool, device=device).tril()
+    if mask.dtype != torch.bool:
+        return mask
+    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Joined:
     n_pos: int
     start: int
     device: torch.device
+    _masks: dict[int, tuple[Tensor | None, Tensor]] = field(default_factory=dict, repr=False)  # with what they are of
 
     @property
     def n_first(self) -> int:
@@ -65,6 +70,19 @@ class Joined:
     def pack(self, grid: Float[Tensor, "row pos *rest"]) -> Float[Tensor, "1 token *rest"]:
         """The inverse of `spread`."""
         return torch.cat([grid[: self.n].flatten(0, 1), grid[self.n :, self.start :].flatten(0, 1)])[None]
+
+    def mask(
+        self, mask: Shaped[Tensor, "#row 1 pos pos"] | None, dtype: torch.dtype
+    ) -> Float[Tensor, "1 1 token token"]:
+        """What is added to packed tokens' scores: a variant's see their own and what its prompt shares with it."""
+        if id(mask) not in self._masks:
+            added = _added(mask, self.n_pos, dtype, self.device)
+            row, pos = self.places.row, self.places.pos
+            at = (row if len(added) > 1 else torch.zeros_like(row))[:, None], 0, pos[:, None], pos
+            shared = (row[:, None] == row + self.n) & (pos < self.start)
+            found = added[at].masked_fill(~(shared | (row[:, None] == row)), torch.finfo(dtype).min)
+            self._masks[id(mask)] = mask, found[None, None]
+        return self._masks[id(mask)][1]
 
     @cached_property
     def places(self) -> "Packing":

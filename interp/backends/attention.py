@@ -87,12 +87,10 @@ def _over(implementation: str) -> Callable:
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
     ) -> tuple[Tensor, Tensor | None]:
         watch = _WATCHED.get(module, _NOTHING)
-        joined = None if watch.packing is None else watch.packing.joined
-        if joined is None:
-            return attend(watch, module, query, key, value, mask, **options)
-        query, key, value = (joined.spread(x.transpose(1, 2)).transpose(1, 2) for x in (query, key, value))
-        out, weights = attend(_NOTHING, module, query, key, value, mask, **options)
-        return joined.pack(out), weights
+        packing = watch.packing
+        if packing is not None and packing.joined is not None:
+            watch, mask = _NOTHING, packing.joined.mask(mask, query.dtype)
+        return attend(watch, module, query, key, value, mask, **options)
 
     def attend(
         watch: Watch,

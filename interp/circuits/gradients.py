@@ -57,6 +57,7 @@ class Forward:
         scores = _Scores(self.read.wiring.graph, difference, positions)
         self.read.hear = scores.hear
         torch.autograd.grad((weights.to(self.values) @ self.values).sum(), self.leaf)
+        scores.finish()
         if scores.heard < len(self.read.readings) and not self.partial:
             raise RuntimeError(f"{len(self.read.readings) - scores.heard} readers have no gradient in this run")
         return scores.values
@@ -67,22 +68,41 @@ class _Scores:
 
     def __init__(self, graph: Graph, difference: Float[Tensor, "prompt pos writer d_model"], positions: bool) -> None:
         self.graph, self.difference, self.positions = graph, difference, positions
-        self.values = difference.new_zeros(*difference.shape[: 1 + positions], *graph.precedes.shape)
-        self.values.masked_fill_(~graph.precedes.to(difference.device), float("nan"))
+        self.there = graph.precedes.to(difference.device)
+        none = torch.zeros_like(self.there, dtype=difference.dtype).masked_fill_(~self.there, float("nan"))
+        self.values = none.repeat(*difference.shape[: 1 + positions], 1, 1)
         self.heard = 0
+        self._single: dict[int, Tensor] = {}
 
     def hear(self, reading: Reading, gradient: Tensor) -> Float[Tensor, "row pos d_model"]:
         """Take in the gradient at what a reading made, and give that at the stream."""
         self.heard += 1
         writers, readers = reading.edges(self.graph)
-        before, values = self.difference[:, :, :writers], self.values[..., :writers, readers]
+        if reading.projection is None:
+            ((_, pulled),) = reading.pull_back(gradient)
+            self._single[readers.start] = pulled
+            return pulled[0]
         total = torch.zeros_like(reading.stream)
+        values = self.values[..., :writers, readers]
         for some, pulled in reading.pull_back(gradient):
             total += pulled.sum(0)
-            points = pulled.reshape(len(pulled), -1, *before.shape[:2], before.shape[3])
-            product = torch.einsum("npwd,rknpd->npwr", before, points)
-            values[..., some] = product if self.positions else product.sum(1)
+            values[..., some] = self._products(pulled, writers)
         return total
+
+    def finish(self) -> None:
+        """Take in the readers that are alone at their places, all in one product."""
+        readers = torch.tensor(list(self._single), device=self.values.device)
+        products = self._products(torch.cat(list(self._single.values())), len(self.there))
+        self.values[..., readers] = products.masked_fill_(~self.there[:, readers], float("nan"))
+
+    def _products(
+        self, pulled: Float[Tensor, "reader row pos d_model"], writers: int
+    ) -> Float[Tensor, "prompt *pos writer reader"]:
+        """Of the first so many writers and some readers, summed over points."""
+        before = self.difference[:, :, :writers]
+        points = pulled.reshape(len(pulled), -1, *before.shape[:2], before.shape[3])
+        product = torch.einsum("npwd,rknpd->npwr", before, points)
+        return product if self.positions else product.sum(1)
 
 
 def beside(
