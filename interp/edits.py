@@ -21,7 +21,8 @@ class Edit:
         site: Where to act.
         change: Maps the selected part to its replacement, of the same shape or one that broadcasts to it; it returns a
             new tensor and leaves its argument alone. With a role or several lists among the indices, the indexed axes
-            come first, as in NumPy. Scores that the model masks stay masked, whatever is put there.
+            come first, as in NumPy. What the model masks stays masked, whatever is put in scores, and padding hidden,
+            whatever is put in patterns.
         at: Index by axis name; an axis left out is taken whole. Along `pos`, `query` and `key` a string names a role of
             the prompts, so that each prompt has its own position; "prompt" and "generated" are all positions that were
             given and all that were generated.
@@ -79,8 +80,12 @@ class Edit:
             raise ValueError(f"edit of {self.site} at {dict(self.at)} selects nothing; check its indices")
         return part
 
-    def replacement(self, part: Tensor) -> Tensor:
-        """What the selected part becomes."""
+    def replacement(self, part: Tensor, padding: Tensor | None = None) -> Tensor:
+        """What the selected part becomes; what a query must not see stays hidden.
+
+        Args:
+            padding: Which of it are patterns of padding.
+        """
         version = _version(part)
         value = self.change(part)
         if not isinstance(value, Tensor):
@@ -92,8 +97,9 @@ class Edit:
         except RuntimeError:
             shapes = f"{tuple(part.shape)}, but the change returned {tuple(value.shape)}"
             raise ValueError(f"the selected part of {self.site} has shape {shapes}") from None
-        # What a query must not see stays hidden: a masked score that is set to zero would show it the future.
-        return torch.where(visible(part), value, part) if self.site.kind == "scores" else value
+        if self.site.kind == "scores":  # a masked score that is set to zero would show the future
+            return torch.where(visible(part), value, part)
+        return value if padding is None else torch.where(padding, part, value)
 
 
 def first_difference(site: Site, a: Tensor, b: Tensor) -> Tensor:

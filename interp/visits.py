@@ -1,8 +1,10 @@
 """The edits of one run as functions that a backend calls at each site, and the proof that they happened."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from interp.edits import Edit
@@ -73,9 +75,10 @@ class Visits(Mapping[Site, Visit]):
 
     def _apply(self, edits: Sequence[Edit], value: Tensor) -> Tensor:
         """One copy of the tensor for all edits of a site: a sweep has hundreds, each on a few rows."""
+        hidden = self._padding(value) if any(edit.site.kind == "pattern" for edit in edits) else None
         if all(not edit.at for edit in edits):
             for edit in edits:
-                before, value = value, edit.replacement(value)
+                before, value = value, edit.replacement(value, hidden)
                 self._doubt(edit, before, value)
             return value
         value = value.clone()
@@ -84,7 +87,7 @@ class Visits(Mapping[Site, Visit]):
             part = edit.part(value, index)
             if torch.is_grad_enabled():
                 part = part.clone()  # what its change keeps for the gradient must not be written over
-            new = edit.replacement(part)
+            new = edit.replacement(part, None if hidden is None else hidden[index])
             self._doubt(edit, part, new)
             if "pos" in edit.at:
                 padding = ~self.tokens.mask[index[:2]].any()
@@ -93,6 +96,16 @@ class Visits(Mapping[Site, Visit]):
                 )
             value[index] = new
         return value
+
+    def _padding(self, pattern: Tensor) -> Bool[Tensor, "row head query key"] | None:
+        """Where a pattern is that of padding, which no query may see; None if there is none."""
+        mask = self.tokens.mask[: len(pattern)]
+        padded = self._padded and pattern.shape[-1] == mask.shape[1]
+        return (mask == 0)[:, None, None].expand_as(pattern) if padded else None
+
+    @cached_property
+    def _padded(self) -> bool:
+        return bool((self.tokens.mask == 0).any())
 
     def _doubt(self, edit: Edit, before: Tensor, after: Tensor) -> None:
         before, after = before.detach(), after.detach()

@@ -60,6 +60,16 @@ def test_what_is_put_into_masked_scores_shows_no_query_the_future_or_padding(fam
     assert_close(found[:, 2:], was[:, 2:])
 
 
+def test_a_pattern_that_is_put_in_gives_each_prompt_what_it_gives_alone_whatever_the_padding(family, backend):
+    model = load(family, backend)
+    if not model.editable.get("pattern"):
+        pytest.skip(f"{backend} has no pattern of {family}")
+    even = [edits.put(Site("pattern", 1), torch.tensor(0.1), head=0), edits.put(Site("pattern", 1), torch.tensor(0.2))]
+    together = model.run(PROMPTS, edits=even).logits[:, -1]
+    alone = torch.cat([model.run(prompt, edits=even).logits[:, -1] for prompt in PROMPTS])
+    assert_close(together, alone, atol=1e-5, rtol=1e-5)
+
+
 def test_logits_are_those_of_the_plain_model(family):
     module = tiny.build(family)
     model = interp.load(module, tokenizer=tiny.tokenizer())

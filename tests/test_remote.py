@@ -110,7 +110,7 @@ def test_a_request_runs_where_this_package_is_not(family: str, tmp_path: Path, m
     monkeypatch.setattr(type(envoy), "_remote_backend", lambda *options: Elsewhere(folder, tmp_path))
     there, here = interp.load(envoy, remote=True), interp.load(folder)
     changes = [edits.scale(Site("q", 0), 0.5, head=1), edits.zero(Site("pattern", 1), head=0, key=-1)]
-    changes += [edits.zero(Site("scores", 2), head=1)]
+    changes += [edits.zero(Site("scores", 2), head=1), edits.put(Site("pattern", 2), torch.tensor(0.1), head=0)]
     changes += [edits.remove(Site("resid_mid", 1), torch.ones(32), pos=-1), edits.add(Site("z", 2), torch.ones(8))]
     ours, theirs = (model.run(PROMPTS, read=model.sites(), edits=changes) for model in (there, here))
     same_runs(ours, theirs)

@@ -17,12 +17,12 @@ from interp.backends.families import ATTENTION_KINDS, Layout, Tap
 from interp.sites import Site
 from interp.visits import Visits
 
-Step = dict[str, Any]  # kind, layer, path, side, heads, sizes, name, edits: pairs of a change and its index
+Step = dict[str, Any]  # kind, layer, path, side, heads, sizes, name, padding, edits: pairs of a change and its index
 
 
 def plan(layout: Layout, visits: Visits, batch: int, d_head: int) -> list[Step]:
     """The steps of a run, in the order of the forward pass."""
-    sizes = {"batch": batch, "d_head": d_head}
+    sizes = {"batch": batch, "d_head": d_head, "padding": visits.tokens.mask == 0}
     steps: list[Step] = []
     for site in visits:
         if site.kind == "resid_mid":
@@ -60,7 +60,7 @@ def serve(root: Any, steps: Sequence[Step]) -> dict[str, Any]:
             continue
         stream = entered[step["layer"]] if step["kind"] == "resid_mid" else None
         before = value if stream is None else stream + value
-        after = _changed(before, step["edits"], step["kind"] == "scores")
+        after = _changed(before, step["edits"], step["kind"], step["padding"])
         if step["edits"]:
             _write(envoy, step, after if stream is None else value + (after - before))
         seen[step["name"]] = [x.detach().clone().cpu() for x in ([before, after] if step["edits"] else [after])]
@@ -68,14 +68,18 @@ def serve(root: Any, steps: Sequence[Step]) -> dict[str, Any]:
     return seen
 
 
-def _changed(value: Tensor, edits: Sequence[tuple], masked: bool) -> Tensor:
-    """A tensor after its edits; of scores, those that the model masks stay as they are."""
+def _changed(value: Tensor, edits: Sequence[tuple], kind: str, padding: Tensor) -> Tensor:
+    """A tensor after its edits; scores that the model masks stay as they are, and so do patterns of padding."""
     import torch
 
     for change, index in edits:
         edited = value.clone()
         edited[index] = change(value[index]).to(value)
-        value = edited.where(value > torch.finfo(value.dtype).min / 2, value) if masked else edited
+        if kind == "scores":
+            edited = edited.where(value > torch.finfo(value.dtype).min / 2, value)
+        if kind == "pattern":
+            edited = value.where(padding.to(value.device)[:, None, None], edited)
+        value = edited
     return value
 
 
