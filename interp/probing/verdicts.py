@@ -16,8 +16,8 @@ def verdicts(result: xr.Dataset) -> xr.DataArray:
     """What may be said at each place.
 
     * "absent": no better than under shuffled labels anywhere (p > 0.025, corrected over places), or without skill.
-    * "in distribution only": it is read well, but a probe of one family keeps less than half of its advantage over the
-      majority in some other one.
+    * "in distribution only": it is read well, but a probe of one family keeps less than half of the advantage over the
+      majority that it, or a probe of all families, has, in some other one.
     * "decodable": it is read, also across families, if there are any.
     * "used": moreover, the model's answers follow when what is read is set to another class, and are lost when it is
       erased: more than by any placebo anywhere, and by at least 5 % of the model's preference.
@@ -37,11 +37,17 @@ def _least(result: xr.Dataset, first: str, second: str) -> xr.DataArray:
     return result[first].where(result[first] < result[second], result[second])
 
 
+def _larger(first: xr.DataArray, second: xr.DataArray) -> xr.DataArray:
+    return first.where(first > second, second)
+
+
 def _transfers(result: xr.Dataset) -> xr.DataArray:
-    """Whether the worst transfer between families keeps half of what is gained within them."""
+    """Whether the worst transfer between families keeps half of what is gained within them, or by a probe of all."""
     matrix = result["transfer"]
     own = xr.DataArray(np.eye(matrix.sizes["train"], dtype=bool), dims=("train", "test"))
     within = matrix.where(own).mean(("train", "test"))
+    if "accuracy" in result:  # a probe of one family, from fewer prompts, may gain nothing anywhere
+        within = _larger(within, result["accuracy"])
     worst = matrix.where(~own).min(("train", "test"))
     chance = _chance(result)
     return (worst - chance) >= 0.5 * (within - chance)
