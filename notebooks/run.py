@@ -5,6 +5,7 @@ import asyncio
 import time
 from base64 import b64encode
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import jupytext
 import nbformat
@@ -44,8 +45,10 @@ def execute(source: Path, setup: str = CHECK) -> NotebookNode:
     lines = [f"--IPKernelApp.exec_lines={line}" for line in (QUIET, THREAD, setup)]
     place = {"metadata": {"path": str(FOLDER.parent)}}
     client = NotebookClient(notebook, timeout=300, record_timing=False, extra_arguments=lines, resources=place)
-    client.create_kernel_manager().transport = "ipc"  # over TCP the kernel warns that others could listen
-    client.execute()
+    manager = client.create_kernel_manager()
+    with TemporaryDirectory() as folder:  # of its own: notebooks that start at once must not share their sockets
+        manager.transport, manager.ip = "ipc", f"{folder}/kernel"  # over TCP it warns that others could listen
+        client.execute()
     for cell in notebook.cells:
         if errors := [out.text for out in cell.get("outputs", []) if out.get("name") == "stderr"]:
             raise RuntimeError(f"{source.name}: this cell warns:\n{cell.source}\n\n{errors[0]}")
