@@ -59,7 +59,8 @@ def answer(arrays: Arrays) -> str:
     found = numbers(arrays)
     return (
         f"Later years are {found['margin']:.2f} more probable than the others, and more probable in {percent(found['right'])} of "
-        f"the prompts. A war that began in 01 leaves {found['gap']:.2f} less of that; of the heads, {head(best)} alone gives back most, "
+        f"the prompts. What began in the first years of a century leaves {found['gap']:.2f} less of that; of the heads, "
+        f"{head(best)} alone gives back most, "
         f"{within(heads, **best)}, and of the MLPs that of layer {mlp['layer']}, {within(parts, kind='mlp_out', **mlp)}."
     )
 

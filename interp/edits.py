@@ -21,8 +21,7 @@ class Edit:
         site: Where to act.
         change: Maps the selected part to its replacement, of the same shape or one that broadcasts to it; it returns a
             new tensor and leaves its argument alone. With a role or several lists among the indices, the indexed axes
-            come first, as in NumPy. What the model masks stays masked, whatever is put in scores, and padding hidden,
-            whatever is put in patterns.
+            come first, as in NumPy. Masked scores stay masked, whatever is put there, and patterns of padding hidden.
         at: Index by axis name; an axis left out is taken whole. Along `pos`, `query` and `key` a string names a role of
             the prompts, so that each prompt has its own position; "prompt" and "generated" are all positions that were
             given and all that were generated.

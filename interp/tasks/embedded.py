@@ -52,11 +52,11 @@ def agreement(model: Model, n: int = 32, seed: int = 0, split: str = "test") -> 
 
 
 def greater_than(model: Model, n: int = 32, seed: int = 0, split: str = "test") -> Task:
-    """Which years can end what began in this one? Corrupt: it began in 01 (role YY, END)."""
+    """Which years can end what began in this one? Corrupt: it began in 02, the earliest year told of (role YY, END)."""
 
     def draw(rng: random.Random) -> Pair:
-        event, century, year = corpus.draw_until(rng, split, lexicon.EVENTS, lexicon.CENTURIES, lexicon.YEARS[2:98])
-        clean, corrupt = (language.greater_than(event, century, y, 99) for y in (int(year), 1))
+        event, century, year = corpus.draw_until(rng, split, lexicon.EVENTS, lexicon.CENTURIES, lexicon.YEARS[3:98])
+        clean, corrupt = (language.greater_than(event, century, y, 99) for y in (int(year), 2))
         return clean, corrupt, lexicon.YEARS[int(year) + 1 :], lexicon.YEARS[: int(year) + 1]
 
     return _task("greater-than", model, draw, n, seed)
