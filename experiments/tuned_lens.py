@@ -116,7 +116,7 @@ def _without_repeats(arrays: Arrays) -> str:
     left = arrays["sentences_left"]
     shares = ", ".join(between(left, layer=layer) for layer in left["layer"].values)
     return (
-        " Two words of five in this text are random words said again, which early blocks cannot foresee; on sentences "
+        " One word of four in this text is a random word said again, which early blocks cannot foresee; on sentences "
         f"without them it leaves {shares}."
     )
 

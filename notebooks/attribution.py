@@ -47,7 +47,7 @@ for words in ("great", "not great", "dull", "not dull"):
 #
 # Walk in a straight line from a *baseline* to the prompt, and add up the gradient of the score on the way. Each word
 # gets a share, and the shares add up to the change in the score. What should the baseline be? Two choices: the corrupt
-# prompt, whose adjective is of the other kind, and the mean embedding of all words, which says nothing.
+# prompt, whose adjective is of the other kind, and the mean embedding of all words in the task, which says nothing.
 
 # %%
 baselines = {"corrupt": corrupt, "mean": attribution.mean_baseline(model, every.clean)}
@@ -55,14 +55,15 @@ shares = attribution.integrated_gradients(model, clean, baselines, embed, mood)
 shares.mean("prompt").to_pandas().T.round(1)
 
 # %% [markdown]
-# Look at `not` and at the adjective. One baseline gives everything to the adjective, the other nearly everything to
-# `not`. Neither is wrong. They answer two questions:
+# Look at `not` and at the adjective. One baseline gives everything to the adjective, the other more than twice as much
+# to `not`. So either prediction holds for one of them. Neither is wrong. They answer two questions:
 #
 # * *Why this mood and not the other, given that there is a `not`?* The two prompts share the `not`, so that it gets
 #   zero by construction.
-# * *Why this mood, if there were no words at all?* On that way the `not` settles it, and the adjective gets nothing.
+# * *Why this mood, if there were no words at all?* On that way `not` does most, and the adjective some. Words without
+#   a mood get a share too: `<bos>` speaks against.
 #
-# An attribution without its baseline says nothing. The array carries a check that says so:
+# An attribution without its baseline says nothing. The array carries checks, and the last one says so:
 
 # %%
 for check in checks_of(shares):
@@ -86,7 +87,8 @@ figure = plots.lines(curves, "points", "What is missing from the sum", "share of
 figure.update_yaxes(type="log", exponentformat="power").update_xaxes(type="log", tickvals=counts)
 
 # %% [markdown]
-# By default the points are doubled, prompt by prompt, until the sum holds and no share moves any more:
+# Here 32 are enough, and 8 are not. By default the points are doubled, prompt by prompt, until the sum holds and the
+# shares hardly move any more:
 
 # %%
 for name in baselines:
@@ -114,9 +116,9 @@ for check in checks_of(flow):
     print(f"{check.status}  {check.name} {check.value:.2f}, threshold {check.threshold:.2f}")
 
 # %% [markdown]
-# Rollout says that the mood comes from `<bos>` and `the`. So does the null: in a model that reads from left to right,
-# every path leads to the first words. `excess`, the difference, is what is about *this* model, and it has nothing for
-# `not`.
+# Rollout says that the mood comes from `<bos>`, then from `the` and the full stop. The null has the first two as well:
+# in a model that reads from left to right, every path leads to the first words. `excess`, the difference, is what is
+# about *this* model. It is largest at the full stop, and has next to nothing for `not` and the adjective.
 #
 # ## Proof: take the words away
 #
@@ -141,22 +143,27 @@ for check in checks_of(proof):
         print(f"{check.status}  {check.name}: {check.value:+.1f} logits at the lower end of the 95 % interval")
 
 # %% [markdown]
-# Two methods find the word: without it, twice the score is lost, so that the model says the opposite. Rollout begins
-# with a word that costs nothing, as uniform attention does, and is *worse than random*. Seeing the numbers in colour
-# would not have told you.
+# Two methods find the word: without `not`, nearly twice the score is lost, so that the model says the opposite. Their
+# second word is the adjective, and then the loss falls back to about the score: with neither, no mood is left. Rollout
+# begins with a word that costs next to nothing, as uniform attention does, and is *worse than random*. Seeing the
+# numbers in colour would not have told you.
 #
-# **What would change our mind** about the gradients: a random order that loses as much as theirs. About rollout: words
-# that it puts first and uniform attention does not, and that cost something.
+# **What would change our mind** about the gradients: a random order whose first word costs as much as theirs. About
+# rollout: words that it puts first and uniform attention does not, and that cost something.
 #
-# And the adjective, which integrated gradients gave nothing from the mean? Ask the model:
+# And the adjective and the full stop, which integrated gradients put far behind `not`? Ask the model:
 
 # %%
 proof.alone.mean("prompt").to_series().round(1)
 
 # %% [markdown]
-# Without the adjective the whole preference is gone. So a share of zero is not "does not matter" either. It is the
-# balance of a straight line on which two words that need each other share what they do together. For pairs, take pairs
-# away.
+# Without the adjective nearly the whole preference is gone, and without the full stop most of it, though its share was
+# not even positive. So a small share is not "hardly matters" either. It is the balance of a straight line on which
+# words that need each other share what they do together. For pairs, take pairs away.
+#
+# The full stop is among the first three words of rollout, uniform attention gives it little, and it costs a lot. By our
+# own rule this changes our mind, a little: what rollout has beyond its null is not empty. A full stop has no mood, so
+# we guess that the model gathers the mood there. Attention then shows where the words meet, and not which words decide.
 #
 # ## A whole answer, word by word
 #
@@ -170,9 +177,9 @@ words = prompt_words(model, model.tokens(f"{prompt} gave a drink to"))[0]
 plots.token_map(follows.isel(prompt=0), "Log probability of each next word, by source", words)
 
 # %% [markdown]
-# Grammar dominates: `gave` comes from the comma, `a` from `gave`, `drink` from `a`. The last row is the one with a
-# choice in it, and it is blurred, because much of what makes `Mary` likely makes *any* name likely. Take a contrast:
-# `Mary` rather than `John`.
+# Grammar dominates: `gave` comes from the comma and the `John` after it, `a` from `gave`, `drink` from `a`. The last
+# row is the one with a choice in it. It points at `Mary`, and hardly at `John`: a log probability compares `Mary`
+# with all words, and most of them are no names. Take a contrast: `Mary` rather than `John`.
 
 # %%
 rather = attribution.of_continuation(
@@ -182,8 +189,10 @@ name = rather.isel(prompt=0, target=-1, drop=True)
 plots.token_text(name, words, "Mary rather than John")
 
 # %% [markdown]
-# Now the two names pull apart: the first `John` speaks against the contrast, the second one for it. All other rows of
-# this attribution are zero, since the words are the same.
+# Now the two names pull apart: `Mary` speaks for the contrast, the first `John` against it. The second `John` speaks
+# for it, about as softly as `gave` or `a`. Yet with the other name in its place the answer turns around: it is S2 in
+# [the card](../docs/model_card.md), which exchanges it, where this line starts at the mean. Two baselines again. All
+# other rows of this attribution are zero, since the words are the same.
 #
 # ## The result
 #
@@ -204,13 +213,15 @@ figure.update_xaxes(dtick=1, title="words taken away, in the order of each metho
 figure.show()
 
 # %% [markdown]
-# Both pictures look like an explanation. The curves say which one is about the model: integrated gradients take the
-# answer away with a single word. Rollout needs three, and before the third is below what random orders reach.
+# Both pictures look like an explanation. The curves say which one is about the model: the gradients (their two curves
+# lie on each other) turn the answer around with a single word. Rollout does not quite take it away with three, and
+# stays below what random orders reach. The first word tells most: by the third, random orders have caught up.
 #
 # ## Where to go next
 #
-# * **Your turn**: `attribution.linearised` and `attribution.relevance` give orders too. Add them to `orders`: do they
-#   beat random ones?
+# * **Your turn**: `last["excess"]`, `attribution.linearised` (its term `token`) and `attribution.relevance` give orders
+#   too. Add them to `orders`: do they beat random ones, with one word and with three?
+# * Does the model gather the mood at the full stop? The [patching notebook](patching.ipynb) shows how to test it.
 # * `attribution.sufficient_subsets` finds the fewest words that keep the answer; `attribution.randomisation` asks
 #   whether an attribution would look the same for a model that has learned nothing.
 # * The pages on [attribution](../docs/attribution.md) and on [attention and relevance](../docs/attention_relevance.md)

@@ -5,7 +5,7 @@
 # under a minute to run, without a GPU and without a download.
 #
 # The question: *how does a model find the person who is given something?* You will read its activations, change
-# them, and end with one attention head that decides where another one looks.
+# them, and end with one attention head that writes what another one reads.
 
 # %%
 import tempfile
@@ -60,7 +60,7 @@ prompt = task.clean.rows([0])
 print(model.words(prompt.ids[0]))
 print({role: int(position) for role, position in prompt.roles.items()})
 
-sites = [Site(kind, 0) for kind in ("resid_pre", "pattern", "z", "attn_out", "resid_mid", "mlp_post")]
+sites = [Site(kind, 1) for kind in ("resid_pre", "pattern", "z", "attn_out", "resid_mid", "mlp_post")]
 trace = model.run(prompt, read=sites)
 for site in sites:
     print(f"{site!s:12} {dict(zip(site.axes, trace[site].shape))}")
@@ -70,48 +70,50 @@ for site in sites:
 # be `resid_mid`. `interp.check` tries all identities on the model at hand. Run it first on any model of your own.
 
 # %%
-before, added, after = (trace[Site(kind, 0)] for kind in ("resid_pre", "attn_out", "resid_mid"))
+before, added, after = (trace[Site(kind, 1)] for kind in ("resid_pre", "attn_out", "resid_mid"))
 print(torch.equal(before + added, after))
 report = interp.check(model)
 print(f"{sum(row.holds for row in report.rows)} of {len(report.rows)} identities hold")
 
 # %% [markdown]
-# Now look at one head. Head 3 of block 0, in short 0.3, attends from each word (a row) to the words before it. Look
-# at the last row: from the last word, `to`, it looks at the giver, named for the second time.
+# Now look at one head. Head 1 of block 1, in short 1.1, attends from each word (a row) to the words before it. Look
+# at the row of `map`, the thing given, in short the *object*: it looks at the giver, named for the second time. The
+# last row looks at a name as well. Which of the two matters?
 
 # %%
 words = arrays.position_labels(model, prompt)
-attention = arrays.labelled(trace[Site("pattern", 0)][0, 3], "attention", {"query": words, "key": words}, model)
-plots.heatmap(attention.isel(query=slice(None, None, -1)), "Where head 0.3 looks")
+attention = arrays.labelled(trace[Site("pattern", 1)][0, 1], "attention", {"query": words, "key": words}, model)
+plots.heatmap(attention.isel(query=slice(None, None, -1)), "Where head 1.1 looks")
 
 # %% [markdown]
 # ## An edit
 #
 # Looking is not proof. An *edit* changes the tensor at a site while the model runs. Position, head and neuron are
-# indices, given by the name of the axis. Here each head of block 0 is set to zero, one at a time.
+# indices, given by the name of the axis. Here each head of block 1 is set to zero, one at a time.
 
 # %%
 for head in range(model.shape.n_heads):
-    scores = task.logit_diff(model.run(task.clean, edits=[edits.zero(Site("z", 0), head=head)]))
-    print(f"without head 0.{head}: {scores.mean():+.1f}")
+    scores = task.logit_diff(model.run(task.clean, edits=[edits.zero(Site("z", 1), head=head)]))
+    print(f"without head 1.{head}: {scores.mean():+.1f}")
 
 # %% [markdown]
-# Without head 0.3 most of the preference is gone. But zero is not a value that this head ever takes, so part of the
+# Without head 1.1 most of the preference is gone. But zero is not a value that this head ever takes, so part of the
 # damage may come from that. The next method replaces activations by real ones.
 #
 # ## Activation patching: where is the answer carried?
 #
 # Take the corrupt run. Put the clean activation in at one place. How much of the logit difference comes back? 0 is
-# nothing, 1 is all of it. First the residual stream, by layer and position. (The labels are the words of the first
-# pair; the values are means over all of them.)
+# nothing, 1 is all of it. First the residual stream, by layer and position. (A label is the word that all
+# prompts have there, or a role, or "…"; the values are means over all pairs.)
 
 # %%
 by_position = patching.patch(model, task.clean, task.corrupt, model.sites("resid_pre"), task.logit_diff, over=["pos"])
 plots.heatmap(by_position.mean("prompt"), "Entering each block, where is the answer?")
 
 # %% [markdown]
-# Entering block 0, all of it sits at S2, the only word that differs. Entering block 1, nearly all of it is already
-# at the last word. Block 0 moved it, and only attention moves things between positions. Which head?
+# Entering blocks 0 and 1, it sits at S2, the only word that differs. Entering block 2, most of it is at the
+# object and next to nothing at the last word: of the two rows above, that of `map` matters. Entering block 3, most is
+# at the last word. So it moves twice, and only attention moves things between positions. Which heads?
 
 # %%
 by_head = patching.patch(model, task.clean, task.corrupt, model.sites("z"), task.logit_diff, over=["head"])
@@ -126,7 +128,8 @@ table.nlargest(6, "mean").round(3)
 # %% [markdown]
 # Read the two numbers together. The p-value says whether an effect is zero (signs flipped at random, corrected for
 # all sixteen heads); the interval, a bootstrap over prompts, says how large it is. Several heads have an effect
-# that is surely not zero and surely small. Three matter: 0.3, 1.1 and 3.2.
+# that is surely not zero and surely small. Two stand out: 1.1 and 2.2, one for each move. The two shares add up to
+# more than one: a hint that one of the heads acts through the other.
 #
 # ## Logit lens: when does the model know?
 #
@@ -143,9 +146,9 @@ grey = decoded.skill <= 0
 plots.words(decoded.probability.isel(top=0), decoded.token, "Likeliest next word", labels=decoded.input, grey=grey)
 
 # %% [markdown]
-# Patching says that the decision is at the last position from block 1 on. The lens says that the answer can be
-# decoded there from block 2 on. Both are true: what block 0 writes is *who gives*, and the later blocks turn it
-# into *who receives*.
+# At the last word the two methods agree: patching finds most of the answer there after block 2, and the lens can
+# decode it from then on. At `map` they differ: patching finds a part of the answer there too, but the likeliest word
+# is `to`. Both are true: the lens shows what a position is about to say, not what later heads fetch from it.
 #
 # ## Integrated gradients: which words recall a fact?
 #
@@ -163,7 +166,7 @@ plots.bars(stats.interval(attributions), "pos", "What each word adds", "logit di
 
 # %% [markdown]
 # Only the two words of the name can differ within a pair, so that all others get zero by construction. What is found
-# is how the two share the effect: both count, and with these prompts neither more than the other.
+# is how the two share the effect: both count, and with these prompts neither clearly more than the other.
 #
 # ## A probe: can the mood be read off?
 #
@@ -181,7 +184,8 @@ plots.probes(probes, "accuracy", "Is the mood readable entering each block?")
 
 # %% [markdown]
 # Entering block 0, the stream at the last word holds `felt` and its position, and the probe is at chance. Entering
-# block 1 it makes no error: attention has brought the adjective, and the `not`, to the last word.
+# block 1 it is mostly right, and entering block 2 it makes no error: attention has brought the adjective, and the
+# `not`, to the last word.
 #
 # ## Steering: does the model use it?
 #
@@ -219,37 +223,51 @@ for name, result in results.items():
         print(f"      {check.why}")
 
 # %% [markdown]
-# ## The result: one head turns another
+# ## The result: one head writes what another one reads
 #
-# Back to the question. Head 3.2 sits in the last block and restores a third of the answer. Does it look at the person
-# who receives because head 0.3 says who gives? Then a false message from head 0.3 must change where head 3.2 looks.
+# Back to the question. Head 1.1 looks from the object at the giver, and head 2.2, one block later, restores more than
+# half of the answer. How does the one act on the other? In GPT-2 small, heads that find the giver decide *where* later
+# heads look (Wang et al. 2022, arXiv:2211.00593). If that is so here, then a false message from 1.1 must turn the
+# attention of 2.2. If 1.1 writes *what* 2.2 reads, then 2.2 must look where it looked, and the answer change anyway.
 #
-# So run the clean prompts. At the last position, replace the output of one head of block 0 by what it was in the
-# corrupt run. Each row below is one such edit, with the logit difference that results.
+# So run the clean prompts. At the object, replace the output of one head of block 1 by what it was in the corrupt
+# run. Each row below is one such edit, with the logit difference that results.
 
 # %%
-roles = ["IO", "S1", "S2"]
-pattern, z = Site("pattern", 3), Site("z", 0)
+roles = ["IO", "S1", "S2", "object"]
+pattern, z = Site("pattern", 2), Site("z", 1)
 other = model.run(task.corrupt, read=[z])
-cases = {"none": []} | {f"0.{head}": [edits.copy(other, z, head=head, pos="END")] for head in range(4)}
+cases = {"none": []} | {f"1.{head}": [edits.copy(other, z, head=head, pos="object")] for head in range(4)}
 looks, rows = [], []
 for name, case in cases.items():
     trace = model.run(task.clean, read=[pattern], edits=case)
-    attention = trace[pattern][:, 2, -1]  # of head 3.2 from the last word: (batch, key)
+    attention = trace[pattern][:, 2, -1]  # of head 2.2 from the last word: (batch, key)
     looks.append([attention[torch.arange(len(task)), task.clean.role(role)].mean() for role in roles])
     rows.append(f"{name} ({task.logit_diff(trace).mean():+.1f})")
 
 looks = arrays.labelled(torch.tensor(looks), "attention", {"head replaced": rows, "looks at": roles}, model)
-result = plots.heatmap(looks, "Where head 3.2 looks from the last word", text=looks.round(2).astype(str))
+result = plots.heatmap(looks, "Where head 2.2 looks from the last word", text=looks.round(2).astype(str))
 result.show()
 
 # %% [markdown]
-# Replace 0.0, 0.1 or 0.2, and head 3.2 looks at the receiver as before. Replace 0.3, one head at one position, and it
-# looks at the giver: the logit difference changes its sign, and the model names the wrong person. Head 0.3 says who
-# gives; head 3.2 looks at the other one.
+# Whatever is replaced, head 2.2 looks at the object. Replace 1.0, 1.2 or 1.3, and the answer stays too. Replace 1.1,
+# one head at one position, and the logit difference changes its sign: the model prefers the wrong person. Does 2.2
+# pass the message on? Leave 1.1 false, and give a head of block 2 what it wrote at the last word in the clean run.
+
+# %%
+clean_run = model.run(task.clean, read=[Site("z", 2)])
+for head in range(4):
+    back = edits.copy(clean_run, Site("z", 2), head=head, pos="END")
+    scores = task.logit_diff(model.run(task.clean, edits=[*cases["1.1"], back]))
+    print(f"1.1 false, 2.{head} as in the clean run: {scores.mean():+.1f}")
+
+# %% [markdown]
+# Only 2.2 helps, and it brings back most of the preference. Head 1.1 writes at the object who gives; head 2.2 looks
+# there in any case, and takes what it finds to the last word.
 #
-# What is not shown: by which path 0.3 reaches 3.2 (head 1.1 is a candidate), and whether other models do the same. In
-# GPT-2 small the published circuit has more kinds of heads (Wang et al. 2022, arXiv:2211.00593).
+# What is not shown: how *who gives* becomes *who receives* (the MLP of the last block is a candidate: see the edges in
+# the [model card](../docs/model_card.md)), and whether other models do the same. The circuit of GPT-2 small, which
+# turns attention, has more kinds of heads.
 #
 # ## Keep a result
 #
@@ -270,5 +288,5 @@ store.frame()[["key", "n", "restored", "lost", "checks"]]
 # * `python -m experiments.main_job` runs all five methods and writes a page; `python -m experiments --help` lists more.
 # * Try another behaviour: `tasks.EMBEDDED` lists nine. Which head carries `tasks.greater_than`?
 # * Swap clean and corrupt in `patching.patch`: what breaks when a place is *damaged*, not restored?
-# * Replace 1.1 in the last experiment. How far does the attention of head 3.2 move?
+# * Replace 2.2 itself, at the last word, in the last experiment. How far does the answer turn? Which heads do the rest?
 # * Bring your own model: `interp.load("folder")`, then `print(interp.check(model))`, then `tasks.from_file`.

@@ -38,21 +38,20 @@ arrived = patching.patch(*given, over=["pos"], roles=["END"]).isel(pos=0)
 stats.summary(arrived).to_dataframe()[["mean", "low", "high", "p"]].round(3)
 
 # %% [markdown]
-# Entering block 0, nothing is there: the last word is the same in both runs. Entering block 1, nearly all of it is.
-# Beside each mean stand its interval and the p-value of a null in which the signs of the effects are exchanged at
-# random.
+# Entering block 0, nothing is there: the last word is the same in both runs. So it stays for two blocks more, and then
+# block 2 brings more than half of it at once. Beside each mean stand its interval and the p-value of a null in which
+# the signs of the effects are exchanged at random. (A small p does not make an effect large: look at block 1.)
 #
-# Is that a fact about *models*, or about this behaviour? Try another one: the verb must agree with its subject, and a
-# noun of the other number stands between them.
+# Is that a fact about *models*, or about this behaviour? Try another one: the capital of a country.
 
 # %%
-task = tasks.agreement(model, n=32, seed=0)
+task = tasks.facts(model, n=32, seed=0)
 given = model, task.clean, task.corrupt, model.sites("resid_pre"), task.logit_diff
 arrived = patching.patch(*given, over=["pos"], roles=["END"]).isel(pos=0)
 stats.summary(arrived).to_dataframe()[["mean", "low", "high", "p"]].round(3)
 
 # %% [markdown]
-# This one is late: most of it comes with the last block. Now there are nine behaviours, several seeds, perhaps other
+# This one is early: block 0 brings nearly all of it. Now there are nine behaviours, several seeds, perhaps other
 # models, and two cells that were copied. This is the moment to write a file.
 #
 # ## The question, in a file
@@ -159,7 +158,8 @@ for what, config in (("the same", arrival.config()), ("other prompts", arrival.c
 # ## From the command line
 #
 # The file is an experiment like those that ship: with a name, options and help. Below is what you would type in the
-# file's folder. A key that does not exist is answered with the nearest that does.
+# file's folder: for its help, and for a third behaviour, in which the verb must agree with its subject across a noun
+# of the other number. A key that does not exist is answered with the nearest that does.
 
 
 # %%
@@ -173,10 +173,12 @@ def shell(*words: str) -> None:
 shell(str(file), "--help")
 
 # %%
-shell(str(file), "task=facts", "--store", store.root)
-shell(str(file), "taks=facts", "--store", store.root)
+shell(str(file), "task=agreement", "--store", store.root)
+shell(str(file), "taks=agreement", "--store", store.root)
 
 # %% [markdown]
+# Agreement is later than both: less than a tenth of it is there when the last block begins.
+#
 # ## A sweep
 #
 # All nine behaviours, with three draws of prompts each. Prediction: some of these points are in the store already and
@@ -232,7 +234,7 @@ print(f"run again: {float(abs(again - run.load('share')).max()):.0e} apart")
 print("before:", store.verify() or "every file is what it was")
 
 victim = Path(store.root) / run.manifest["folder"] / "log.txt"
-victim.write_text(victim.read_text().replace("98%", "99%"))
+victim.write_text(victim.read_text().replace("95 %", "99 %"))
 for problem in store.verify():
     print("after:", problem)
 
@@ -252,13 +254,15 @@ result = plots.heatmap(mean, "How much of the answer is at the last word", text=
 result.show()
 
 # %% [markdown]
-# There are three kinds of behaviour in one small model. Of five, the last word has three quarters or all after block
-# 0. Three bring it with block 2. Agreement waits for the last block: until then nothing that matters is at the last
-# word, which the notebook on probes finds in another way.
+# One small model, and each of its blocks brings the answer of some behaviour. Of three, the last word has three
+# quarters or all after block 0. Two pass the half with block 1, three with block 2. Agreement waits for the last
+# block: until then less than a tenth is at the last word, which the notebook on probes finds in another way.
 #
 # What would change our mind? "Arrived" means that what is at the last word is *enough*; in which form it is there,
-# this patch does not say. Of who gives (ioi) the lens shows the receiver two blocks later only. And it is one model:
-# with `model=gpt2`, where the hub can be reached, the same file asks the same question of another.
+# this patch does not say. Of facts nearly all is there after block 0, and yet the logit lens, in the notebook on
+# lenses, gives the capital little probability at that place. Nor does it say where the rest is: of ioi about a third
+# is still at the object when block 3 begins, says [the model's card](../docs/model_card.md). And it is one model: with
+# `model=gpt2`, where the hub can be reached, the same file asks the same question of another.
 #
 # ## Where to go next
 #

@@ -50,7 +50,7 @@ for name, score in scores.items():
 #
 # The number has to travel from the subject (position 2) to the last word (position 5, the attractor), where the verb
 # is predicted. There are four blocks. Before you run the next cell, write down: **entering which block has the number
-# left the subject?** And does it rest at `near` or `the` on its way?
+# left the subject?** And does it rest at the preposition or at `the` on its way?
 #
 # ## The map
 #
@@ -65,17 +65,18 @@ shares = table["mean"].rename("share restored")
 plots.heatmap(shares, "Entering each block, where is the number? (★ p ≤ 0.05)", significant=table.significant)
 
 # %% [markdown]
-# All of it is at the subject, before every block, and nothing is anywhere else: not at `near`, not at `the`. The
-# number waits where it is, and only the last block moves it. The other stars are of effects below 0.01: not zero, and
-# not worth a word. What does each block do meanwhile? Patch what its attention and its MLP add.
+# None: before every block, nearly all of it is at the subject, and nothing rests on the way, neither at the preposition
+# nor at `the`. The number waits where it is, and the last block moves it. Almost: entering that block, less than
+# a tenth is at the last word already. Most of the other stars are of effects below 0.01: not zero, and not worth a
+# word. What does each block do meanwhile? Patch what its attention and its MLP add.
 
 # %%
 parts = patching.patch(*pair, model.sites("attn_out", "mlp_out"), task.logit_diff, over=["pos"])
 parts.mean("prompt").to_series().loc[lambda share: abs(share) > 0.1].round(2)
 
 # %% [markdown]
-# The MLPs of blocks 0 to 2 work on the number at the subject. The attention of block 3 moves it to the last word, all
-# of it, and the last MLP makes a verb of it.
+# The MLPs of blocks 0 to 2 work on the number at the subject. The attention of block 3 moves it to the last word,
+# nearly all of it, and the last MLP makes a verb of it.
 #
 # ## What would chance look like?
 #
@@ -103,9 +104,9 @@ for kind, axis in (("resid_pre", "pos"), ("z", "head")):
     print(f"by {axis:4} {len(sizes)} of 20 maps have a star; its effect is at most {max(sizes, default=0):.2f} logits")
 
 # %% [markdown]
-# Heads keep to the rule. Positions do not, and it is no mistake: at the last word, a foreign activation pushes a
-# little towards the same verb form, whichever side it comes from. That is 0.02 logits, and the test finds it. **A star
-# says whether an effect is zero, never how large it is, nor that it is the one you asked about.**
+# One star is expected in twenty maps, and one or two are found: both kinds keep to the rule. What chance stars is below
+# 0.1 logits, where the gap is 18. The real map has stars on effects no larger, at `the` for one. **A star says whether
+# an effect is zero, never how large it is, nor that it matters.**
 
 # %% [markdown]
 # Second, **another noun of the same number**. All that a noun carries changes, but not what the question is about.
@@ -136,19 +137,24 @@ plots.distributions(by_head, "Share restored by each head, every prompt", most=5
 heads = stats.summary(by_head)
 print(f"p <= 0.05, corrected for sixteen heads: {int(heads.significant.sum())}")
 print(f"of these, with an effect above 0.01:    {int((heads.significant & (abs(heads['mean']) > 0.01)).sum())}")
+for number, chosen in (("plural", plural), ("singular", ~plural)):
+    share = by_head.sel(layer=2, head=0)[chosen.numpy()].mean()
+    print(f"head 2.0, clean subject {number:8}  {float(share):.2f}")
 heads.to_dataframe().nlargest(5, "mean").round(3)
 
 # %% [markdown]
-# Half of all heads have a star, also after the correction. Two matter: read the interval, not the star. Head 3.3
-# moves the number, and 3.0 helps. *How* does it help? Patch queries, keys and values apart:
+# Most heads have a star, also after the correction. Two matter: read the interval, not the star. Head 3.3 moves the
+# number, and 2.0, one block earlier, helps. The mean of 2.0 did hide two kinds of prompts: where the clean subject is
+# plural, it does more than twice as much. *How* does it help? Patch queries, keys and values apart:
 
 # %%
-kinds = patching.patch(*pair, model.sites("q", "k", "v", layers=[3]), task.logit_diff, over=["head"])
-kinds.isel(layer=0).mean("prompt").sel(head=[0, 3]).to_pandas().round(2)
+kinds = patching.patch(*pair, model.sites("q", "k", "v", layers=[2, 3]), task.logit_diff, over=["head"])
+kinds.mean("prompt").stack(place=["layer", "head"]).to_pandas()[[(2, 0), (3, 3)]].round(2)
 
 # %% [markdown]
-# The number is in the *values* of 3.3: that head always looks at the subject and reports what is there. In 3.0 it is
-# in the *keys*: that head looks elsewhere when the number is another.
+# The number is in the *values* of 3.3: that head always looks at the subject and reports what is there. In 2.0 it is
+# in the *keys* as well: that head looks elsewhere when the number is another. Keys and values together come to
+# less than the whole head, for a report counts only where the head looks.
 #
 # ## Noising and denoising
 #
@@ -167,13 +173,15 @@ for subject in (task, honesty):
     gap = subject.logit_diff(model.run(subject.clean)) - subject.logit_diff(model.run(subject.corrupt))
     check = checks_of(both)[0]
     print(f"{subject.name}, gap {gap.mean():.1f}: {check.name} {check.value:.2f}, {check.status}")
-    print(both.mean("prompt").stack(place=["layer", "head"]).to_pandas().T.nsmallest(2, "noising").round(1), "\n")
+    places = both.mean("prompt").astype(float).stack(place=["layer", "head"]).to_pandas().T
+    print(places.nsmallest(2, "noising").round(1), "\n")
 
 # %% [markdown]
 # These are changes in logits. In the first, either direction would do. In the second, heads 0.1 and 0.2 each bring
-# one word of the name. Take one away, and about seven tenths of the gap are lost; put one back, and about three
-# tenths return, because the other word is still wrong. A study that only denoised would have called both of them
-# minor. (Shares, prompt by prompt, would mislead here: in some pairs the gap is near zero, and a share divides by it.)
+# one word of the name. Take one away, and about two thirds of the gap or more are lost; put one back, and less than
+# a third returns, because the other word is still wrong. A study that only denoised would have taken both of them
+# for small helpers. (Shares, prompt by prompt, would mislead here: in some pairs the gap is near zero, and a share
+# divides by it.)
 #
 # ## A cheap estimate, and its check
 #
@@ -220,7 +228,7 @@ lost[["direct", "total"]].mean("prompt").sel(norm="frozen", drop=True).to_datafr
 reference = model.run(task.corrupt, read=model.sites("z"))
 means = components.each(model, partial(edits.mean, reference))  # each head is set to its mean over the corrupt prompts
 lost_here = effects.decompose(model, task.clean, means, task.logit_diff)
-for where, found, head in (("toy", lost, "L0H0"), ("trained", lost_here, "L3H3"), ("trained", lost_here, "L3H0")):
+for where, found, head in (("toy", lost, "L0H0"), ("trained", lost_here, "L3H3"), ("trained", lost_here, "L2H0")):
     repair = effects.self_repair(found).sel(norm="frozen", component=head)
     bounds = " to ".join(f"{float(repair[bound]):.1f}" for bound in ("low", "high"))
     print(f"{where:8} {head}  self-repair {float(repair['mean']):+.1f} ({bounds})")
@@ -233,35 +241,55 @@ for where, found, head in (("toy", lost, "L0H0"), ("trained", lost_here, "L3H3")
 # ## The result: two at once
 #
 # The cure for what single patches overlook is to take two heads away at once. An *interaction* is the effect of both
-# less the sum of each alone. It is zero where heads work apart, and below zero where one makes up for the other.
+# less the sum of each alone. It is zero where heads work apart, below zero where one makes up for the other, and above
+# zero where both are steps of one path: once the first is gone, the second has nothing to lose.
+#
+# **Predict**: heads 2.0 and 3.3 both bring the number to the last word. Does either make up for the other? To compare,
+# *induction*: random words come twice, and the model goes on as the first time. Two heads of block 2 fetch the word
+# ([model card](../docs/model_card.md)).
 
 # %%
 together = interactions.pairs(toy, prompts, off, name).mean("prompt").rename("logit")
 plots.heatmap(together, "The toy: lost together, beyond the sum of each alone")
 
 # %%
-together = interactions.pairs(model, task.clean, means, task.logit_diff).mean("prompt").rename("logit difference")
-result = plots.heatmap(together, "The verb: lost together, beyond the sum of each alone")
-result.show()
+induction = tasks.induction(model, n=64, seed=0)
+reference = model.run(induction.corrupt, read=model.sites("z"))
+induction_means = components.each(model, partial(edits.mean, reference))
+behaviours = {"The verb": (task, means), "Induction": (induction, induction_means)}
+for title, (subject, ablations) in behaviours.items():
+    together = interactions.pairs(model, subject.clean, ablations, subject.logit_diff).mean("prompt")
+    result = plots.heatmap(together.rename("logit difference"), f"{title}: lost together, beyond the sum of each alone")
+    result.show()
 
 # %% [markdown]
-# The toy's backup is found at once. In the trained model, of all 120 pairs one stands out: 3.0 and 3.3, the two heads
-# of the map. What is left without both?
+# The toy's backup is found at once. Of all 120 pairs, 2.0 and 3.3 are furthest below zero for the verb, but read the
+# scale: 0.2 logits, of a preference of 9. That is no backup. In induction the scale goes past 15, and below zero one
+# pair stands out: 2.1 and 2.3. (Far above zero: 0.0, 1.0 and 2.3, like steps of one path.) What is left without both?
 
 # %%
-for heads in ([], ["L3H0"], ["L3H3"], ["L3H0", "L3H3"]):
-    score = task.logit_diff(model.run(task.clean, edits=[means[head] for head in heads]))
-    share = (score > 0).float().mean()
-    print(f"without {' and '.join(heads) or 'any edit':13} {score.mean():+.1f}, right form preferred in {share:.0%}")
+for title, one, other in (("The verb", "L2H0", "L3H3"), ("Induction", "L2H1", "L2H3")):
+    subject, ablations = behaviours[title]
+    for heads in ([], [one], [other], [one, other]):
+        score = subject.logit_diff(model.run(subject.clean, edits=[ablations[head] for head in heads]))
+        share = (score > 0).float().mean()
+        print(f"{title:9}, without {' and '.join(heads) or 'any edit':13} {score.mean():+5.1f}, right in {share:.0%}")
 
 # %% [markdown]
-# Without either head alone the model still gets every verb right. Without both, hardly anything is left of its
-# preference, and one verb in five is wrong. Two heads of the last block, one by what it reports and one by where it
-# looks, carry the number of the subject to the verb.
+# Look at the verb. By right answers, 2.0 and 3.3 seem to be each other's backup: without either, every verb is right,
+# and without both, hardly more than by a coin. In logits the two losses nearly add up. An answer turns at zero, and
+# without 3.3 it still was a little above. **Count logits, not answers, to tell a backup from a sum.** In induction the
+# logits say it: 2.1 alone costs about one, but several once 2.3 is gone. (Why, they do not say: later parts and the
+# final norm may flatten what is large.)
+#
+# So: one head of the last block carries nearly all of the number of the subject to the verb, by what it reports. One
+# head of the block before brings a little more, and no head makes up for either. **What would change our mind?** A
+# pair that costs more than its sum by as much as 2.0 costs alone.
 #
 # ## Where to go next
 #
-# * **Your turn**: read `Site("pattern", 3)` in the clean and in the corrupt run. Where does head 3.0 look in each?
+# * **Your turn**: read `Site("pattern", 2)` in the clean and in the corrupt run. Where does head 2.0 look if the
+#   subject is plural, and where if it is singular?
 # * In another behaviour (`tasks.EMBEDDED` lists nine), which of the two directions finds more?
 # * [Circuits](circuits.ipynb) go from places to the connections between them; [the page on
 #   patching](../docs/patching.md) has subspaces, roles and prompts of different lengths.

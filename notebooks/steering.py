@@ -71,8 +71,9 @@ print(f"{check.value:.2f} is the {check.why}")
 plots.heatmap(where, "Held-out AUROC of honesty", text=where.round(2).astype(str), diverging=False)
 
 # %% [markdown]
-# At the trait (`honest`, `liar`) it is the word itself. At the last word, where the capital is predicted, it is
-# readable after block 1 and perfectly after block 2. So, prediction: the vector after block 2 will steer best.
+# At the trait (`honest`, `liar`) it is the word itself. At the last word, where the capital is predicted, it is there
+# already after block 0, and as readable after blocks 1 and 2. So, prediction: what reads alike writes alike, and the
+# vectors after blocks 0, 1 and 2 will steer equally well.
 #
 # `extract` takes the difference of the means as what it *writes*, and a direction whitened by the covariance as what
 # it *reads*. Both are tested on speakers that they were not fitted on.
@@ -94,7 +95,7 @@ for name, vector in vectors.items():
 # %%
 behaviours = ("ioi", "sentiment", "agreement", "greater_than", "facts", "pronoun")
 neutral = [text for name in behaviours for text in tasks.EMBEDDED[name](model, n=40, seed=3).texts[0]]
-doses = [0.5, 1.0, 1.5, 1.75, 2.0, 2.5]
+doses = [0.25, 0.5, 0.75, 1.0, 1.5, 2.0]
 tuned = steering.tune(model, vectors, choose, truth_chosen, neutral, doses=doses, budget=0.1)
 print(f"chosen: {tuned.name} at dose {tuned.setting.dose}")
 share = tuned.table.flipped.where(tuned.table.kl_high <= 0.1)
@@ -102,9 +103,9 @@ text = tuned.table.flipped.round(2).astype(str)
 plots.heatmap(share, "Liars who tell the truth (grey: beyond the budget)", text=text)
 
 # %% [markdown]
-# The prediction was wrong. After block 2 honesty *reads* best, and within the budget only one liar in six is turned
-# there; beyond it, little more than half. After block 1 it reads a little worse and writes better. What reads need not
-# write: try it, do not infer it.
+# The prediction was wrong. The three places read honesty alike, and write it very differently. Within the budget all
+# liars are turned after block 0, about three in four after block 1, and hardly any after block 2, where even a dose far
+# beyond the budget turns no more than about a third. What reads need not write: try it, do not infer it.
 #
 # ## Dose and response, on other prompts
 #
@@ -118,7 +119,7 @@ nulls = {
     "random": steering.random_like(vector, 20),
     "permuted": steering.permuted_like(model, honesty, vector, 20),
 }
-doses = [-1.0, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5]
+doses = [-1.0, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0]
 response = steering.dose_response(model, report, vector, truth, doses, nulls=nulls)
 price = steering.side_effects(model, neutral, vector, doses)
 plots.doses(response, price.kl, budget=0.1, title="Truth over lie, said by liars")
@@ -153,7 +154,7 @@ late = steering.Setting(vectors["resid_post.2"], tuned.setting.dose)
 print("after block 2:", steering.evaluate(model, late, report, truth, neutral).attrs["verdict"])
 
 # %% [markdown]
-# The same dose of the vector that *reads* best does not do it, and costs more than it may.
+# The same dose of a vector that *reads* as well does not do it.
 #
 # ## Is it honesty, or is it everything?
 #
@@ -185,9 +186,21 @@ mean = table.mean("prompt").isel(concept=slice(None, None, -1))
 plots.heatmap(mean, "What each vector does to each metric (logits)", text=mean.round(1).astype(str))
 
 # %% [markdown]
-# The prediction fails badly. The honesty vector moves refusal as much as honesty: it makes the model say `sorry` to
-# harmless requests. The neutral texts held no requests, so that the budget could not see it. A price is the price of
-# what you thought of.
+# The prediction holds, though not with zeros: the honesty vector also moves harmless requests towards `sorry`, about a
+# quarter as far as it moves liars, and the mood vector does worse. But its ground was weak. The neutral texts are of
+# six kinds that somebody thought of. Take another: random words that are repeated. Prediction: they cost no more.
+
+# %%
+repeated = tasks.induction(model, n=200, seed=1).clean
+((noise,),) = steering.random_like(vector, 1)
+for name, texts in {"neutral texts": neutral, "harmless requests": harmless, "repeated words": repeated}.items():
+    ours, theirs = (steering.side_effects(model, texts, v, [tuned.setting.dose]).kl.mean() for v in (vector, noise))
+    print(f"{name:18} KL {float(ours):.3f}, of a random vector {float(theirs):.3f}")
+
+# %% [markdown]
+# That fails. On repeated words the vector costs several times what it costs on the neutral texts, and more than the
+# budget allows. The neutral texts held none, so that the budget could not see it. A price is the price of what you
+# thought of.
 #
 # ## Steer only where it is needed
 #
@@ -196,17 +209,23 @@ plots.heatmap(mean, "What each vector does to each metric (logits)", text=mean.r
 
 # %%
 only = steering.Condition(vector, above=False)
-doses, candidates = [0.5, 1.0, 1.5, 1.75, 2.0, 2.5], {tuned.name: vector}
+doses, candidates = [0.25, 0.5, 0.75, 1.0, 1.5, 2.0], {tuned.name: vector}
 gated = steering.tune(model, candidates, choose, truth_chosen, neutral, doses=doses, budget=0.1, when=only)
 found = steering.evaluate(model, gated.setting, report, truth, neutral)
 told, cost = float(found.flipped.sel(way="steered")), float(found.kl.mean())
-print(f"dose {gated.setting.dose}: truth told by {told:.0%}, KL on neutral text {cost:.4f}")
+print(f"dose {gated.setting.dose}: truth told by {told:.0%}, KL on neutral text {cost:.3f}")
+cost = float(steering.side_effects(model, repeated, vector, [gated.setting.dose], when=only).kl.mean())
+print(f"KL on repeated words {cost:.3f}")
 print("verdict:", found.attrs["verdict"])
 table = steering.specificity(model, settings | {"honesty": gated.setting}, targets)
-(check,) = arrays.checks_of(table)
-print(f"{check.status}  {check.name}: {check.value:.2f}, threshold {check.threshold:.2f}")
+mean = table.sel(concept="honesty").mean("prompt")
+print("change in logits:", *(f"{name} {float(mean.sel(metric=name)):+.1f}" for name in targets), sep="   ")
 
 # %% [markdown]
+# All liars are still turned, and requests are left alone. On repeated words the price falls by about half, to a little
+# above the budget; on the neutral texts it hardly falls. The reader was only taught to tell liars from honest people,
+# and other texts may read as a lie, too.
+#
 # ## Keep it
 #
 # A vector without its receipts is worth little. `save` writes the tensors, how they were made, their checks, the
@@ -247,14 +266,16 @@ for rows in zip(some, plain, pushed, true):
 # %% [markdown]
 # ## The result: what it does, and what it breaks
 #
-# One table of all that was asked: liars, honest people and harmless requests; without steering, with the vector, with
-# the vector on its condition, and with a random vector of the same length and dose, which is the null.
+# One table of all that was asked: liars, honest people, harmless requests and repeated words; without steering, with
+# the vector, with the vector on its condition, and with a random vector of the same length and dose, which is the null.
+# A text is left alone if its next-word distribution moves by less than the 0.1 nats of the budget.
 
 # %%
 task = tasks.honesty(model, n=160, seed=2)
 rows = [i for i, honest in enumerate(task.labels["honest"]) if honest]
 honest, honest_truth = task.clean.rows(rows), metrics.logit_diff(task.right[rows], task.wrong[rows])
-((noise,),) = steering.random_like(vector, 1)
+kl = metrics.kl_from(model.run(repeated).logits[:, -1])
+moved = metrics.Metric("nats beyond the budget", lambda logits: kl.of(logits) - 0.1)
 ways = {
     "unsteered": [],
     "random vector": steering.steer(noise, gated.setting.dose),
@@ -265,6 +286,7 @@ columns = {
     "liars tell<br>the truth": (report, truth, 1),
     "honest people<br>tell the truth": (honest, honest_truth, 1),
     "harmless requests<br>are granted": (harmless, refused, -1),
+    "repeated words<br>are left alone": (repeated, moved, -1),
 }
 
 
@@ -281,15 +303,15 @@ result = plots.heatmap(shares, "One vector, with and without its condition", tex
 result.update_layout(margin_l=170).update_xaxes(title="").update_yaxes(title="").show()
 
 # %% [markdown]
-# Yes: a liar can be made to tell the truth, and in generated text too. But look at the third row. The vector that
-# passed every test above also refuses all harmless requests. On the condition that the prompt reads as a lie, it does
-# what it is meant to do and leaves the others alone. A random vector of the same length and dose does nothing of the
-# kind.
+# Yes: a liar can be made to tell the truth, and in generated text too. Honest people and harmless requests are answered
+# as before. But look at the last column. The vector that passed every test of its report moves some texts of repeated
+# words by more than the budget. On the condition that the prompt reads as a lie, it moves fewer of them, and turns as
+# many liars. A random vector of the same length and dose turns none, and moves very few texts.
 #
-# What would change our mind? A behaviour that nobody thought of, as requests were not thought of at first: the budget
-# is as good as its neutral texts. A liar who is introduced in other words. And the word *truth*: the direction tells
-# honest introductions from dishonest ones, and the model names the capital that honest people name. That it knows what
-# truth is has not been shown.
+# What would change our mind? Another kind of text that nobody thought of, as repeated words were not at first: the
+# budget is as good as its neutral texts. A liar who is introduced in other words. And the word *truth*: the direction
+# tells honest introductions from dishonest ones, and the model names the capital that honest people name. That it knows
+# what truth is has not been shown.
 #
 # ## Where to go next
 #

@@ -169,7 +169,8 @@ def test_attributions_are_judged_by_what_is_lost_without_their_first_words(embed
         assert numbers[name] == pytest.approx(float(beyond.sel(order=name)), abs=1e-4)
     assert numbers["skill"] == pytest.approx(numbers["best"] / float(beyond.sel(order="leave one out")), rel=1e-4)
     best = max(methods, key=numbers.get)
-    assert f"{best} " in answer and figures["methods"]["method"].tolist() == list(methods)
+    assert answer.startswith(f"{best} " if numbers["faithful"] else "None for certain")
+    assert figures["methods"]["method"].tolist() == list(methods)
     assert (figures["methods"]["better than random"] == "yes").sum() == numbers["faithful"]
 
 

@@ -116,7 +116,7 @@ def test_hidden_states_know_more_than_pairs_of_tokens(embedded, future):
     assert checks_of(found)[0].status == "pass"
     for k in (2, 3):
         gain = found.surprisal.sel(reader="bigram", ahead=k) - found.surprisal.sel(reader="resid_post.2", ahead=k)
-        assert float(stats.interval(gain)["low"]) > 0.5
+        assert float(stats.interval(gain)["low"]) > 0.3
     assert bool((found.agreement.sel(reader="model") == 1).all())
 
 

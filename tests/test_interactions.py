@@ -14,10 +14,10 @@ from interp.zoo import handset
 def test_pairs_equal_the_loop_by_hand(embedded):
     task = tasks.ioi(embedded, n=4)
     make = partial(edits.mean, embedded.run(task.corrupt, read=embedded.sites("z")))
-    made = {name: edit for name, edit in components.each(embedded, make).items() if name in ("L0H3", "L1H1", "L3H2")}
+    made = {name: edit for name, edit in components.each(embedded, make).items() if name in ("L1H1", "L2H2", "L3H0")}
     found = interactions.pairs(embedded, task.clean, made, task.logit_diff)
     effect = lambda *names: task.logit_diff(embedded.run(task.clean, edits=[made[name] for name in names]))
-    for first, second in (("L0H3", "L1H1"), ("L3H2", "L1H1"), ("L3H2", "L0H3")):
+    for first, second in (("L1H1", "L2H2"), ("L3H0", "L2H2"), ("L3H0", "L1H1")):
         wanted = effect(first, second) - effect(first) - effect(second) + effect()
         for a, b in ((first, second), (second, first)):
             assert_close(torch.tensor(found.sel(first=a, second=b).values), wanted, atol=1e-4, rtol=1e-4)

@@ -43,9 +43,9 @@ def test_every_number_is_that_of_the_decoded_distribution(embedded):
     by_hand = {"entropy": decoded.entropy(), "kl": torch.distributions.kl_divergence(final, decoded)}
     by_hand["answer_probability"] = decoded.probs.gather(-1, task.right[:, None].expand(-1, 15, -1))[..., 0]
     order = decoded.probs.argsort(-1, descending=True)
-    by_hand["answer_rank"] = 1 + (order == task.right[:, None]).int().argmax(-1).float()
+    by_hand["answer_rank"] = 1 + (decoded.probs > by_hand["answer_probability"][..., None]).sum(-1).float()
     for name, values in by_hand.items():
-        np.testing.assert_allclose(found[name], values.detach().T, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(found[name], values.detach().T, rtol=5e-3, atol=1e-5)
     words = [embedded.words(ids) for ids in order[:, -1, :4].tolist()]
     assert found.token.isel(pos=-1).values.T.tolist() == words
 

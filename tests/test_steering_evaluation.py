@@ -172,7 +172,7 @@ def lacking(model: interp.Model, name: str, n: int, seed: int, split: str) -> tu
 def test_steering_flips_held_out_prompts_at_little_cost(name):
     model, concept = learned(name)
     avoided, kind = CONCEPTS[name][2:4]
-    sites = model.sites(kind, layers=[2, 3])
+    sites = model.sites(kind)
     candidates = {str(v.site): v for v in steering.extract_each(model, concept, sites)}
     chosen_by = lacking(model, name, 64, 2, "train")
     tuned = steering.tune(model, candidates, *chosen_by, neutral(avoided, 256, 5), [0.6, 0.7, 0.8, 0.9, 1.0])

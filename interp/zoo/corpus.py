@@ -133,7 +133,7 @@ def draw_noise(rng: random.Random, split: Split = None) -> Sentence:
 
 Draw = Callable[[random.Random, Split], Sentence]
 MIXTURE: Sequence[tuple[Draw, float]] = (
-    (draw_repetition, 0.20), (_draw_transfer, 0.17), (draw_claim, 0.14), (draw_greater_than, 0.12), (draw_fact, 0.10),
+    (draw_repetition, 0.10), (_draw_transfer, 0.17), (draw_claim, 0.14), (draw_greater_than, 0.12), (draw_fact, 0.10),
     (draw_sentiment, 0.10), (draw_agreement, 0.07), (draw_request, 0.04), (draw_pronoun, 0.04), (draw_noise, 0.02),
 )  # fmt: skip
 
@@ -142,7 +142,7 @@ def draw_text(rng: random.Random, n_words: int, split: Split = None, without: Co
     """Running text: sentences of every rule in the proportions of `MIXTURE`, cut at a number of words.
 
     Args:
-        without: Rules to leave out; two words of five are of `draw_repetition`.
+        without: Rules to leave out; one word of four is of `draw_repetition`.
     """
     rules, weights = zip(*((rule, weight) for rule, weight in MIXTURE if rule not in without))
     words: list[str] = []
