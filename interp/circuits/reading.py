@@ -61,21 +61,9 @@ class Reading:
     def _through_norm(self, gradient: Tensor) -> Tensor:
         if self.norm is None:
             return gradient
-        if type(self.norm) is nn.LayerNorm and self.stream.dtype.itemsize >= 4:
-            return _through_layer_norm(self.norm, self.stream, gradient)
         with torch.enable_grad():
             copies = self.stream.expand_as(gradient).detach().requires_grad_()
             return torch.autograd.grad(normed(self.norm, copies), copies, gradient)[0]
-
-
-def _through_layer_norm(
-    norm: nn.LayerNorm, stream: Float[Tensor, "row pos d_model"], gradient: Float[Tensor, "reader row pos d_model"]
-) -> Float[Tensor, "reader row pos d_model"]:
-    """The same in closed form, with statistics that readers of one stream share."""
-    unit, _, scale = torch.native_layer_norm(stream, norm.normalized_shape, None, None, norm.eps)
-    pulled = gradient * (scale if norm.weight is None else scale * norm.weight)
-    along = torch.linalg.vecdot(pulled, unit)[..., None]
-    return pulled.sub_(pulled.mean(-1, keepdim=True)).addcmul_(along, unit, value=-1 / stream.shape[-1])
 
 
 @dataclass(frozen=True)
