@@ -60,8 +60,8 @@ def answer(arrays: Arrays) -> str:
     return (
         f"Later years are {found['margin']:.2f} more probable than the others, and more probable in {percent(found['right'])} of "
         f"the prompts. What began in the first years of a century leaves {found['gap']:.2f} less of that; of the heads, "
-        f"{head(best)} alone gives back most, "
-        f"{within(heads, **best)}, and of the MLPs that of layer {mlp['layer']}, {within(parts, kind='mlp_out', **mlp)}."
+        f"{head(best)} alone gives back most, {within(heads, **best)}, and of the MLPs that of layer {mlp['layer']}, "
+        f"{within(parts, kind='mlp_out', **mlp)}."
     )
 
 

@@ -48,7 +48,7 @@ def test_indirect_object(embedded):
     low, high = (task.logit_diff(embedded.run(tokens)) for tokens in (task.corrupt, task.clean))
     patched = task.logit_diff(embedded.run(task.corrupt, edits=[edits.copy(clean, site, head=at["head"])]))
     assert numbers["restored"] == pytest.approx(float(((patched - low) / (high - low)).mean()), abs=1e-4)
-    np.testing.assert_allclose(arrays["positions"].isel(layer=0).sum("pos"), 1, atol=0.05)
+    np.testing.assert_allclose(arrays["positions"].isel(layer=[0, 1]).sum("pos"), 1, atol=0.05)
     assert f"Head L{at['layer']}H{at['head']} restores most" in answer and set(figures) == {
         "stream",
         "denoising",

@@ -39,9 +39,13 @@ def test_what_is_read_of_honesty_and_of_an_untaught_truth_agrees_with_scikit_lea
                 assert min(theirs) - 0.1 < ours < max(theirs) + 0.1
 
 
-def test_honesty_is_used_and_an_untaught_truth_is_absent(honest, embedded):
+def test_honesty_is_used_and_an_untaught_truth_is_absent(embedded):
+    honest = truth_and_honesty.run(truth_and_honesty.Config(n=960, shuffles=59))
     found, said = truth_and_honesty.numbers(honest), truth_and_honesty.answer(honest)
-    assert said.startswith("Used: who is honest") and "Absent" in said.partition("what is true, of claims")[0]
+    assert (
+        said.startswith("Used: who is honest")
+        and "Absent, but for what is learnt by heart: what is true, of claims" in said
+    )
     assert found["honesty_accuracy"] > 0.95 and found["honesty_transfer_accuracy"] > 0.9
     assert found["truth_transfer_accuracy"] < 0.65 and np.isnan(found["truth_interchange"])
     data = tasks.concepts.honesty(embedded, 160, 0)

@@ -115,8 +115,7 @@ def test_what_is_used_is_told_from_what_cannot_be(gender):
     for name in ("interchange", "erasure", "interchange_placebo", "erasure_placebo"):
         assert abs(float(last[name])) < 1e-6
     assert str(last.verdict.values) in ("absent", "decodable")
-    used = int((report.verdict == "used").sum())
-    assert report.attrs["verdict"].startswith(f"pronoun gender is used at {used} of 4 places")
+    assert report.attrs["verdict"].startswith("pronoun gender is used at 3 of 4 places")
 
 
 def test_controls_of_a_report(gender):
