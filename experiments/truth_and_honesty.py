@@ -100,15 +100,16 @@ def _best(found: Any) -> Any:
 
 def _said(found: Any, what: str) -> str:
     """One concept's verdict in a sentence or two."""
+    from interp.probing.verdicts import LEVEL
+
     best = _best(found)
     word, layer = str(best["verdict"].values), int(best["layer"])
     read = f"{between(_band(best, 'accuracy'))} after block {layer}"
     chance = percent(found.attrs["majority"])
     null = percent(found.attrs["null_of_the_best"])
     if word == "absent":
-        return (
-            f"Absent: {what} is read with {read}, which is not told from shuffled labels (p = {float(best['p']):.2g})."
-        )
+        why = "not told from shuffled labels" if best["p"] > LEVEL else "no better than the shares of the labels"
+        return f"Absent: {what} is read with {read}, which is {why} (p = {float(best['p']):.2g})."
     across = between(_band(best, "transfer_accuracy"))
     if word == "in distribution only":
         return (

@@ -10,16 +10,17 @@ import xarray as xr
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 from torch.testing import assert_close
+from xarray.testing import assert_allclose
 
 from interp import Site, edits, metrics, plots, probing, tasks
 from interp.arrays import checks_of
 from interp.probing.estimators import ESTIMATORS
 from interp.probing.mdl import _blocks, codelength
-from interp.probing.permutation import shuffle_scores
+from interp.probing.permutation import PENALTIES, shuffle_scores
 from interp.probing.problems import Features
 from interp.probing.scores import auroc, effective_dimension, stability
 from interp.probing.splits import folds_of, shuffled
-from interp.probing.verdicts import verdicts
+from interp.probing.verdicts import overall, verdicts
 
 GROUPS = [f"g{i // 6}" for i in range(120)]
 
@@ -54,23 +55,47 @@ def test_a_planted_weak_signal_is_found_at_its_place(embedded):
     assert report.attrs["verdict"].startswith("label is decodable at 1 of 4 places")
 
 
-def test_the_statistic_of_the_shuffles_is_that_of_ridge_regression():
-    for width in (10, 80):
-        x, y = _random(1, 60, width), (torch.arange(60) % 3)
-        fold = folds_of(y, 3, None, split="random")
-        found = shuffle_scores(Features(x), torch.stack([y, y.flip(0)]), 3, fold)
-        for i, labels in enumerate((y, y.flip(0))):
-            target, scores = np.eye(3)[labels], np.zeros((60, 3))
-            for f in range(5):
-                train = (fold != f).numpy()
-                scaler = StandardScaler().fit(x[0][train].numpy())
-                model = Ridge(alpha=width).fit(scaler.transform(x[0][train].numpy()), target[train])
-                scores[~train] = model.predict(scaler.transform(x[0][~train].numpy())) - target[train].mean(0)
-                target[~train] -= target[train].mean(0)
-                target[train] = np.eye(3)[labels][train] if f < 4 else target[train]
-            right = scores.argmax(1) == labels.numpy()
-            exact = np.mean([right[labels == c].mean() for c in range(3)])
-            assert float(found.accuracy[0, i]) == pytest.approx(exact)
+@pytest.mark.parametrize("width", [10, 80])
+def test_the_statistic_of_the_shuffles_is_that_of_the_best_ridge_regression(width):
+    x, y = _random(1, 60, width), (torch.arange(60) % 3)
+    x[0, :, 0] += y
+    fold = folds_of(y, 3, None, split="random")
+    found = shuffle_scores(Features(x), torch.stack([y, y.flip(0)]), 3, fold)
+    for i, labels in enumerate((y, y.flip(0))):
+        target, wanted, scores = np.eye(3)[labels], np.zeros((60, 3)), np.zeros((len(PENALTIES), 60, 3))
+        for f in range(5):
+            train = (fold != f).numpy()
+            scaler = StandardScaler().fit(x[0][train].numpy())
+            train_x, test_x = (scaler.transform(x[0][part].numpy()) for part in (train, ~train))
+            wanted[~train] = target[~train] - target[train].mean(0)
+            for penalty, row in zip(PENALTIES, scores):
+                model = Ridge(alpha=penalty * width).fit(train_x, target[train])
+                row[~train] = model.predict(test_x) - target[train].mean(0)
+        sizes = np.sqrt((scores**2).sum(1) * (wanted**2).sum(0))
+        correlation = ((scores * wanted).sum(1) / sizes).mean(-1)
+        assert float(found.correlation[0, i]) == pytest.approx(correlation.max(), abs=1e-4)
+        right = scores[correlation.argmax()].argmax(1) == labels.numpy()
+        assert float(found.accuracy[0, i]) == pytest.approx(np.mean([right[labels == c].mean() for c in range(3)]))
+
+
+def test_what_was_learnt_by_heart_is_seen_and_does_not_depend_on_the_other_places(embedded):
+    data = tasks.concepts.untaught(embedded, n=480)
+    how = dict(at=["END"], controls=False, shuffles=79)
+    sites = embedded.sites("resid_post")
+    alone, among = (probing.probe(embedded, data, some, **how) for some in (sites[:1], sites))
+    assert alone.accuracy_low.item() > 0.6 and alone.p.item() <= 0.025  # a strong penalty alone would hide it
+    assert_allclose(alone.accuracy, among.accuracy[:1])
+
+
+def test_no_skill_is_no_verdict_but_says_that_labels_are_not_shuffled(embedded):
+    x, y = _random(1, 120, 24, seed=1), torch.arange(120) % 2
+    x[0, :, 5] += 1.3 * y
+    report = _report(embedded, x, y.tolist())
+    assert report.p.item() <= 0.025
+    without = report.assign(skill=-report.skill.clip(min=0.1))
+    without = without.assign(verdict=verdicts(without))
+    assert without.verdict.values.ravel().tolist() == ["absent"]
+    assert "(p = 0.013), no probe has skill" in overall(without, "label")
 
 
 def test_an_online_code_is_the_sum_of_what_each_block_costs():

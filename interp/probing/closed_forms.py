@@ -3,6 +3,8 @@
 Mass-mean probing: Marks & Tegmark 2023 (arXiv:2310.06824).
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -76,14 +78,25 @@ def mass_mean(features: Features, problems: Problems, start: Fits | None = None)
 def shrunk(
     x: Float[Tensor, "site example d"], right: Float[Tensor, "site d column"], penalty: Float[Tensor, " site"]
 ) -> Float[Tensor, "site d column"]:
-    """(x' x + penalty)^-1 right, by way of the examples if there are fewer of them than features."""
+    """(x' x + penalty)^-1 right."""
+    return shrinking(x, right)(penalty)
+
+
+def shrinking(
+    x: Float[Tensor, "site example d"], right: Float[Tensor, "site d column"]
+) -> Callable[[Float[Tensor, " site"]], Float[Tensor, "site d column"]]:
+    """(x' x + penalty)^-1 right for any penalty, by way of the examples if there are fewer of them than features."""
     few = x.shape[1] < x.shape[2]
     gram = x @ x.mT if few else x.mT @ x
     eye = torch.eye(gram.shape[-1], dtype=x.dtype, device=x.device)
-    factor = torch.linalg.cholesky(gram + penalty[:, None, None] * eye)
-    if not few:
-        return torch.cholesky_solve(right, factor)
-    return (right - x.mT @ torch.cholesky_solve(x @ right, factor)) / penalty[:, None, None]
+    across = x @ right if few else right
+
+    def solution(penalty: Float[Tensor, " site"]) -> Float[Tensor, "site d column"]:
+        amount = penalty[:, None, None]
+        solved = torch.cholesky_solve(across, torch.linalg.cholesky(gram + amount * eye))
+        return (right - x.mT @ solved) / amount if few else solved
+
+    return solution
 
 
 def _empty(features: Features, problems: Problems) -> tuple[Tensor, Tensor]:

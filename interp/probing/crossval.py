@@ -18,6 +18,8 @@ from interp.probing.estimators import Estimator, Fitted
 from interp.probing.problems import Features, Fits, Problems, log_probs
 from interp.probing.splits import without
 
+_HOPELESS = 1.1  # times the least loss
+
 
 @dataclass(frozen=True)
 class Held:
@@ -123,8 +125,8 @@ class _Nested:
                 fits = fit(self.features, problems, fits)
                 loss = losses(fits(x), problems.y, self.n_classes).unflatten(1, (n_labels, -1))
                 table = _inner(loss * self.members[:, None], pairs, self.fold, n_folds)
-                # From the strongest on, losses fall and then rise: where they rise for all, weaker ones are hopeless.
-                if bool((table > least).all()):
+                # Losses fall and then rise; they fall again, from a small rise, where a table is learnt by heart.
+                if bool((table > _HOPELESS * least).all()):
                     return best, near
             assert fits is not None
             better = table < least

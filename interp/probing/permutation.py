@@ -1,8 +1,8 @@
 """Is the best of all places better than the best under shuffled labels?
 
 The statistic is that of a least-squares probe, which is linear in the labels: so all shuffles are columns of one
-solution. Its penalty depends on the features alone, and the largest value over places corrects for their choice
-(Westfall & Young 1993).
+solution. Its penalties depend on the features alone. The largest value over penalties and places corrects for their
+choice (Westfall & Young 1993).
 """
 
 from dataclasses import dataclass
@@ -10,16 +10,20 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
+from torch.nn.functional import one_hot
 
-from interp.probing.closed_forms import shrunk
+from interp.probing.closed_forms import shrinking
 from interp.probing.problems import Features, indicators
-from interp.probing.scores import balanced
 from interp.probing.splits import without
+
+# Of the mean squared length of an example. The first leaves about half of the features' degrees of freedom and finds a
+# faint direction among many; the last leaves nearly all, without which nothing is seen of what was learnt by heart.
+PENALTIES = (1.0, 0.1, 0.01, 0.001)
 
 
 @dataclass(frozen=True)
 class Shuffles:
-    """Held-out scores of least-squares probes: of the labels themselves first, then of each shuffle.
+    """Held-out scores of least-squares probes under the best penalty: of the labels first, then of each shuffle.
 
     Attributes:
         correlation: Of predictions with indicators of the classes (mean over classes), or with the numbers.
@@ -41,33 +45,52 @@ def shuffle_scores(
 ) -> Shuffles:
     """Scores of probes of several labellings of the same examples, the first of which are the labels themselves."""
     target = indicators(y, n_classes, features.x.dtype)
-    scores = features.x.new_empty(len(features.x), *target.shape)
-    centred = torch.empty_like(target)
+    tallies = [_Tally() for _ in PENALTIES]
     for f, used in enumerate(without(fold, [[f] for f in range(int(fold.max()) + 1)])):
         x, scaling = features.part(used)
         mean = target[:, used].mean(1, keepdim=True)
-        centred[:, fold == f] = (target - mean)[:, fold == f]
-        right = x.mT @ (target[:, used] - mean).permute(1, 0, 2).flatten(1)
-        # As large as an example's squared length: about half of the features' degrees of freedom are left.
-        penalty = x.square().sum((1, 2)) / x.shape[1]
-        weight = shrunk(x, right, penalty.clamp(min=1e-6))
+        solution = shrinking(x, x.mT @ (target[:, used] - mean).permute(1, 0, 2).flatten(1))
+        size = x.square().sum((1, 2)) / x.shape[1]
         tested = (features.x[:, fold == f] - scaling.mean) / scaling.spread
-        scores[:, :, fold == f] = (tested @ weight).unflatten(-1, (len(y), -1)).transpose(1, 2)
-    return Shuffles(_correlation(scores, centred), _accuracy(scores, y, n_classes))
-
-
-def _correlation(scores: Float[Tensor, "site label example out"], target: Tensor) -> Float[Tensor, "site label"]:
-    products = (scores * target).sum(2)
-    sizes = scores.square().sum(2).sqrt() * target.square().sum(1).sqrt()
-    return (products / sizes.clamp(min=torch.finfo(sizes.dtype).tiny)).mean(-1)
-
-
-def _accuracy(
-    scores: Float[Tensor, "site label example out"], y: Tensor, n_classes: int
-) -> Float[Tensor, "site label"]:
+        for penalty, tally in zip(PENALTIES, tallies):
+            found = (tested @ solution((penalty * size).clamp(min=1e-6))).unflatten(-1, (len(y), -1))
+            tally.add(found.transpose(1, 2), (target - mean)[:, fold == f], y[:, fold == f].long(), n_classes)
+    correlation, best = torch.stack([tally.correlation for tally in tallies]).max(0)
     if not n_classes:
-        return torch.full_like(scores[:, :, 0, 0], torch.nan)
-    # Scores are of indicators from which the shares of the classes were taken away, so that zero is the threshold.
-    guess = (scores[..., 0] > 0).long() if n_classes == 2 else scores.argmax(-1)
-    right = (guess == y.long()).to(scores)
-    return torch.stack([balanced(right[:, i], labels) for i, labels in enumerate(y)], 1)
+        return Shuffles(correlation, torch.full_like(correlation, torch.nan))
+    accuracy = torch.stack([tally.accuracy for tally in tallies])
+    return Shuffles(correlation, accuracy.gather(0, best[None])[0])
+
+
+class _Tally:
+    """Sums over examples, fold by fold, from which the scores of one penalty are made."""
+
+    def __init__(self) -> None:
+        self._products = self._found = self._wanted = self._right = self._all = torch.zeros(())
+
+    def add(
+        self,
+        found: Float[Tensor, "site label example out"],
+        wanted: Float[Tensor, "label example out"],
+        y: Int[Tensor, "label example"],
+        n_classes: int,
+    ) -> None:
+        """Take in the predictions for a fold, what they should have been, and its labels."""
+        self._products = self._products.to(found) + (found * wanted).sum(2)
+        self._found = self._found.to(found) + found.square().sum(2)
+        self._wanted = self._wanted.to(found) + wanted.square().sum(1)
+        if n_classes:
+            # Shares of the classes were taken away from what was wanted, so that zero is the threshold.
+            guess = (found[..., 0] > 0).long() if n_classes == 2 else found.argmax(-1)
+            member = one_hot(y, n_classes).to(found)
+            self._right = self._right.to(found) + torch.einsum("slx,lxc->slc", (guess == y).to(found), member)
+            self._all = self._all.to(found) + member.sum(1)
+
+    @property
+    def correlation(self) -> Float[Tensor, "site label"]:
+        sizes = self._found.sqrt() * self._wanted.sqrt()
+        return (self._products / sizes.clamp(min=torch.finfo(sizes.dtype).tiny)).mean(-1)
+
+    @property
+    def accuracy(self) -> Float[Tensor, "site label"]:
+        return (self._right / self._all).nanmean(-1)  # over the classes that there are

@@ -71,6 +71,9 @@ def overall(result: xr.Dataset, concept: str) -> str:
     count = f"at {int((level == level.max()).sum())} of {level.size} places"
     skill = f"skill {float(here['skill']):.2f} at {place}"
     if word == "absent":
+        if (least := float(result["p"].min())) <= LEVEL:
+            told = f"where it is told from shuffled labels (p = {least:.2g}), no probe has skill"
+            return f"{concept} is absent: {told}; more prompts may give one"
         return f"{concept} is absent: at none of {level.size} places is it read better than shuffled labels"
     if word == "in distribution only":
         return (
