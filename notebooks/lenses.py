@@ -106,9 +106,9 @@ for name, documents in (("its own language", draw(60, "test")), ("repeated noise
 
 # %%
 for name, by in (("logit lens", None), ("tuned lens", tuned)):
-    for layer in range(3):  # with few directions, the correlation depends on which ones are drawn
+    for layer in range(3):
         site = Site("resid_post", layer)
-        check = checks_of(lens.fidelity(model, task.clean, site, by=by, directions=24))[0]
+        check = checks_of(lens.fidelity(model, task.clean, site, by=by))[0]
         print(f"{check.status}  {name}, layer {layer}: {check.name} {check.value:.2f}, threshold {check.threshold:g}")
 
 # %% [markdown]

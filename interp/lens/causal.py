@@ -31,7 +31,7 @@ def fidelity(
     site: Site,
     by: TunedLens | None = None,
     at: int | str = -1,
-    directions: int = 16,
+    directions: int = 64,
     samples: int = 8,
     seed: int = 0,
     progress: Progress = None,
@@ -43,7 +43,7 @@ def fidelity(
         by: A tuned lens; by default the logit lens.
         at: The position read and ablated: an index, or a role.
         directions: How many: half of them those to which the lens responds most, given how far the stream varies along
-            them; the others drawn at random in proportion to its variance.
+            them; the others drawn at random in proportion to its variance. Of few, the correlation depends on the draw.
         samples: Tokens drawn from each decoded distribution, to find the former.
 
     Returns:
