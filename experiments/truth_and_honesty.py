@@ -14,7 +14,7 @@ from experiments.lab.subjects import open_model
 from experiments.lab.wording import between, percent
 
 QUESTION = "Does the model know who is honest, and what is true?"
-VERSION = 1
+VERSION = 2
 _CONCEPTS = {"honesty": "who is honest", "truth": "what is true, of claims that no text told,"}
 
 
