@@ -78,6 +78,12 @@ def test_the_statistic_of_the_shuffles_is_that_of_the_best_ridge_regression(widt
         assert float(found.accuracy[0, i]) == pytest.approx(np.mean([right[labels == c].mean() for c in range(3)]))
 
 
+def test_features_that_depend_on_each_other_are_scored_however_many_examples_there_are():
+    x, y = _random(100_000, 1) @ _random(1, 32, seed=1), torch.arange(100_000) % 2
+    found = shuffle_scores(Features(x[None]), y[None], 2, torch.arange(100_000) % 5)
+    assert abs(float(found.correlation)) < 0.02
+
+
 def test_what_was_learnt_by_heart_is_seen_and_does_not_depend_on_the_other_places(embedded):
     data = tasks.concepts.untaught(embedded, n=480)
     how = dict(at=["END"], controls=False, shuffles=79)

@@ -51,9 +51,11 @@ def shuffle_scores(
         mean = target[:, used].mean(1, keepdim=True)
         solution = shrinking(x, x.mT @ (target[:, used] - mean).permute(1, 0, 2).flatten(1))
         size = x.square().sum((1, 2)) / x.shape[1]
+        least = x.shape[1] * torch.finfo(x.dtype).eps  # below it, rounding decides where features depend on each other
         tested = (features.x[:, fold == f] - scaling.mean) / scaling.spread
         for penalty, tally in zip(PENALTIES, tallies):
-            found = (tested @ solution((penalty * size).clamp(min=1e-6))).unflatten(-1, (len(y), -1))
+            weight = solution((max(penalty, least) * size).clamp(min=1e-6))
+            found = (tested @ weight).unflatten(-1, (len(y), -1))
             tally.add(found.transpose(1, 2), (target - mean)[:, fold == f], y[:, fold == f].long(), n_classes)
     correlation, best = torch.stack([tally.correlation for tally in tallies]).max(0)
     if not n_classes:
