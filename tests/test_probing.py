@@ -13,7 +13,7 @@ from interp import Site, edits, probing, tasks
 from interp.probing import logistic
 from interp.probing.crossval import out_of_fold, prior_loss
 from interp.probing.estimators import ESTIMATORS, estimator_of
-from interp.probing.problems import Features, Problems, log_probs
+from interp.probing.problems import Features, Problems, gram, log_probs
 from interp.probing.splits import folds_of, shuffled, without
 
 RNG = torch.Generator().manual_seed(0)
@@ -53,6 +53,13 @@ def test_batched_probes_are_those_of_scikit_learn(by, n, d, n_classes):
             x = _scaled(features.x[site], used[i])
             theirs.fit(x[used[i]], y[i][used[i]])
             np.testing.assert_allclose(found[site, i], theirs.predict_log_proba(x), atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("n, d", [(150, 140), (140, 140), (140, 150)])
+def test_products_are_those_of_features_unless_there_are_fewer_examples(n, d):
+    x, root = torch.randn(2, n, d, dtype=torch.float64), torch.rand(2, n, dtype=torch.float64)
+    weighed = x * root[..., None]
+    torch.testing.assert_close(gram(x, root), weighed @ weighed.mT if n < d else weighed.mT @ weighed)
 
 
 def test_ridge_is_that_of_scikit_learn():

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.probing.problems import Features, Fits, Problems, in_units, indicators
+from interp.probing.problems import Features, Fits, Problems, gram, in_units, indicators
 
 
 def ridge(features: Features, problems: Problems, start: Fits | None = None) -> Fits:
@@ -87,13 +87,12 @@ def shrinking(
 ) -> Callable[[Float[Tensor, " site"]], Float[Tensor, "site d column"]]:
     """(x' x + penalty)^-1 right for any penalty, by way of the examples if there are fewer of them than features."""
     few = x.shape[1] < x.shape[2]
-    gram = x @ x.mT if few else x.mT @ x
-    eye = torch.eye(gram.shape[-1], dtype=x.dtype, device=x.device)
-    across = x @ right if few else right
+    products, across = gram(x), x @ right if few else right
+    eye = torch.eye(products.shape[-1], dtype=x.dtype, device=x.device)
 
     def solution(penalty: Float[Tensor, " site"]) -> Float[Tensor, "site d column"]:
         amount = penalty[:, None, None]
-        solved = torch.cholesky_solve(across, torch.linalg.cholesky(gram + amount * eye))
+        solved = torch.cholesky_solve(across, torch.linalg.cholesky(products + amount * eye))
         return (right - x.mT @ solved) / amount if few else solved
 
     return solution

@@ -90,7 +90,7 @@ def gram(
     out = x.new_empty(len(x), size, size)
     for i, one in enumerate(x):
         rows = one if root is None else one * root[i, :, None]
-        left = rows if len(rows) == size else rows.mT
+        left = rows if len(rows) < rows.shape[1] else rows.mT
         for start in range(0, size, _BLOCK):
             end = min(start + _BLOCK, size)
             out[i, start:end, :end] = left[start:end] @ left[:end].mT

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from interp.probing.problems import log_probs
+from interp.probing.problems import gram, log_probs
 
 
 def correct(
@@ -43,5 +43,5 @@ def stability(weight: Float[Tensor, "site fold out d"]) -> Float[Tensor, " site"
 def effective_dimension(x: Float[Tensor, "site example d"]) -> Float[Tensor, " site"]:
     """How many directions the standardised features vary in: (sum of variances)^2 / sum of squared variances."""
     z = (x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True).clamp(min=1e-12)
-    gram = z @ z.mT if z.shape[1] < z.shape[2] else z.mT @ z
-    return gram.diagonal(dim1=-2, dim2=-1).sum(-1).square() / gram.square().sum((-1, -2)).clamp(min=1e-12)
+    products = gram(z)
+    return products.diagonal(dim1=-2, dim2=-1).sum(-1).square() / products.square().sum((-1, -2)).clamp(min=1e-12)
