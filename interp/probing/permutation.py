@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from interp.probing.closed_forms import shrinking
 from interp.probing.problems import Features, indicators
+from interp.probing.scores import balanced
 from interp.probing.splits import without
 
 # Of the mean squared length of an example. The first leaves about half of the features' degrees of freedom and finds a
@@ -45,54 +45,34 @@ def shuffle_scores(
 ) -> Shuffles:
     """Scores of probes of several labellings of the same examples, the first of which are the labels themselves."""
     target = indicators(y, n_classes, features.x.dtype)
-    tallies = [_Tally() for _ in PENALTIES]
+    n_sites, (n_labels, _, n_out) = len(features.x), target.shape
+    products, squares = features.x.new_zeros(2, len(PENALTIES), n_sites, n_labels, n_out)
+    wanted = torch.empty_like(target)
+    right = torch.zeros(len(PENALTIES), n_sites, *y.shape, dtype=torch.bool, device=y.device)
     for f, used in enumerate(without(fold, [[f] for f in range(int(fold.max()) + 1)])):
         x, scaling = features.part(used)
-        mean = target[:, used].mean(1, keepdim=True)
+        mean, tested = target[:, used].mean(1, keepdim=True), fold == f
+        wanted[:, tested] = apart = target[:, tested] - mean
         solution = shrinking(x, x.mT @ (target[:, used] - mean).permute(1, 0, 2).flatten(1))
         size = x.square().sum((1, 2)) / x.shape[1]
         least = x.shape[1] * torch.finfo(x.dtype).eps  # below it, rounding decides where features depend on each other
-        tested = (features.x[:, fold == f] - scaling.mean) / scaling.spread
-        for penalty, tally in zip(PENALTIES, tallies):
+        unseen = (features.x[:, tested] - scaling.mean) / scaling.spread
+        for i, penalty in enumerate(PENALTIES):
             weight = solution((max(penalty, least) * size).clamp(min=1e-6))
-            found = (tested @ weight).unflatten(-1, (len(y), -1))
-            tally.add(found.transpose(1, 2), (target - mean)[:, fold == f], y[:, fold == f].long(), n_classes)
-    correlation, best = torch.stack([tally.correlation for tally in tallies]).max(0)
+            found = (unseen @ weight).unflatten(-1, (n_labels, n_out)).transpose(1, 2)
+            products[i] += (found * apart).sum(2)
+            squares[i] += found.square().sum(2)
+            if n_classes:
+                right[i, ..., tested] = _guess(found, n_classes) == y[:, tested]
+    sizes = squares.sqrt() * wanted.square().sum(1).sqrt()
+    correlation, best = (products / sizes.clamp(min=torch.finfo(sizes.dtype).tiny)).mean(-1).max(0)
     if not n_classes:
         return Shuffles(correlation, torch.full_like(correlation, torch.nan))
-    accuracy = torch.stack([tally.accuracy for tally in tallies])
-    return Shuffles(correlation, accuracy.gather(0, best[None])[0])
+    chosen = torch.take_along_dim(right, best[None, ..., None], 0)[0].to(correlation)
+    return Shuffles(correlation, torch.stack([balanced(chosen[:, i], labels) for i, labels in enumerate(y)], 1))
 
 
-class _Tally:
-    """Sums over examples, fold by fold, from which the scores of one penalty are made."""
-
-    def __init__(self) -> None:
-        self._products = self._found = self._wanted = self._right = self._all = torch.zeros(())
-
-    def add(
-        self,
-        found: Float[Tensor, "site label example out"],
-        wanted: Float[Tensor, "label example out"],
-        y: Int[Tensor, "label example"],
-        n_classes: int,
-    ) -> None:
-        """Take in the predictions for a fold, what they should have been, and its labels."""
-        self._products = self._products.to(found) + (found * wanted).sum(2)
-        self._found = self._found.to(found) + found.square().sum(2)
-        self._wanted = self._wanted.to(found) + wanted.square().sum(1)
-        if n_classes:
-            # Shares of the classes were taken away from what was wanted, so that zero is the threshold.
-            guess = (found[..., 0] > 0).long() if n_classes == 2 else found.argmax(-1)
-            member = one_hot(y, n_classes).to(found)
-            self._right = self._right.to(found) + torch.einsum("slx,lxc->slc", (guess == y).to(found), member)
-            self._all = self._all.to(found) + member.sum(1)
-
-    @property
-    def correlation(self) -> Float[Tensor, "site label"]:
-        sizes = self._found.sqrt() * self._wanted.sqrt()
-        return (self._products / sizes.clamp(min=torch.finfo(sizes.dtype).tiny)).mean(-1)
-
-    @property
-    def accuracy(self) -> Float[Tensor, "site label"]:
-        return (self._right / self._all).nanmean(-1)  # over the classes that there are
+def _guess(found: Float[Tensor, "site label example out"], n_classes: int) -> Int[Tensor, "site label example"]:
+    """The likeliest class."""
+    # Of indicators from which the shares of the classes were taken away, so that zero is the threshold.
+    return (found[..., 0] > 0).long() if n_classes == 2 else found.argmax(-1)
