@@ -37,17 +37,14 @@ def _least(result: xr.Dataset, first: str, second: str) -> xr.DataArray:
     return result[first].where(result[first] < result[second], result[second])
 
 
-def _larger(first: xr.DataArray, second: xr.DataArray) -> xr.DataArray:
-    return first.where(first > second, second)
-
-
 def _transfers(result: xr.Dataset) -> xr.DataArray:
     """Whether the worst transfer between families keeps half of what is gained within them, or by a probe of all."""
     matrix = result["transfer"]
     own = xr.DataArray(np.eye(matrix.sizes["train"], dtype=bool), dims=("train", "test"))
     within = matrix.where(own).mean(("train", "test"))
     if "accuracy" in result:  # a probe of one family, from fewer prompts, may gain nothing anywhere
-        within = _larger(within, result["accuracy"])
+        pooled = result["accuracy"]
+        within = within.where(within > pooled, pooled)
     worst = matrix.where(~own).min(("train", "test"))
     chance = _chance(result)
     return (worst - chance) >= 0.5 * (within - chance)
