@@ -129,10 +129,13 @@ report[names].to_dataframe().round(2)
 many = tasks.concepts.number(model, n=3000, seed=0).family("attractor")
 again = probing.probe(model, many, model.sites("resid_post", layers=[0]), at=["END"], shuffles=19, controls=False)
 print(f"{len(many)} prompts: accuracy {again.accuracy.item():.2f}, skill {again.skill.item():.2f}")
+moved = probing.use(model, many, model.sites("resid_post", layers=[0]), at=["END"]).mean("prompt").squeeze()
+print("set to the other number, the answers follow by", f"{moved.sel(way='interchange', direction='probe').item():.3f}")
 
 # %% [markdown]
 # So prediction 2 fails everywhere: the first block already brings number to the last word. A probe that does not find
-# something says little, and of few prompts less.
+# something says little, and of few prompts less. The second line is for the next section, which asks whether what is
+# read is used: number there is not.
 #
 # ## Read is not used
 #
@@ -275,8 +278,9 @@ result.show()
 
 # %% [markdown]
 # Number stays at the subject for three blocks, and the last block fetches it. What can be read at the last word before
-# that is real, and all but idle: erased or exchanged, it changes less than a tenth of what it could. And after the last
-# block the subject still holds what nobody will ask for again. *Readable* and *used* are two maps.
+# that (after block 0 only with more prompts than the picture's) is real, and all but idle: erased or exchanged, it
+# changes less than a tenth of what it could. And after the last block the subject still holds what nobody will ask for
+# again. *Readable* and *used* are two maps.
 #
 # What would change our mind? "All but idle" is a claim about these prompts and about this direction: verbs after a
 # relative clause may use what these do not, and something that is not linear would be missed by both tests. That number
