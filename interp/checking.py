@@ -90,10 +90,10 @@ def _identities(model: Model, tokens: Tokens) -> Iterator[tuple[str, float]]:
             worst([(at("resid_pre", i) + at("attn_out", i), at("resid_mid", i)) for i in layers]),
         )
     if {"pattern", "scores"} <= has:
-        yield (
-            "softmax(scores) = pattern",
-            worst([(at("scores", i).softmax(-1).transpose(1, 2), at("pattern", i).transpose(1, 2)) for i in layers]),
-        )
+        shares = [(at("scores", i).softmax(-1), at("pattern", i)) for i in layers]
+        # A sink takes the same share of every key's; then a pattern sums to less than one.
+        pairs = [(whole, part / part.sum(-1, keepdim=True)) for whole, part in shares]
+        yield "softmax(scores) = pattern", worst([(a.transpose(1, 2), b.transpose(1, 2)) for a, b in pairs])
     if {"pattern", "v", "z"} <= has:
         yield "pattern @ v = z", worst([(_attend(at("pattern", i), at("v", i)), at("z", i)) for i in layers])
     pad = int((~real[1]).sum())

@@ -84,13 +84,13 @@ def _register(implementation: str) -> str:
 
 def _over(implementation: str) -> Callable:
     def attention(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
     ) -> tuple[Tensor, Tensor | None]:
         watch = _WATCHED.get(module, _NOTHING)
         packing = watch.packing
         if packing is not None and packing.joined is not None:
-            watch, mask = _NOTHING, packing.joined.mask(mask, query.dtype)
-        return attend(watch, module, query, key, value, mask, **options)
+            watch, attention_mask = _NOTHING, packing.joined.mask(attention_mask, query.dtype)
+        return attend(watch, module, query, key, value, attention_mask, **options)
 
     def attend(
         watch: Watch,
@@ -112,7 +112,8 @@ def _over(implementation: str) -> Callable:
             packing.recorded[module] = Keys(key, value, mask)
         # transformers' eager attention takes the softmax in float32, where float64 masks overflow to NaN.
         double = implementation == _EXPLICIT and query.dtype == torch.float64
-        if {"scores", "pattern"} & set(visits) or (options.get("softcap") and packed) or (double and not packed):
+        unfused = options.get("softcap") or options.get("s_aux") is not None
+        if {"scores", "pattern"} & set(visits) or (unfused and packed) or (double and not packed):
             out, weights = _explicit(module, query, key, value, mask, visits, **options)
         elif packed:
             out, weights = _fused(query, key, value, mask, **options), None
@@ -153,9 +154,7 @@ def _original(module: nn.Module, implementation: str) -> Callable:
 def _explicit(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, visits: Shown, **options: Any
 ) -> tuple[Tensor, Tensor]:
-    """Attention spelled out, with its scores and its pattern shown."""
-    if options.get("s_aux") is not None:
-        raise ValueError(f"{type(module).__name__} has attention sinks: its scores and pattern cannot be had")
+    """Attention spelled out, with its scores and its pattern shown; a sink takes its share, and is not shown."""
     key, value = _for_queries(query, key), _for_queries(query, value)
     scores = query @ key.transpose(2, 3) * (options.get("scaling") or query.shape[-1] ** -0.5)
     if cap := options.get("softcap"):
@@ -166,7 +165,10 @@ def _explicit(
     if "scores" in visits:
         scores = visits["scores"](scores)
     wide = torch.float32 if scores.dtype.itemsize < 4 else scores.dtype
-    pattern = scores.softmax(-1, dtype=wide).to(query.dtype)
+    n_keys, sinks = scores.shape[-1], options.get("s_aux")
+    if sinks is not None:  # one more score for each head, of a key without a value
+        scores = torch.cat([scores, sinks.to(scores).view(1, -1, 1, 1).expand(*scores.shape[:3], 1)], dim=-1)
+    pattern = scores.softmax(-1, dtype=wide)[..., :n_keys].to(query.dtype)
     if "pattern" in visits:
         pattern = visits["pattern"](pattern)
     return (pattern @ value).transpose(1, 2).contiguous(), pattern
