@@ -132,30 +132,24 @@ def support(families: Sequence[str] = (), backends: Sequence[str] = interp.BACKE
     import tiny
 
     rows, reasons = [], []
-    for family in families or [*FAMILIES, *_BY_STRUCTURE.split()]:
-        cells = []
+    for family in families or [*FAMILIES, *(name for name in tiny.OTHERS if name not in FAMILIES)]:
+        cells = [_edges(tiny.build(family))]
         for backend in backends:
-            module = tiny.build(family, **_SIZES.get(family, {}))
-            model = interp.load(module, backend=backend, tokenizer=tiny.tokenizer())
-            report = interp.check(model)
+            module = tiny.build(family)
+            try:
+                model = interp.load(module, backend=backend, tokenizer=tiny.tokenizer())
+                report = interp.check(model)
+            except Exception as error:  # a library may refuse a family, or fail on it
+                cells.append("**NO**")
+                reasons.append(("**NO**", _failure(backend, error), family, backend))
+                continue
             cells.append(_supported(model, report.holds))
             reasons += [(what, why, family, backend) for what, why in _lacks(model, report)]
         rows.append(f"| `{family}`{'' if family in FAMILIES else ' (by structure)'} | {' | '.join(cells)} |")
-    head = [f"| family | {' | '.join(backends)} |", "|---|" + "---|" * len(backends)]
+    head = [f"| family | edges | {' | '.join(backends)} |", "|---|---|" + "---|" * len(backends)]
     return "\n".join([_SUPPORT, *head, *rows, "", "Why something is not there:", "", *_reasons(reasons), _OTHERS])
 
 
-# Families without a row in the backends; and sizes that a tiny one needs.
-_BY_STRUCTURE = (
-    "phi3 gemma3_text granite smollm3 stablelm starcoder2 cohere mixtral olmoe gpt_bigcode gptj gpt_neo bloom falcon"
-)
-_GROUPED = dict(num_key_value_heads=2)
-_SIZES: dict[str, dict[str, Any]] = {
-    "phi3": _GROUPED, "granite": _GROUPED, "smollm3": _GROUPED, "starcoder2": _GROUPED, "cohere": _GROUPED,
-    "mixtral": _GROUPED, "gemma": _GROUPED | dict(head_dim=8), "gemma3_text": _GROUPED | dict(head_dim=8),
-    "stablelm": dict(num_key_value_heads=4), "gptj": dict(rotary_dim=4),
-    "gpt_neo": dict(attention_types=[[["global", "local"], 1], [["global"], 1]], num_layers=3, num_heads=4),
-}  # fmt: skip
 _SUPPORT = """# Models that are supported
 
 `interp.load` takes a model of these families by any of three libraries, under the same names, with the same numbers.
@@ -166,6 +160,8 @@ The table is generated (`python -m docs.make`): tiny random models, the identiti
 * **reads only**: kinds that can be read and not edited.
 * **NO**: an identity does not hold, and `interp.check` says which; take another backend.
 * (by structure): the family has no row of its own; its sites were found by running it.
+* edges: whether it is known how attention and MLP read the residual stream, which `circuits`, `weights` and
+  `attribution.flow` need; on any backend whose model is made of Hugging Face's modules.
 """
 _OTHERS = """
 ## Your model
@@ -192,6 +188,21 @@ def _supported(model: interp.Model, holds: bool) -> str:
     said = [f"without {', '.join(lost)}"] if lost else []
     said += [f"reads only {', '.join(fixed)}"] if fixed else []
     return "; ".join(said) or "all"
+
+
+def _edges(module: Any) -> str:
+    """Whether a family's edges can be had."""
+    try:
+        interp.circuits.graph(interp.load(module))
+    except ValueError:
+        return "no"
+    return "yes"
+
+
+def _failure(backend: str, error: Exception) -> str:
+    """What to say of a family that a library refuses, or fails on."""
+    first = re.split(r"\. |: \[|\n", str(error))[0]
+    return f"{backend} raises {type(error).__name__}: {first}"
 
 
 def _lacks(model: interp.Model, report: Report) -> list[tuple[str, str]]:

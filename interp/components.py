@@ -51,20 +51,30 @@ def output_matrices(model: Model) -> list[OutputMatrix] | None:
     if not model.editable.get("z") or "attn_out" not in model.editable:
         return None
     shape = model.shape
-    width, length = shape.n_heads * shape.d_head, min(shape.n_context or 32, 32)
-    n_prompts = -(-(width + 4) // length)
-    fed = torch.zeros(n_prompts * length, width)
+    sites = model.sites("attn_out")
+    one = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+    seen = model.run(Tokens(one, torch.ones_like(one)), model.sites("z"), last_only=True)
+    sizes = [
+        seen[site].shape[-1] for site in model.sites("z")
+    ]  # values may be narrower than queries, and layers differ
+    length = min(shape.n_context or 32, 32)
+    n_prompts = -(-(shape.n_heads * max(sizes) + 4) // length)
+    fed = {size: _fed(n_prompts * length, shape.n_heads * size).to(model.device, model.dtype) for size in sizes}
+    ids = torch.zeros(n_prompts, length, dtype=torch.long, device=model.device)
+    puts = [
+        put(site, fed[size].view(n_prompts, length, shape.n_heads, size)) for site, size in zip(model.sites("z"), sizes)
+    ]
+    trace = model.run(Tokens(ids, torch.ones_like(ids)), sites, puts, last_only=True)
+    found = [_affine(trace[site].flatten(0, 1), fed[size], shape.n_heads) for site, size in zip(sites, sizes)]
+    return None if None in found else [matrix for matrix in found if matrix is not None]
+
+
+def _fed(n_tokens: int, width: int) -> Float[Tensor, "token width"]:
+    """Unit vectors, three random ones, and zeros."""
+    fed = torch.zeros(n_tokens, width)
     fed[:width] = torch.eye(width)
     fed[width : width + 3] = torch.randn(3, width, generator=torch.Generator().manual_seed(0))
-    fed = fed.to(model.device, model.dtype)
-    ids = torch.zeros(n_prompts, length, dtype=torch.long, device=model.device)
-    z = fed.view(n_prompts, length, shape.n_heads, shape.d_head)
-    sites = model.sites("attn_out")
-    trace = model.run(
-        Tokens(ids, torch.ones_like(ids)), sites, [put(site, z) for site in model.sites("z")], last_only=True
-    )
-    found = [_affine(trace[site].flatten(0, 1), fed, shape.n_heads) for site in sites]
-    return None if None in found else [matrix for matrix in found if matrix is not None]
+    return fed
 
 
 def _affine(out: Float[Tensor, "token d_model"], fed: Float[Tensor, "token width"], heads: int) -> OutputMatrix | None:

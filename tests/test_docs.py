@@ -70,7 +70,7 @@ def test_the_support_table_says_what_a_model_says_of_itself(family):
 
 def test_the_support_table_has_every_family_and_backend():
     page = (DOCS / "model_support.md").read_text()
-    assert f"| family | {' | '.join(interp.BACKENDS)} |" in page
+    assert f"| family | edges | {' | '.join(interp.BACKENDS)} |" in page
     assert all(f"\n| `{family}` | " in page for family in FAMILIES)
 
 

@@ -429,8 +429,8 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
         "the path needs at least one step; steps=0 was given",
     ),
     "edges of a family without a row": (
-        lambda m: circuits.graph(interp.load(tiny.build("cohere"))),
-        "it is not known how 'cohere' reads its residual stream; add `reads=` to a row FAMILIES['cohere'] in "
+        lambda m: circuits.graph(interp.load(tiny.build("bitnet"))),
+        "it is not known how 'bitnet' reads its residual stream; add `reads=` to a row FAMILIES['bitnet'] in "
         "interp/backends/families.py",
     ),
     "edges of post-norm blocks": (

@@ -26,6 +26,39 @@ FAMILIES: dict[str, dict] = {
     "phi": _SIZES | dict(partial_rotary_factor=0.5),
     "olmo2": _GROUPED,
 }
+# Families without a row of their own, which are found by structure; and one that has a row like another's.
+_NARROW = dict(num_key_value_heads=2)
+OTHERS: dict[str, dict] = {
+    "gemma": _GROUPED,
+    "phi3": _SIZES | _NARROW,
+    "gemma3_text": _GROUPED | dict(sliding_window=4),
+    "granite": _SIZES | _NARROW | dict(residual_multiplier=0.3, embedding_multiplier=3.0, logits_scaling=4.0),
+    "smollm3": _SIZES | _NARROW,
+    "stablelm": _SIZES | dict(num_key_value_heads=4),
+    "starcoder2": _SIZES | _NARROW,
+    "cohere": _SIZES | _NARROW,
+    "mixtral": _SIZES | _NARROW,
+    "olmoe": _SIZES,
+    "olmo3": _SIZES | _NARROW,
+    "qwen3_moe": _GROUPED | dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16),
+    "gpt_oss": _GROUPED | dict(num_local_experts=4, num_experts_per_tok=2, sliding_window=4),
+    "deepseek_v3": _SIZES
+    | dict(num_key_value_heads=4, first_k_dense_replace=1, n_routed_experts=4, num_experts_per_tok=2)
+    | dict(n_group=1, topk_group=1, moe_intermediate_size=16),
+    "glm4": _SIZES | _NARROW,
+    "nanochat": _SIZES | _NARROW,
+    "modernbert-decoder": _SIZES,
+    "gpt_bigcode": dict(n_layer=3, n_head=4, n_embd=32),
+    "gptj": dict(n_layer=3, n_head=4, n_embd=32, rotary_dim=4),
+    "gpt_neo": dict(hidden_size=32, num_layers=3, num_heads=4, window_size=4)
+    | dict(attention_types=[[["global", "local"], 1], [["global"], 1]]),
+    "codegen": dict(n_layer=3, n_head=4, n_embd=32, rotary_dim=4),
+    "bloom": dict(hidden_size=32, n_layer=3, n_head=4),
+    "falcon": _SIZES,
+    "bitnet": _GROUPED,
+    "minimax": _GROUPED,
+    "mamba": dict(hidden_size=32, num_hidden_layers=3),
+}
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -39,7 +72,7 @@ def build(family: str, dtype: torch.dtype = torch.float32, seed: int = 0, **chan
     """A random model whose weights are large enough to tell one tensor from another."""
     torch.manual_seed(seed)
     sizes = {"vocab_size": len(WORDS), "bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0}
-    sizes |= FAMILIES.get(family, _SIZES) | changes
+    sizes |= (FAMILIES | OTHERS).get(family, _SIZES) | changes
     module = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes)).to(dtype)
     for parameter in module.parameters():
         with torch.no_grad():

@@ -22,11 +22,13 @@ class Tap:
         path: The module, from the block (or from the model, for a site without a layer).
         side: "input" or "output".
         heads: Whether the last axis is to be split into heads.
+        scale: What the tensor is multiplied by before it is what its site stands for.
     """
 
     path: str
     side: str = "output"
     heads: bool = False
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Reads:
         inner_out: The last matrix of attention where `out` is empty.
         attn_norm, mlp_norm: The norm through which each reads the stream; empty if it reads the stream itself.
         layout: The order of part (q, k, v), head and feature in what one matrix for all three returns.
+        scaling: What products of queries and keys are multiplied by; None if the attention module tells, or if it is
+            the usual factor.
     """
 
     projections: tuple[str, ...]
@@ -49,6 +53,7 @@ class Reads:
     attn_norm: str = "input_layernorm"
     mlp_norm: str = "post_attention_layernorm"
     layout: str = "part head d"
+    scaling: float | None = None
 
 
 Stream = Callable[[Any], str]  # of a config: "sequential", "parallel" or "post-norm"
@@ -69,6 +74,8 @@ class Family:
         reads: How the residual stream is read, if it is known.
         interface: Whether attention goes through transformers' attention interface.
         adds_in_place: Whether a block may write into what its parts return.
+        between: Path of what stands between the final norm and the unembedding, if anything does.
+        lacks: Kinds of site that cannot be had, each with the reason.
     """
 
     embed: str
@@ -80,6 +87,8 @@ class Family:
     reads: Reads | None = None
     interface: bool = True
     adds_in_place: bool = False
+    between: str = ""
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
 
 def _mlp(attn_out: str, pre: str, post: str, mlp_out: str | None = None, **more: Tap) -> dict[str, Tap]:
@@ -124,6 +133,7 @@ OPT = Family(  # scales its queries before attention sees them, so `q` is taken 
     reads=Reads(
         _QKV, "fc1", out="self_attn.out_proj", attn_norm="self_attn_layer_norm", mlp_norm="final_layer_norm"
     ),
+    between="model.decoder.project_out",
 )  # fmt: skip
 
 # Keyed by Hugging Face's `config.model_type`. A family that is not here is looked for by structure (structure.py).
@@ -146,9 +156,9 @@ class Layout:
     def of(cls, family: Family, config: Any) -> "Layout":
         """The table that holds for a model with this configuration."""
         taps = {"embed": Tap(family.embed), "resid_pre": Tap("", "input"), "resid_post": Tap("")}
-        taps |= dict(family.taps)
+        taps |= {"resid_final": Tap(family.final_norm, "input")} | dict(family.taps)
         stream = family.stream(config)
-        missing: dict[str, str] = {}
+        missing = dict(family.lacks)
         if stream == "parallel":
             missing["resid_mid"] = "attention and MLP run side by side, so that nothing lies between them"
         elif stream == "post-norm":
@@ -157,7 +167,7 @@ class Layout:
             missing["resid_mid"] = "what attention adds to the residual stream was not found"
         if not family.interface:
             why = "this family does not go through transformers' attention interface"
-            missing |= {kind: why for kind in ATTENTION_KINDS if kind not in taps}
+            missing |= {kind: why for kind in ATTENTION_KINDS if kind not in {*taps, *missing}}
         return cls(family, taps, missing, stream)
 
     @property
@@ -165,14 +175,12 @@ class Layout:
         """The kinds of site that can be had, in the order of the forward pass."""
         from interp.sites import AXES
 
-        known = {*self.taps, *ATTENTION_KINDS, "resid_mid", "resid_final"} - set(self.missing)
+        known = {*self.taps, *ATTENTION_KINDS, "resid_mid"} - set(self.missing)
         needed = {"mlp_pre", "mlp_post", "mlp_out", "attn_out"} - set(self.taps)
         return [kind for kind in AXES if kind in known - needed]
 
     def path(self, kind: str, layer: int | None) -> str:
         """The full path of the module at which a site is tapped."""
-        if kind == "resid_final":
-            return self.family.final_norm
         tap = self.taps[kind]
         inside = "" if layer is None else f"{self.family.blocks}.{layer}"
         return ".".join(part for part in (inside, tap.path) if part)
@@ -180,14 +188,16 @@ class Layout:
 
 def split(tap: Tap, tensor: Tensor, n_pos: int, d_head: int) -> Tensor:
     """A module's tensor as its site has it: (batch, pos, ...), also where a family flattens batch and position."""
+    if tap.scale != 1:
+        tensor = tensor * tap.scale
     if tensor.ndim == 2:
         tensor = rearrange(tensor, "(batch pos) d -> batch pos d", pos=n_pos)
     return rearrange(tensor, "batch pos (head d) -> batch pos head d", d=d_head) if tap.heads else tensor
 
 
-def merge(value: Tensor, like: Tensor) -> Tensor:
+def merge(tap: Tap, value: Tensor, like: Tensor) -> Tensor:
     """A site's tensor as its module has it."""
-    return value.reshape(like.shape)
+    return (value if tap.scale == 1 else value / tap.scale).reshape(like.shape)
 
 
 def unembed(
@@ -197,14 +207,18 @@ def unembed(
     ids: Int[Tensor, "*batch n"] | None = None,
 ) -> Float[Tensor, "*batch vocab"]:
     """Final norm, unembedding, and what a family does to its logits after that; of some tokens, if they are given."""
-    config: Any = module.config
     norm = submodule(module, family.final_norm)
     normed = resid if norm is None else norm(resid)
-    project_out = submodule(module, family.blocks.rpartition(".")[0] + ".project_out")
+    between = submodule(module, family.between)
     head: Any = module.get_output_embeddings()  # type: ignore[operator]
-    normed = normed if project_out is None else project_out(normed)
+    normed = normed if between is None else between(normed)
     with quick_products(resid.shape[-1]):
         logits = head(normed) if ids is None else _some(head, normed, ids)
+    return finished(logits, module.config)
+
+
+def finished(logits: Float[Tensor, "*batch vocab"], config: Any) -> Float[Tensor, "*batch vocab"]:
+    """What a family makes of its logits after the unembedding, by its configuration."""
     if scale := getattr(config, "logit_scale", None):
         logits = logits * scale
     if scaling := getattr(config, "logits_scaling", None):

@@ -101,10 +101,10 @@ class _Hooks:
             self.stack.enter_context(watched(self.module, watches))
 
     def _on(self, kind: str, layer: int | None, visit: Visit) -> None:
-        tap = Tap("", "input") if kind == "resid_final" else self.layout.taps[kind]
+        tap = self.layout.taps[kind]
 
         def change(tensor: Tensor) -> Tensor:
-            value = merge(self._visit(visit, tap, tensor), tensor)
+            value = merge(tap, self._visit(visit, tap, tensor), tensor)
             return value.clone() if self.layout.family.adds_in_place else value
 
         self._hook(self.module.get_submodule(self.layout.path(kind, layer)), tap.side, change)

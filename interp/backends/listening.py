@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.backends.readers import Layer, Projection, Room, Wiring
+from interp.recording import first_of
 
 Expand = Callable[[Tensor, Room | None], Float[Tensor, "row writer pos d_model"]]  # linear
 
@@ -63,7 +64,7 @@ def listening(
         hooks = _Hooks(wiring, listener, n_pos, stack)
         if not blocks_only:
             hooks.on_input(wiring.layers[0].block, lambda resid: listener.write(0, resid, whole))
-            hooks.on_input(wiring.final_norm, listener.read_logits)
+            hooks.on_leaving(wiring.layers[-1].block, listener.read_logits)
         for i, layer in enumerate(wiring.layers[first:], start=first):
             hooks.place(i, layer)
         yield
@@ -95,13 +96,14 @@ class _Hooks:
 
             spared = lambda projection=projection: listener.replaces(i, projection)
             self.on_output(projection.module, read, spared)
+        added = lambda y: y if layer.scale == 1 else y * layer.scale
         if layer.out is None:
-            self.on_output(layer.attn_out, lambda _, y: listener.write(graph.before_attention(i), y, whole))
+            self.on_output(layer.attn_out, lambda _, y: listener.write(graph.before_attention(i), added(y), whole))
         else:
             expand = lambda z, room: layer.heads(z, graph.n_heads, room)
             self.on_input(layer.out, lambda z: listener.write(graph.before_attention(i), z, expand))
         self.on_input(layer.mlp, lambda x: listener.read_mlp(i, held[layer.mlp_norm] if layer.mlp_norm else x, x))
-        self.on_output(layer.mlp_out, lambda _, y: listener.write(graph.wrote_mlp(i), y, whole))
+        self.on_output(layer.mlp_out, lambda _, y: listener.write(graph.wrote_mlp(i), added(y), whole))
 
     def on_input(self, module: nn.Module, tell: Any) -> None:
         """Tell of a module's first argument, and replace it by what comes back, if anything does."""
@@ -119,6 +121,18 @@ class _Hooks:
         self.silent.add(module)
         self.stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
 
+    def on_leaving(self, block: nn.Module, tell: Any) -> None:
+        """Tell of the stream that a block returns, and replace it by what comes back, if anything does."""
+
+        def hook(_: nn.Module, args: tuple, output: Any) -> Any:
+            self.silent.discard(block)
+            stream = first_of(output)
+            new = tell(self._grid(stream))
+            return None if new is None else _with_first(output, new.reshape(stream.shape))
+
+        self.silent.add(block)
+        self.stack.callback(block.register_forward_hook(hook).remove)
+
     def on_output(self, module: nn.Module, tell: Any, spared: Callable[[], bool] = lambda: False) -> None:
         """Tell of a module's first argument and its output, and replace the output by what comes back.
 
@@ -131,11 +145,13 @@ class _Hooks:
             given[:] = args[:1]
             return (args[0][..., :1, :], *args[1:]) if spared() else None
 
-        def after(_: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
+        def after(_: nn.Module, args: tuple, output: Any) -> Any:
             self.silent.discard(module)
-            entered = given.pop()
-            new = tell(self._grid(entered), output if args[0].shape != entered.shape else self._grid(output))
-            return None if new is None else new.reshape(*entered.shape[:-1], -1)
+            entered, made = given.pop(), first_of(output)
+            new = tell(self._grid(entered), made if args[0].shape != entered.shape else self._grid(made))
+            if new is None:
+                return None
+            return _with_first(output, new.reshape(*entered.shape[:-1], -1))
 
         self.silent.add(module)
         self.stack.callback(module.register_forward_pre_hook(before).remove)
@@ -144,3 +160,8 @@ class _Hooks:
     def _grid(self, tensor: Tensor) -> Tensor:
         """(row, pos, feature), also where a family flattens the first two, or all rows are packed into one."""
         return tensor.reshape(-1, self.n_pos, tensor.shape[-1])
+
+
+def _with_first(output: Any, first: Tensor) -> Any:
+    """What a module returns, or the first of several things, replaced."""
+    return (first, *output[1:]) if isinstance(output, tuple) else first

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from interp.backends.attention import Watch, must_watch, watched
 from interp.backends.calling import arguments_of, empty_cache
-from interp.backends.families import ATTENTION_KINDS, Tap, merge, split, unembed
+from interp.backends.families import ATTENTION_KINDS, merge, split, unembed
 from interp.backends.remote import plan, serve
 from interp.backends.stream import mid_through
 from interp.backends.structure import layout_of, shape_of
@@ -147,15 +147,14 @@ class NnsightModel(Model):
         layout = self._layout
         mid = site.kind == "resid_mid"
         kind = "attn_out" if mid else site.kind
-        tap = Tap("", "input") if kind == "resid_final" else layout.taps[kind]
+        tap = layout.taps[kind]
         envoy = self._envoy.get(layout.path(kind, site.layer))
         output: Any = None if tap.side == "input" else envoy.output
         whole: Any = envoy.input if tap.side == "input" else output
         tensor = whole[0] if isinstance(whole, tuple) else whole
-        if mid:
-            value = mid_through(visit, entered.pop(), tensor)
-        else:
-            value = merge(visit(split(tap, tensor, n_pos, self.shape.d_head)), tensor)
+        there = split(tap, tensor, n_pos, self.shape.d_head)
+        value = merge(tap, mid_through(visit, entered.pop(), there) if mid else visit(there), tensor)
+        value = value.clone() if layout.family.adds_in_place else value
         if tap.side == "input":
             envoy.input = value
         else:

@@ -8,8 +8,9 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp.backends.families import FAMILIES, Family, Reads, submodule
+from interp.backends.families import Family, Reads, submodule
 from interp.backends.modules import on_modules
+from interp.backends.structure import family_of
 from interp.graph import Graph
 from interp.model import Model
 from interp.products import products_of
@@ -76,6 +77,7 @@ class Layer:
         out: Attention's last matrix, if what it returns is added to the stream as it is.
         last: Attention's last matrix in any case; where `out` is None, the norm `attn_out` follows it.
         scaling: What products of queries and keys are multiplied by.
+        scale: What all that attention and the MLP return is multiplied by when it is added.
     """
 
     block: nn.Module
@@ -88,6 +90,7 @@ class Layer:
     attn_out: nn.Module
     mlp_out: nn.Module
     scaling: float
+    scale: float
 
     def heads(
         self, z: Float[Tensor, "row pos z"], n_heads: int, room: Room | None
@@ -103,8 +106,9 @@ class Layer:
         return products_of(by_head, weight, out).unflatten(1, z.shape[:2]).transpose(0, 1)
 
     def weight(self, n_heads: int) -> Float[Tensor, "head d_head d_model"]:
-        """Attention's last matrix, by head."""
-        return rearrange(_rows(self.last), "d_model (head d) -> head d d_model", head=n_heads)
+        """Attention's last matrix, by head, as far as it writes to the stream."""
+        weight = rearrange(_rows(self.last), "d_model (head d) -> head d d_model", head=n_heads)
+        return weight if self.scale == 1 else weight * self.scale
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,6 @@ class Wiring:
     model: Model
     graph: Graph
     layers: tuple[Layer, ...]
-    final_norm: nn.Module
 
 
 def wiring_of(model: Model) -> Wiring:
@@ -130,14 +133,14 @@ def wiring_of(model: Model) -> Wiring:
     """
     model = on_modules(model, "edges need")
     config: Any = model.module.config
-    family = FAMILIES.get(config.model_type)
-    if family is None or family.reads is None:
+    family = family_of(model.module)
+    if family.reads is None:
         raise ValueError(
             f"it is not known how {config.model_type!r} reads its residual stream; add `reads=` to a row "
             f"FAMILIES[{config.model_type!r}] in interp/backends/families.py"
         )
     stream = family.stream(config)
-    if stream == "post-norm" or (final := submodule(model.module, family.final_norm)) is None:
+    if stream == "post-norm" or submodule(model.module, family.final_norm) is None:
         raise ValueError(
             f"in {model.name} a norm follows each sum, so that its stream is not the sum of what is written to it, and "
             f"there are no edges to tell apart"
@@ -145,17 +148,18 @@ def wiring_of(model: Model) -> Wiring:
     shape, blocks = model.shape, model.blocks
     graph = Graph(shape.n_layers, shape.n_heads, shape.n_kv_heads, stream == "parallel", splits=bool(family.reads.out))
     layers = tuple(_layer(block, family, family.reads, model) for block in blocks)
-    return Wiring(model, graph, layers, final)
+    return Wiring(model, graph, layers)
 
 
 def _layer(block: nn.Module, family: Family, reads: Reads, model: Model) -> Layer:
     n_heads, n_kv = model.shape.n_heads, model.shape.n_kv_heads
     bounds = [0, n_heads, n_heads + n_kv, n_heads + 2 * n_kv]
-    parts = 3 // len(reads.projections)
+    parts, attention = 3 // len(reads.projections), submodule(block, family.attention)
     projections = tuple(
         Projection(
-            _matrix(block, path), slice(bounds[i * parts], bounds[(i + 1) * parts]), parts, reads.layout,
-            model.shape.d_head,
+            _matrix(block, path), slice(bounds[i * parts], bounds[(i + 1) * parts]),
+            parts if reads.layout == "head part d" else 1,  # in the other order keys may be fewer than queries
+            reads.layout, model.shape.d_head,
         )
         for i, path in enumerate(reads.projections)
     )  # fmt: skip
@@ -168,7 +172,8 @@ def _layer(block: nn.Module, family: Family, reads: Reads, model: Model) -> Laye
         last=_matrix(block, reads.out or reads.inner_out),
         attn_out=block.get_submodule(family.taps["attn_out"].path),
         mlp_out=block.get_submodule(family.taps["mlp_out"].path),
-        scaling=float(getattr(block.get_submodule(family.attention), "scaling", model.shape.d_head**-0.5)),
+        scaling=reads.scaling or float(getattr(attention, "scaling", model.shape.d_head**-0.5)),
+        scale=family.taps["mlp_out"].scale,
     )  # fmt: skip
 
 

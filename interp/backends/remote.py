@@ -13,11 +13,13 @@ from typing import Any
 
 from torch import Tensor
 
-from interp.backends.families import ATTENTION_KINDS, Layout, Tap
+from interp.backends.families import ATTENTION_KINDS, Layout
 from interp.sites import Site
 from interp.visits import Visits
 
-Step = dict[str, Any]  # kind, layer, path, side, heads, sizes, name, padding, edits: pairs of a change and its index
+Step = dict[
+    str, Any
+]  # kind, layer, path, side, heads, scale, sizes, name, padding, edits: pairs of a change and its index
 
 
 def plan(layout: Layout, visits: Visits, batch: int, d_head: int) -> list[Step]:
@@ -37,8 +39,8 @@ def _step(layout: Layout, site: Site) -> Step:
     kind = "attn_out" if site.kind == "resid_mid" else site.kind
     if kind in ATTENTION_KINDS and kind not in layout.taps:
         return step | {"path": f"{layout.family.blocks}.{site.layer}.{layout.family.attention}", "side": "inside"}
-    tap = Tap("", "input") if kind == "resid_final" else layout.taps[kind]
-    return step | {"path": layout.path(kind, site.layer), "side": tap.side, "heads": tap.heads}
+    tap = layout.taps[kind]
+    return step | {"path": layout.path(kind, site.layer), "side": tap.side, "heads": tap.heads, "scale": tap.scale}
 
 
 def serve(root: Any, steps: Sequence[Step]) -> dict[str, Any]:
@@ -95,6 +97,8 @@ def _read(envoy: Any, step: Step) -> Tensor:
         return _softmax(call).input if kind == "scores" else _softmax(call).output
     whole = envoy.input if step["side"] == "input" else envoy.output
     tensor = whole[0] if isinstance(whole, tuple) else whole
+    if step["scale"] != 1:
+        tensor = tensor * step["scale"]
     if tensor.ndim == 2:  # some families flatten batch and position
         tensor = tensor.unflatten(0, (step["batch"], -1))
     if step["heads"]:
@@ -117,11 +121,11 @@ def _write(envoy: Any, step: Step, value: Tensor) -> None:
         else:
             _softmax(call).output = value
     elif step["side"] == "input":
-        envoy.input = value.reshape(envoy.input.shape)
+        envoy.input = (value / step["scale"]).reshape(envoy.input.shape)
     else:
         whole = envoy.output
         shape = (whole[0] if isinstance(whole, tuple) else whole).shape
-        value = value.reshape(shape)
+        value = (value / step["scale"]).reshape(shape)
         envoy.output = (value, *whole[1:]) if isinstance(whole, tuple) else value
 
 

@@ -1,159 +1,218 @@
 """Find the sites of a model: by its family's row, or else by the structure of its modules.
 
 Nothing that structure suggests is believed: one short run on the model itself must show that what attention and MLP
-return is what the residual stream gains.
+return is what the residual stream gains, in every block.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from itertools import product
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from interp.backends.families import FAMILIES, Family, Layout, Tap
+from interp.backends.watching import Seen, close, is_matrix
 from interp.model import Shape
+
+_FOUND: WeakKeyDictionary[nn.Module, Family] = WeakKeyDictionary()
 
 
 def layout_of(module: nn.Module) -> Layout:
     """The table of sites of a Hugging Face causal language model."""
+    return Layout.of(family_of(module), module.config)
+
+
+def family_of(module: nn.Module) -> Family:
+    """The row of a model's family or, if it has none, what is found in the model; it is looked at once."""
     config: Any = module.config
-    family = FAMILIES.get(config.model_type)
-    return Layout.of(family or _find(module), config)
+    if config.model_type in FAMILIES:
+        return FAMILIES[config.model_type]
+    if module not in _FOUND:
+        _FOUND[module] = _find(module)
+    return _FOUND[module]
 
 
 def shape_of(module: nn.Module) -> Shape:
     """The sizes of a Hugging Face causal language model."""
     config: Any = module.config.get_text_config()  # type: ignore[operator, union-attr]
-    n_heads, d_model = config.num_attention_heads, config.hidden_size
+    n_heads, d_model = _size(config, "num_attention_heads") or 0, config.hidden_size  # some have no attention
     return Shape(
         n_layers=config.num_hidden_layers,
         n_heads=n_heads,
-        n_kv_heads=getattr(config, "num_key_value_heads", None) or n_heads,
+        n_kv_heads=_size(config, "num_key_value_heads") or n_heads,
         d_model=d_model,
-        d_head=getattr(config, "head_dim", None) or d_model // n_heads,
+        d_head=_size(config, "head_dim") or d_model // max(n_heads, 1),
         d_vocab=module.get_input_embeddings().num_embeddings,  # type: ignore[operator]
         n_context=getattr(config, "max_position_embeddings", None),
     )
 
 
+def _size(config: Any, name: str) -> int | None:
+    """A size that a configuration may have; where layers differ, that of the first."""
+    try:
+        return getattr(config, name, None)
+    except RuntimeError:  # transformers refuses to name one for all
+        return getattr(config.per_layer_config[0], name, None)
+
+
 def _find(module: nn.Module) -> Family:
     """A row for a family that has none."""
+    from interp.backends.heads import find_heads  # these two import transformers, which a row does without
+    from interp.backends.projections import find_reads
+
     config: Any = module.config
-    names = {submodule: name for name, submodule in module.named_modules()}
-    lists = [m for m in module.modules() if isinstance(m, nn.ModuleList) and len(m) == config.num_hidden_layers]
+    n_layers = config.get_text_config().num_hidden_layers
+    names = {part: name for name, part in module.named_modules()}
+    lists = [part for part in module.modules() if isinstance(part, nn.ModuleList) and len(part) == n_layers]
     if not lists:
         raise ValueError(
-            f"no row for model type {config.model_type!r}, and no list of {config.num_hidden_layers} blocks was found "
-            f"in it; add FAMILIES[{config.model_type!r}] to interp/backends/families.py"
+            f"no row for model type {config.model_type!r}, and no list of {n_layers} blocks was found in it; add "
+            f"FAMILIES[{config.model_type!r}] to interp/backends/families.py"
         )
     blocks = lists[0]
-    seen = _watch(module, blocks)
-    attention = _child(blocks[0], "att") or ""
-    taps, stream = _parts(blocks[0], seen)
+    seen = Seen.of(module)
+    if strange := [i for i, block in enumerate(blocks) if block not in seen.entered or block not in seen.left]:
+        raise ValueError(
+            f"block {strange[0]} of {type(module).__name__} does not take and return its residual stream as tensors, "
+            f"so that its sites cannot be found; add FAMILIES[{config.model_type!r}] to interp/backends/families.py"
+        )
+    taps, stream = _parts(blocks, config, seen)
+    neurons, lacks = _neurons(blocks, seen)
+    shape = shape_of(module)
+    heads = find_heads(module, blocks, taps.get("attn_out"), shape, seen)
+    norm = _final_norm(module, blocks, seen)
+    known = taps and heads.values
+    reads = find_reads(blocks, taps["attn_out"], stream == "parallel", heads, shape, seen) if known else None
+    if seen.calls[norm] > 1:  # what it is given elsewhere is not the last stream
+        taps["resid_final"] = Tap(f"{names[blocks]}.{n_layers - 1}")
+    embed = module.get_input_embeddings()  # type: ignore[operator]
+    made, entered = seen.left[embed], seen.entered[blocks[0]]
+    if made.shape == entered.shape and close(made * (scale := _factor(entered, made, config)), entered):
+        taps["embed"] = Tap(names[embed], scale=scale)
     return Family(
-        embed=names[module.get_input_embeddings()],  # type: ignore[operator]
+        embed=names[embed],
         blocks=names[blocks],
-        final_norm=names[_final_norm(module, blocks, seen)],
-        attention=attention,
-        taps=taps,
+        final_norm=names[norm],
+        attention=heads.path or "",
+        taps={**taps, **neurons, **heads.taps},
         stream=lambda config: stream,
-        interface=bool(attention) and _uses_interface(blocks[0].get_submodule(attention)),
+        reads=reads,
+        interface=heads.path is not None,
         adds_in_place=True,
+        between=_between(module, blocks, norm, seen),
+        lacks={**lacks, **heads.lacks},
     )
 
 
-_Seen = dict[nn.Module, tuple[Tensor | None, Tensor | None]]
-
-
-def _watch(module: nn.Module, blocks: nn.ModuleList) -> _Seen:
-    """The first tensor into and out of each module, in a run of four tokens."""
-    seen: _Seen = {}
-
-    def record(submodule: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
-        entered, left = next(_tensors((*args, *kwargs.values())), None), next(_tensors(output), None)
-        seen.setdefault(submodule, (entered, None if left is None else left.clone()))  # some families add in place
-
-    handles = [m.register_forward_hook(record, with_kwargs=True) for m in module.modules()]
-    device = next(module.parameters()).device
-    try:
-        with torch.no_grad():
-            module(input_ids=torch.arange(4, device=device)[None] + 1, use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return seen
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, tuple):
-        for member in value:
-            yield from _tensors(member)
-
-
-def _parts(block: nn.Module, seen: _Seen) -> tuple[dict[str, Tap], str]:
-    """What attention and MLP add, found as the pair of outputs that makes up the gain of the residual stream."""
-    entered, left = seen[block]
-    assert entered is not None and left is not None  # a block takes and returns the stream
-    streams = {name: seen[m][1] for name, m in block.named_modules() if name and m in seen}
-    size = {name: out for name, out in streams.items() if out is not None and out.shape == left.shape}  # type: ignore[union-attr]
-    for attn, mlp in product(reversed(size), repeat=2):
-        if attn != mlp and _before(block, attn, mlp) and _close(entered + size[attn] + size[mlp], left):  # type: ignore[operator]
-            taps = {"attn_out": Tap(attn), "mlp_out": Tap(mlp)} | _neurons(block, seen)
-            middle = entered + size[attn]  # type: ignore[operator]
-            after = [seen[m][0] for m in block.modules() if m in seen and m is not block]
-            sequential = any(x is not None and x.shape == middle.shape and _close(x, middle) for x in after)
+def _parts(blocks: nn.ModuleList, config: Any, seen: Seen) -> tuple[dict[str, Tap], str]:
+    """What attention and MLP add, found as the pair of outputs that makes up the gain of every block's stream."""
+    first = blocks[0]
+    entered, left = seen.entered[first], seen.left[first]
+    size = {
+        name: seen.left[part]
+        for name, part in first.named_modules()
+        if name and part in seen.left and seen.left[part].shape == left.shape
+    }
+    parts = dict(first.named_modules())
+    # A matrix, if its output is what is added, for what follows it may do nothing but drop out.
+    for attn, mlp in product(sorted(reversed(size), key=lambda name: not is_matrix(parts[name])), repeat=2):
+        if attn == mlp or not _before(attn, mlp):
+            continue
+        gain, total = left - entered, size[attn] + size[mlp]
+        scale = _factor(gain, total, config)
+        # In half precision, what is small beside the stream must still be small beside what it gains.
+        if (total * scale - gain).abs().max() > 0.1 * gain.abs().max():
+            continue
+        if all(_adds_up(block, (attn, mlp), scale, seen) for block in blocks):
+            middle = entered + size[attn] * scale
+            after = [seen.entered[part] for part in first.modules() if part in seen.entered and part is not first]
+            sequential = any(close(x, middle) for x in after)
+            taps = {"attn_out": Tap(attn, scale=scale), "mlp_out": Tap(mlp, scale=scale)}
             return taps, "sequential" if sequential else "parallel"
     return {}, "unknown"
 
 
-def _before(block: nn.Module, attn: str, mlp: str) -> bool:
+def _factor(gain: Tensor, total: Tensor, config: Any) -> float:
+    """What a sum must be multiplied by to be a gain: that of the model's configuration, if it has such a number."""
+    wide, square = gain.double(), total.double().square().sum()
+    scale = float((wide * total).sum() / square) if square > 0 else 1.0
+    tolerance = max(1e-4, 4 * torch.finfo(gain.dtype).eps) * abs(scale)
+    known = [1.0, *(value for value in config.to_dict().values() if isinstance(value, float))]
+    return next((value for value in known if abs(value - scale) <= tolerance), scale)
+
+
+def _before(attn: str, mlp: str) -> bool:
     """Whether two paths can be attention's and the MLP's output: a word of the first or of what it follows says so."""
     return ("att" in attn) and ("att" not in mlp or "norm" in mlp)
 
 
-def _neurons(block: nn.Module, seen: _Seen) -> dict[str, Tap]:
-    """The input of the MLP's last matrix, and the output of its first."""
-    mlp = _child(block, "mlp", "ffn", "feed_forward", "ff")
+def _adds_up(block: nn.Module, paths: Sequence[str], scale: float, seen: Seen) -> bool:
+    """Whether what the modules at some paths return, scaled, is what a block's stream gains."""
+    total: Tensor = seen.entered[block]
+    parts = dict(block.named_modules())
+    for path in paths:
+        out = seen.left.get(parts[path]) if path in parts else None
+        if out is None or out.shape != total.shape:
+            return False
+        total = total + out * scale
+    return close(total, seen.left[block])
+
+
+def _neurons(blocks: nn.ModuleList, seen: Seen) -> tuple[dict[str, Tap], dict[str, str]]:
+    """The input of the MLP's last matrix, and the output of its first; and why there are none."""
+    mlp = _mlp_of(blocks[0])
     if mlp is None:
-        return {}
-    matrices = [
-        (f"{mlp}.{name}", m) for name, m in block.get_submodule(mlp).named_modules() if _is_matrix(m) and m in seen
-    ]
+        return {}, {}
+    inside = blocks[0].get_submodule(mlp).named_modules()
+    matrices = [f"{mlp}.{name}" for name, part in inside if is_matrix(part) and part in seen.left]
     if len(matrices) < 2:
-        return {}
-    (first, up), (last, down) = matrices[0], matrices[-1]
-    taps = {"mlp_post": Tap(last, "input")}
-    if seen[up][1].shape == seen[down][0].shape:  # type: ignore[union-attr]  # else gate and input are one matrix
-        taps["mlp_pre"] = Tap(first)
-    return taps
+        return {}, {}
+    up, down = matrices[0], matrices[-1]
+    sizes = [(_width(block, up, seen.left), _width(block, down, seen.entered)) for block in blocks]
+    if any(None in pair for pair in sizes):
+        why = "the MLPs of different blocks are built differently"
+        return {}, {"mlp_pre": why, "mlp_post": why}
+    taps = {"mlp_post": Tap(down, "input")}
+    if all(first == last for first, last in sizes):  # else gate and input are one matrix
+        taps["mlp_pre"] = Tap(up)
+    return taps, {}
 
 
-def _is_matrix(module: nn.Module) -> bool:
-    return getattr(module, "weight", None) is not None and bool(module.weight.ndim == 2)  # type: ignore[union-attr]
+def _width(block: nn.Module, path: str, tensors: dict[nn.Module, Tensor]) -> int | None:
+    part = dict(block.named_modules()).get(path)
+    return tensors[part].shape[-1] if part in tensors else None
 
 
-def _child(block: nn.Module, *words: str) -> str | None:
-    """The direct part of a block whose name has one of some words in it, and which is no norm."""
-    return next((n for n, m in block.named_children() if any(w in n for w in words) and "norm" not in n), None)
+def _mlp_of(block: nn.Module) -> str | None:
+    """The direct part of a block whose name says that it is the MLP; the shortest, for norms and dropouts say more."""
+    words = ("mlp", "ffn", "feed_forward", "ff")
+    return min(
+        (name for name, _ in block.named_children() if any(word in name for word in words)), key=len, default=None
+    )
 
 
-def _final_norm(module: nn.Module, blocks: nn.ModuleList, seen: _Seen) -> nn.Module:
-    """The first module outside the blocks that is given what the last block returns."""
+def _final_norm(module: nn.Module, blocks: nn.ModuleList, seen: Seen) -> nn.Module:
+    """The first module outside the blocks that is given what the last block returns, and returns as much."""
     inside = set(blocks.modules())
-    left = seen[blocks[-1]][1]
-    for candidate, (entered, _) in seen.items():
-        if candidate not in inside and entered is not None and torch.equal(entered, left):  # type: ignore[arg-type]
+    left = seen.left[blocks[-1]]
+    for candidate, entered in seen.entered.items():
+        made = seen.left.get(candidate)
+        if candidate not in inside and entered.equal(left) and made is not None and made.shape == left.shape:
             return candidate
     raise ValueError(f"no final norm was found in {type(module).__name__}; add a row to interp/backends/families.py")
 
 
-def _uses_interface(attention: nn.Module) -> bool:
-    module = type(attention).__module__
-    return hasattr(__import__(module, fromlist=["_"]), "ALL_ATTENTION_FUNCTIONS")
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    return bool(((a - b).abs().max() <= 1e-4 * b.abs().max()).item())
+def _between(module: nn.Module, blocks: nn.ModuleList, norm: nn.Module, seen: Seen) -> str:
+    """The path of what makes of the final norm's output what the unembedding is given, if anything does."""
+    head = module.get_output_embeddings()  # type: ignore[operator]
+    inside = {*blocks.modules(), norm, head}
+    if norm not in seen.left or head not in seen.entered or seen.left[norm].equal(seen.entered[head]):
+        return ""
+    for name, part in module.named_modules():
+        if part in inside or part not in seen.left or part not in seen.entered:
+            continue
+        if seen.entered[part].equal(seen.left[norm]) and seen.left[part].equal(seen.entered[head]):
+            return name
+    return ""

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from interp.backends.attention import must_watch, watched
 from interp.backends.bridges import published, unbridged
 from interp.backends.calling import empty_cache
+from interp.backends.families import finished
 from interp.backends.stream import mid_through
 from interp.model import Cache, Model, Shape
 from interp.packing import Packing
@@ -107,6 +108,9 @@ class TransformerLensModel(Model):
         bridge: Any = self.module
         with quick_products(self.shape.d_model):
             logits = bridge.unembed(resid if norm is None else norm(resid))
+        config = getattr(self.module.original_model, "config", None)
+        if config is not None:
+            return finished(logits, config)
         cap = self.logit_cap
         return logits if cap is None else cap * (logits / cap).tanh()
 

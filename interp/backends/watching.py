@@ -1,0 +1,75 @@
+"""One short run of a model, and what went into each of its modules and came out."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a run of four tokens showed.
+
+    Attributes:
+        entered, left: The first tensor into and out of each module, when it was last called.
+        calls: How often each was called.
+    """
+
+    entered: dict[nn.Module, Tensor] = field(default_factory=dict)
+    left: dict[nn.Module, Tensor] = field(default_factory=dict)
+    calls: Counter[nn.Module] = field(default_factory=Counter)
+
+    @classmethod
+    def of(cls, module: nn.Module) -> "Seen":
+        """Run a causal language model."""
+        seen = cls()
+
+        def before(part: nn.Module, args: tuple, kwargs: dict) -> None:
+            seen._keep(seen.entered, part, (*args, *kwargs.values()))
+
+        def after(part: nn.Module, args: tuple, output: Any) -> None:
+            seen.calls[part] += 1
+            seen._keep(seen.left, part, output)
+
+        handles = [part.register_forward_pre_hook(before, with_kwargs=True) for part in module.modules()]
+        handles += [part.register_forward_hook(after) for part in module.modules()]
+        try:
+            run(module)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return seen
+
+    def _keep(self, where: dict[nn.Module, Tensor], part: nn.Module, value: Any) -> None:
+        if (tensor := next(_tensors(value), None)) is not None:
+            where[part] = tensor.clone()  # some families add in place
+
+
+@torch.no_grad()
+def run(module: nn.Module) -> Tensor:
+    """The logits of four tokens."""
+    device = next(module.parameters()).device
+    return module(input_ids=torch.arange(4, device=device)[None] + 1, use_cache=False).logits
+
+
+def close(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are the same up to rounding."""
+    tolerance = max(1e-4, 4 * torch.finfo(b.dtype).eps)
+    return a.shape == b.shape and bool(((a - b).abs().max() <= tolerance * b.abs().max()).item())
+
+
+def is_matrix(module: nn.Module) -> bool:
+    """Whether a module has a weight of two axes."""
+    weight = getattr(module, "weight", None)
+    return isinstance(weight, Tensor) and weight.ndim == 2
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple):
+        for member in value:
+            yield from _tensors(member)

@@ -1,0 +1,160 @@
+"""Families without a row: what running a model finds must be what it is said to be, and nothing else is claimed."""
+
+import pytest
+import tiny
+import torch
+from conftest import assert_same, load
+from torch.testing import assert_close
+from wired import METRIC
+
+import interp
+from interp import Edit, Site, circuits, components, edits
+from interp.backends.families import FAMILIES
+from interp.backends.structure import family_of
+
+OTHERS = [name for name in tiny.OTHERS if name not in FAMILIES]
+# Their values are narrower than their queries; one norm is used twice; a norm follows `z`; heads cannot be seen.
+WITHOUT_EDGES = ("deepseek_v3", "bitnet", "codegen", "falcon", "minimax", "mamba")
+IN_MODULES = ("gpt_neo", "gptj", "bloom")  # attention that is written out
+PROMPTS = ["when Mary and John went to the store , John gave a drink to", "I love it"]
+
+
+@pytest.mark.parametrize("family", OTHERS)
+@pytest.mark.parametrize("backend", ["huggingface", "nnsight"])
+def test_identities(family, backend):
+    report = interp.check(load(family, backend))
+    assert report.holds, str(report)
+
+
+@pytest.mark.parametrize("family", [*IN_MODULES, "granite", "cohere", "gemma3_text", "phi3", "qwen3_moe", "falcon"])
+@pytest.mark.parametrize("backend", ["transformer_lens", "nnsight"])
+def test_backends_agree(family, backend):
+    assert_same(load(family, backend), load(family), PROMPTS, tolerance=5e-5)
+
+
+@pytest.mark.parametrize("family", [*IN_MODULES, "gpt_oss", "granite", "deepseek_v3"])
+def test_the_pattern_is_what_the_model_returns(family):
+    module = tiny.build(family)
+    module.set_attn_implementation("eager")
+    model = interp.load(module, tokenizer=tiny.tokenizer())
+    trace = model.run(PROMPTS, read=model.sites("pattern"))
+    positions = {} if family == "bloom" else {"position_ids": trace.tokens.positions}
+    with torch.no_grad():
+        made = module(
+            trace.tokens.ids, attention_mask=trace.tokens.mask, output_attentions=True, **positions
+        ).attentions
+    real = trace.tokens.mask.bool()
+    for site, wanted in zip(model.sites("pattern"), made):
+        assert_close(trace[site].transpose(1, 2)[real], wanted.transpose(1, 2)[real], atol=1e-6, rtol=0)
+
+
+def test_heads_of_attention_that_is_written_out():
+    kinds = {family: set("qkvz") & set(load(family).editable) for family in IN_MODULES}
+    assert kinds == {"gpt_neo": set("qkvz"), "gptj": set("vz"), "bloom": set("z")}  # rotary; one matrix for all three
+    assert family_of(tiny.build("gpt_neo")).reads.scaling == 1.0
+
+
+@pytest.mark.parametrize("family", [family for family in OTHERS if family not in WITHOUT_EDGES])
+def test_edges(family):
+    model = load(family)
+    clean = torch.randint(3, 30, (2, 7), generator=torch.Generator().manual_seed(0))
+    corrupt = clean.clone()
+    corrupt[:, 3:5] = clean[:, 3:5] % 29 + 1
+    graph = circuits.graph(model)
+    sets = {"none": 0 * graph.mask(), "all": graph.mask()}
+    sets |= {writer: graph.mask([(writer, "*")]) for writer in graph.writers[1:]}
+    found = circuits.patch_edges(model, clean, corrupt, sets, METRIC)
+    source = model.run(clean, read=model.sites("z", "attn_out", "mlp_out"))
+    high, low = METRIC(source), METRIC(model.run(corrupt))
+    tolerance = 2e-5 * float((high - low).abs().max())
+    wanted = {"none": 0 * low, "all": high - low}
+    for writer in graph.writers[1:]:
+        layer, _, head = writer.removeprefix("L").removeprefix("attn").removeprefix("mlp").partition("H")
+        kind = "z" if head else "attn_out" if writer.startswith("attn") else "mlp_out"
+        at = {"head": int(head)} if head else {}
+        edit = edits.copy(source, Site(kind, int(layer)), **at)
+        wanted[writer] = METRIC(model.run(corrupt, edits=[edit])) - low
+    for name, value in wanted.items():
+        assert_close(torch.tensor(found.sel(set=name).values), value, atol=tolerance, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize("family", WITHOUT_EDGES)
+def test_edges_are_refused_where_it_is_not_seen_what_reads(family):
+    with pytest.raises(ValueError, match="it is not known how"):
+        circuits.graph(load(family))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gpt_neox", "gemma2", "olmo2", "phi", "qwen3"])
+def test_a_row_is_what_structure_finds(family, monkeypatch):
+    row = FAMILIES[family]
+    monkeypatch.delitem(FAMILIES, family)
+    found = family_of(tiny.build(family))
+    assert (found.embed, found.blocks, found.final_norm) == (row.embed, row.blocks, row.final_norm)
+    assert found.reads == row.reads and not row.taps.items() - found.taps.items()
+
+
+def test_layers_that_are_built_differently():
+    missing = load("deepseek_v3").missing  # the first MLP is dense, the others have experts
+    assert missing["mlp_pre"] == missing["mlp_post"] == "the MLPs of different blocks are built differently"
+    why = "not every block calls transformers' attention interface once"
+    assert load("minimax").missing["z"] == why  # every other one is linear
+    assert interp.load(tiny.build("diffllama")).missing["z"] == why  # calls it twice
+
+
+def test_what_is_added_may_be_scaled():
+    model = load("granite")
+    trace = model.run(PROMPTS, read=model.sites("resid_pre", "attn_out", "resid_mid"))
+    for i in range(model.shape.n_layers):
+        pre, out, mid = (trace[Site(kind, i)] for kind in ("resid_pre", "attn_out", "resid_mid"))
+        assert_close(pre + out, mid)
+    module = model.module.model.layers[0].self_attn.o_proj
+    held = []
+    handle = module.register_forward_hook(lambda m, args, output: held.append(output))
+    model.run(PROMPTS)
+    handle.remove()
+    assert_close(trace[Site("attn_out", 0)], 0.3 * held[0])
+    embed = model.run(PROMPTS, read=[Site("embed")])[Site("embed")]
+    assert_close(embed, model.module.model.embed_tokens(trace.tokens.ids) * 3.0)
+
+
+@pytest.mark.parametrize("family", ["stablelm", "granite", "gpt_neo"])
+def test_half_precision_finds_the_same(family):
+    whole, half = (family_of(tiny.build(family, dtype)) for dtype in (torch.float32, torch.bfloat16))
+    assert half.taps == whole.taps and half.reads == whole.reads
+
+
+def test_a_norm_that_is_used_twice_is_edited_once():
+    model = load("nanochat")
+    trace = model.run(PROMPTS, read=[Site("resid_final"), Site("resid_pre", 0)])
+    again = model.run(PROMPTS, read=[Site("resid_pre", 0)], edits=[Edit(Site("resid_final"), lambda x: 2 * x + 1)])
+    assert_close(again[Site("resid_pre", 0)], trace[Site("resid_pre", 0)])
+    assert_close(again.logits, model.unembed(2 * trace[Site("resid_final")] + 1))
+
+
+def test_values_may_be_narrower_than_queries_and_layers_differ():
+    for model in (load("deepseek_v3"), interp.load(tiny.build("gemma4_unified_text", head_dim=8))):
+        trace = model.run(torch.arange(6)[None] + 1, read=model.sites("q", "z", "attn_out"))
+        matrices = components.output_matrices(model)
+        for i in range(model.shape.n_layers):
+            z, out = trace[Site("z", i)], trace[Site("attn_out", i)]
+            if matrices is None:
+                assert model.name.startswith("Gemma4")  # a norm stands between
+            else:
+                assert z.shape[-1] != trace[Site("q", i)].shape[-1]
+                written = torch.einsum("bphd,hdm->bpm", z, matrices[i].weight) + matrices[i].bias
+                assert_close(written, out, atol=1e-4, rtol=0)
+
+
+def test_blocks_that_do_not_return_a_tensor_are_named():
+    module = tiny.build("openai-gpt", n_layer=2, n_head=2, n_embd=16)
+    with pytest.raises(
+        ValueError, match="block 0 of OpenAIGPTLMHeadModel does not take and return its residual stream"
+    ):
+        interp.load(module)
+
+
+def test_a_model_is_looked_at_once():
+    module = tiny.build("stablelm")
+    found, calls = family_of(module), []
+    module.register_forward_hook(lambda *args: calls.append(1))
+    assert family_of(module) is found and not calls
