@@ -428,6 +428,13 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
         lambda m: circuits.eap_ig(m, "the dog", "the cat", metrics.logit(4), steps=0),
         "the path needs at least one step; steps=0 was given",
     ),
+    "a task of the embedded model's language on another model": (
+        lambda m: tasks.facts(
+            interp.load(tiny.build("gpt2", vocab_size=600), tokenizer=tiny.english_tokenizer()), n=1, seed=1
+        ),
+        "'the capital of Vel land is' is a sentence of the embedded model's language, of which every word is one token, "
+        "but not one of GPT2LMHeadModel; for a pretrained model take the tasks of interp.english, or tasks.from_rows",
+    ),
     "edges of a family without a row": (
         lambda m: circuits.graph(interp.load(tiny.build("bitnet"))),
         "it is not known how 'bitnet' reads its residual stream; add `reads=` to a row FAMILIES['bitnet'] in "

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 from wired import METRIC
 
 import interp
-from interp import Edit, Site, circuits, components, edits
+from interp import Edit, Site, attribution, circuits, components, edits
 from interp.backends.families import FAMILIES
 from interp.backends.structure import family_of
 
@@ -91,6 +91,12 @@ def test_a_row_is_what_structure_finds(family, monkeypatch):
     found = family_of(tiny.build(family))
     assert (found.embed, found.blocks, found.final_norm) == (row.embed, row.blocks, row.final_norm)
     assert found.reads == row.reads and not row.taps.items() - found.taps.items()
+
+
+@pytest.mark.parametrize("family", IN_MODULES)
+def test_rollout_needs_no_scores(family):
+    found = attribution.rollout(load(family), PROMPTS)["rollout"]
+    assert_close(torch.tensor(found.sum("key").values), torch.tensor(found.notnull().any("key").values).float())
 
 
 def test_layers_that_are_built_differently():

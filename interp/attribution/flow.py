@@ -44,10 +44,10 @@ def rollout(model: Model, prompts: Prompts, layers: Collection[int] | None = Non
     if not 0 <= skip < 1:
         raise ValueError(f"skip is the share that the residual connection carries, from 0 to below 1, not {skip}")
     tokens, sites = model.tokens(prompts), _patterns(model, layers)
-    scores = [Site("scores", site.layer) for site in sites]
+    scores = [Site("scores", site.layer) for site in sites if "scores" in model.editable]
     with torch.no_grad():
         trace = model.run(tokens, read=[*sites, *scores], last_only=True)
-    seen = [visible(trace[site]) for site in scores]
+    seen = [visible(trace[site]) for site in scores] or [trace[site] > 0 for site in sites]
     real = _rolled([widened(trace[site]).mean(1) for site in sites], skip)
     null = _rolled([_uniform(one.to(real)).mean(1) for one in seen], skip)
     measured = (null > 0) & tokens.mask.bool()[:, :, None]

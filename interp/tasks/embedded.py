@@ -152,9 +152,19 @@ def _task(name: str, model: Model, draw: Callable[[random.Random], Pair], n: int
 
 
 def prompts_of(model: Model, sentences: Sequence[Sentence]) -> Tokens:
-    """Prompts with their roles, as positions in the padded batch: one word is one token."""
+    """Prompts with their roles, as positions in the padded batch: one word is one token.
+
+    Raises:
+        ValueError: A model of whose tokens some words are several.
+    """
     tokens = model.tokens([sentence.prompt for sentence in sentences])
     width = tokens.ids.shape[1]
+    counts = (tokens.mask.sum(1) - int(model.bos)).tolist()
+    if wrong := [s.prompt for s, count in zip(sentences, counts) if len(s.prompt.split()) != count]:
+        raise ValueError(
+            f"{wrong[0]!r} is a sentence of the embedded model's language, of which every word is one token, but not "
+            f"one of {model.name}; for a pretrained model take the tasks of interp.english, or tasks.from_rows"
+        )
     names = set.intersection(*(set(sentence.roles) for sentence in sentences))
     roles = {}
     for name in sorted(names):
