@@ -172,9 +172,16 @@ def _layer(block: nn.Module, family: Family, reads: Reads, model: Model) -> Laye
         last=_matrix(block, reads.out or reads.inner_out),
         attn_out=block.get_submodule(family.taps["attn_out"].path),
         mlp_out=block.get_submodule(family.taps["mlp_out"].path),
-        scaling=reads.scaling or float(getattr(attention, "scaling", model.shape.d_head**-0.5)),
+        scaling=(reads.scaling or float(getattr(attention, "scaling", model.shape.d_head**-0.5))) * _rotary(model) ** 2,
         scale=family.taps["mlp_out"].scale,
     )  # fmt: skip
+
+
+def _rotary(model: Model) -> float:
+    """What a rotary embedding multiplies queries and keys by, as YaRN does (Peng et al. 2023, arXiv:2309.00071)."""
+    found: list[Any] = [getattr(part, "attention_scaling", 1.0) for part in model.module.modules()]
+    scales = {float(scale) for scale in found if scale != 1}
+    return scales.pop() if len(scales) == 1 else 1.0
 
 
 def _matrix(block: nn.Module, path: str) -> nn.Module:
