@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from interp.backends.attention import Watch, must_watch, watched
-from interp.backends.calling import arguments_of, empty_cache
+from interp.backends.calling import arguments_of, cache_name, empty_cache
 from interp.backends.families import ATTENTION_KINDS, Layout, Tap, merge, split, unembed
 from interp.backends.stream import mid_through
 from interp.backends.structure import layout_of, shape_of
@@ -42,7 +42,7 @@ class HuggingFaceModel(Model):
             return self.module(**arguments).logits
 
     def new_cache(self) -> Cache | None:
-        return empty_cache(self.module) if "past_key_values" in self._accepts else None
+        return empty_cache(self.module) if cache_name(self._accepts) else None
 
     def hugging_face(self) -> nn.Module:
         return self.module

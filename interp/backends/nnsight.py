@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from interp.backends.attention import Watch, must_watch, watched
-from interp.backends.calling import arguments_of, empty_cache
+from interp.backends.calling import arguments_of, cache_name, empty_cache
 from interp.backends.families import ATTENTION_KINDS, merge, split, unembed
 from interp.backends.remote import plan, serve
 from interp.backends.stream import mid_through
@@ -81,7 +81,7 @@ class NnsightModel(Model):
 
     def new_cache(self) -> Cache | None:
         # A cache that a server fills stays there.
-        return empty_cache(self.module) if "past_key_values" in self._accepts and not self._remote else None
+        return empty_cache(self.module) if cache_name(self._accepts) and not self._remote else None
 
     def forward(self, tokens: Tokens, visits: Visits, last_only: bool, cache: Cache | None = None) -> Tensor:
         arguments = arguments_of(tokens, self._accepts, last_only, cache)
