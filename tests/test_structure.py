@@ -174,6 +174,21 @@ def test_blocks_that_do_not_return_a_tensor_are_named():
         interp.load(module)
 
 
+def test_a_model_in_train_mode_is_looked_at_without_dropout_and_left_in_it():
+    module = tiny.build("gpt_neo", resid_dropout=0.5, embed_dropout=0.5, attention_dropout=0.5).train()
+    module.lm_head.eval()
+    assert family_of(module).taps == family_of(tiny.build("gpt_neo")).taps
+    assert module.training and module.transformer.drop.training and not module.lm_head.training
+    with pytest.raises(RuntimeError, match="in train mode"):
+        interp.load(module, tokenizer=tiny.tokenizer()).run(PROMPTS)
+
+
+def test_a_model_without_weights_cannot_be_looked_at():
+    module = tiny.build("stablelm").to("meta")
+    with pytest.raises(ValueError, match="found by running it, and its weights are not here"):
+        family_of(module)
+
+
 def test_a_model_is_looked_at_once():
     module = tiny.build("stablelm")
     found, calls = family_of(module), []

@@ -71,6 +71,11 @@ def _find(module: nn.Module) -> Family:
             f"no row for model type {config.model_type!r}, and no list of {n_layers} blocks was found in it; add "
             f"FAMILIES[{config.model_type!r}] to interp/backends/families.py"
         )
+    if any(parameter.is_meta for parameter in module.parameters()):
+        raise ValueError(
+            f"no row for model type {config.model_type!r}, whose sites must be found by running it, and its weights "
+            f"are not here; add FAMILIES[{config.model_type!r}] to interp/backends/families.py"
+        )
     blocks = lists[0]
     seen = Seen.of(module)
     if strange := [i for i, block in enumerate(blocks) if block not in seen.entered or block not in seen.left]:
