@@ -55,6 +55,8 @@ OTHERS: dict[str, dict] = {
     "codegen": dict(n_layer=3, n_head=4, n_embd=32, rotary_dim=4),
     "bloom": dict(hidden_size=32, n_layer=3, n_head=4),
     "falcon": _SIZES,
+    "mpt": dict(d_model=32, n_heads=4, n_layers=3),
+    "xglm": dict(d_model=32, num_layers=3, attention_heads=4, ffn_dim=48),
     "bitnet": _GROUPED,
     "minimax": _GROUPED,
     "mamba": dict(hidden_size=32, num_hidden_layers=3),

@@ -1,7 +1,7 @@
 """How the heads of a model can be seen whose family has no row: through transformers' interface, or at its modules.
 
-What is seen through the interface must be what the model works with; what its modules hold must be a pattern, values
-that it weighs, and what comes of them.
+What is seen through the interface must be what the model works with. Of attention that is written out, `z` must be the
+values at the first position, and a pattern must make `z` of the values everywhere.
 """
 
 from collections import Counter
@@ -96,23 +96,27 @@ def _spelled_out(module: nn.Module, attentions: list[nn.Module]) -> bool:
 
 
 def _at_modules(blocks: nn.ModuleList, out: str, shape: Shape, seen: Seen) -> Heads:
-    """Heads of attention that is written out: its pattern leaves a dropout, and `z` enters its last matrix."""
+    """Heads of attention that is written out: `z` enters its last matrix; a pattern may leave a dropout."""
     inside = [name for name, _ in blocks[0].named_modules() if name.startswith(out.rpartition(".")[0] + ".")]
     every = [_Attention(dict(block.named_modules()), out, shape, seen) for block in blocks]
-    for pattern, made, layout in product(inside, inside, LAYOUTS):
-        if not all(attention.weighs(pattern, made, layout) for attention in every):
-            continue
-        taps = {"pattern": Tap(pattern), "z": Tap(out, "input", heads=True)}
-        values = tuple(attention.values(made, layout) for attention in every)
-        z = tuple(seen.entered[attention.parts[out]] for attention in every)
-        if every[0].alone(made):
-            taps["v"] = Tap(made, heads=True)
-        for q, k, scaling in product(inside, inside, (1.0, shape.d_head**-0.5)):
-            if q != k and all(attention.scores(q, k, scaling, pattern) for attention in every):
-                taps |= {"q": Tap(q, heads=True), "k": Tap(k, heads=True)}
-                return Heads(None, taps, values=values, z=z, scaling=scaling)  # type: ignore[arg-type]
+    ways = product(inside, LAYOUTS)
+    made = next((way for way in ways if all(attention.begins_with(*way) for attention in every)), None)
+    if made is None:
+        return Heads()
+    values = tuple(attention.values(*made) for attention in every)
+    z = tuple(seen.entered[attention.parts[out]] for attention in every)
+    taps = {"z": Tap(out, "input", heads=True)} | ({"v": Tap(made[0], heads=True)} if every[0].alone(made[0]) else {})
+    pattern = next((name for name in inside if all(attention.weighs(name, *made) for attention in every)), None)
+    if pattern is None:
         return Heads(None, taps, values=values, z=z)  # type: ignore[arg-type]
-    return Heads()
+    taps["pattern"] = Tap(pattern)
+    trials = product(inside, inside, (1.0, shape.d_head**-0.5))
+    found = next((trial for trial in trials if all(attention.scores(*trial, pattern) for attention in every)), None)
+    if found is None:
+        return Heads(None, taps, values=values, z=z)  # type: ignore[arg-type]
+    q, k, scaling = found
+    taps |= {"q": Tap(q, heads=True), "k": Tap(k, heads=True)}
+    return Heads(None, taps, values=values, z=z, scaling=scaling)  # type: ignore[arg-type]
 
 
 LAYOUTS = ("part head d", "head part d")  # the order of q, k, v, head and feature in what one matrix for all returns
@@ -138,6 +142,13 @@ class _Attention:
     out: str
     shape: Shape
     seen: Seen
+
+    def begins_with(self, made: str, layout: str) -> bool:
+        """Whether `z` is, at the first position, which sees itself alone, the values in what a module returns."""
+        values, z = self.values(made, layout), self._of(self.seen.entered, self.out)
+        if values is None or z is None:
+            return False
+        return close(rearrange(self._for_queries(values)[:, :, 0], "batch head d -> batch (head d)"), z[:, 0])
 
     def weighs(self, pattern: str, made: str, layout: str) -> bool:
         """Whether what one module returns weighs the values in what another returns, and makes `z` of them."""
