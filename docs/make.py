@@ -160,8 +160,8 @@ The table is generated (`python -m docs.make`): tiny random models, the identiti
 * **reads only**: kinds that can be read and not edited.
 * **NO**: an identity does not hold, and `interp.check` says which; take another backend.
 * (by structure): the family has no row of its own; its sites were found by running it.
-* edges: whether it is known how attention and MLP read the residual stream, which `circuits`, `weights` and
-  `attribution.flow` need; on any backend whose model is made of Hugging Face's modules.
+* edges: whether it is known how attention and MLP read the residual stream, which `circuits` and `weights` need; on any
+  backend whose model is made of Hugging Face's modules.
 """
 _OTHERS = """
 ## Your model
