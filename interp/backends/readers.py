@@ -76,7 +76,7 @@ class Layer:
     Attributes:
         out: Attention's last matrix, if what it returns is added to the stream as it is.
         last: Attention's last matrix in any case; where `out` is None, the norm `attn_out` follows it.
-        scaling: What products of queries and keys are multiplied by.
+        scaling: What products of queries and keys are multiplied by, but for a factor of a rotary embedding.
         scale: What all that attention and the MLP return is multiplied by when it is added.
     """
 
@@ -172,16 +172,9 @@ def _layer(block: nn.Module, family: Family, reads: Reads, model: Model) -> Laye
         last=_matrix(block, reads.out or reads.inner_out),
         attn_out=block.get_submodule(family.taps["attn_out"].path),
         mlp_out=block.get_submodule(family.taps["mlp_out"].path),
-        scaling=(reads.scaling or float(getattr(attention, "scaling", model.shape.d_head**-0.5))) * _rotary(model) ** 2,
+        scaling=reads.scaling or float(getattr(attention, "scaling", model.shape.d_head**-0.5)),
         scale=family.taps["mlp_out"].scale,
     )  # fmt: skip
-
-
-def _rotary(model: Model) -> float:
-    """What a rotary embedding multiplies queries and keys by, as YaRN does (Peng et al. 2023, arXiv:2309.00071)."""
-    found: list[Any] = [getattr(part, "attention_scaling", 1.0) for part in model.module.modules()]
-    scales = {float(scale) for scale in found if scale != 1}
-    return scales.pop() if len(scales) == 1 else 1.0
 
 
 def _matrix(block: nn.Module, path: str) -> nn.Module:

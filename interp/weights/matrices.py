@@ -64,12 +64,19 @@ def heads(model: Model) -> Heads:
     group = shape.n_heads // shape.n_kv_heads
     found = [_layer(layer, shape.n_heads, group) for layer in wiring.layers]
     q, k, v, q_bias, k_bias, o = [_wide(torch.stack(parts)) for parts in zip(*found)]
-    scaling = torch.tensor([layer.scaling for layer in wiring.layers]).to(q)
+    scaling = torch.tensor([layer.scaling for layer in wiring.layers]).to(q) * _rotary(wiring.model) ** 2
     attention = [name for name, _ in wiring.layers[0].block.named_modules()]
     normed = any(name.endswith(("q_norm", "k_norm")) for name in attention)
     kinds = ["the norms of queries and keys"] if normed else []
     kinds += ["the scale of the norm that follows attention"] if wiring.layers[0].out is None else []
     return Heads(q, k, v, q_bias, k_bias, o, scaling, " and ".join(kinds))
+
+
+def _rotary(model: Model) -> float:
+    """What a rotary embedding multiplies queries and keys by, as YaRN does (Peng et al. 2023, arXiv:2309.00071)."""
+    found: list[Any] = [getattr(part, "attention_scaling", 1.0) for part in model.module.modules()]
+    scales = {float(scale) for scale in found if scale != 1}
+    return scales.pop() if len(scales) == 1 else 1.0
 
 
 def _layer(layer: Layer, n_heads: int, group: int) -> tuple[Tensor, ...]:
