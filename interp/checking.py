@@ -90,9 +90,10 @@ def _identities(model: Model, tokens: Tokens) -> Iterator[tuple[str, float]]:
             worst([(at("resid_pre", i) + at("attn_out", i), at("resid_mid", i)) for i in layers]),
         )
     if {"pattern", "scores"} <= has:
-        shares = [(at("scores", i).softmax(-1), at("pattern", i)) for i in layers]
-        # A sink takes the same share of every key's; then a pattern sums to less than one.
-        pairs = [(whole, part / part.sum(-1, keepdim=True)) for whole, part in shares]
+        # A sink takes the same share of every key's, so that a pattern sums to less than one.
+        sinks = any(name.endswith("sinks") for name, _ in model.module.named_parameters())
+        whole = lambda pattern: pattern / pattern.sum(-1, keepdim=True) if sinks else pattern
+        pairs = [(at("scores", i).softmax(-1), whole(at("pattern", i))) for i in layers]
         yield "softmax(scores) = pattern", worst([(a.transpose(1, 2), b.transpose(1, 2)) for a, b in pairs])
     if {"pattern", "v", "z"} <= has:
         yield "pattern @ v = z", worst([(_attend(at("pattern", i), at("v", i)), at("z", i)) for i in layers])
