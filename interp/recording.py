@@ -169,6 +169,11 @@ def _uncached(value: Any) -> Any:
     return None if hasattr(value, "get_seq_length") else value
 
 
+def with_first(output: Any, first: Tensor) -> Any:
+    """What a block returns, or the first of several things, replaced."""
+    return (first, *output[1:]) if isinstance(output, tuple) else first
+
+
 def first_of(output: Any) -> Tensor:
     """What a block returns, or the first of several things."""
     return output[0] if isinstance(output, tuple) else output

@@ -17,6 +17,7 @@ from interp.gelu import quick_gelu, spelled_out
 from interp.model import Cache, Model
 from interp.packing import Packing
 from interp.products import WIDTH
+from interp.recording import first_of, with_first
 from interp.sites import Site
 from interp.traces import Tokens
 from interp.visits import Visit, Visits
@@ -135,7 +136,7 @@ class _Hooks:
 
 def on_first(change: Callable[[Tensor], Tensor], output: Any) -> Any:
     """Change a module's output or, of a tuple of outputs, the first."""
-    return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
+    return with_first(output, change(first_of(output)))
 
 
 def on_input(change: Callable[[Tensor], Tensor], args: tuple, kwargs: dict) -> tuple[tuple, dict]:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.backends.readers import Layer, Projection, Room, Wiring
-from interp.recording import first_of
+from interp.recording import first_of, with_first
 
 Expand = Callable[[Tensor, Room | None], Float[Tensor, "row writer pos d_model"]]  # linear
 
@@ -128,7 +128,7 @@ class _Hooks:
             self.silent.discard(block)
             stream = first_of(output)
             new = tell(self._grid(stream))
-            return None if new is None else _with_first(output, new.reshape(stream.shape))
+            return None if new is None else with_first(output, new.reshape(stream.shape))
 
         self.silent.add(block)
         self.stack.callback(block.register_forward_hook(hook).remove)
@@ -151,7 +151,7 @@ class _Hooks:
             new = tell(self._grid(entered), made if args[0].shape != entered.shape else self._grid(made))
             if new is None:
                 return None
-            return _with_first(output, new.reshape(*entered.shape[:-1], -1))
+            return with_first(output, new.reshape(*entered.shape[:-1], -1))
 
         self.silent.add(module)
         self.stack.callback(module.register_forward_pre_hook(before).remove)
@@ -160,8 +160,3 @@ class _Hooks:
     def _grid(self, tensor: Tensor) -> Tensor:
         """(row, pos, feature), also where a family flattens the first two, or all rows are packed into one."""
         return tensor.reshape(-1, self.n_pos, tensor.shape[-1])
-
-
-def _with_first(output: Any, first: Tensor) -> Any:
-    """What a module returns, or the first of several things, replaced."""
-    return (first, *output[1:]) if isinstance(output, tuple) else first

@@ -25,6 +25,7 @@ from interp.backends.remote import plan, serve
 from interp.backends.stream import mid_through
 from interp.backends.structure import layout_of, shape_of
 from interp.model import Cache, Model
+from interp.recording import first_of, with_first
 from interp.sites import Site
 from interp.traces import Tokens
 from interp.visits import Visit, Visits
@@ -151,14 +152,14 @@ class NnsightModel(Model):
         envoy = self._envoy.get(layout.path(kind, site.layer))
         output: Any = None if tap.side == "input" else envoy.output
         whole: Any = envoy.input if tap.side == "input" else output
-        tensor = whole[0] if isinstance(whole, tuple) else whole
+        tensor = first_of(whole)
         there = split(tap, tensor, n_pos, self.shape.d_head)
         value = merge(tap, mid_through(visit, entered.pop(), there) if mid else visit(there), tensor)
         value = value.clone() if layout.family.adds_in_place else value
         if tap.side == "input":
             envoy.input = value
         else:
-            envoy.output = (value, *output[1:]) if isinstance(output, tuple) else value
+            envoy.output = with_first(output, value)
 
 
 def _keeper(entered: list[Tensor]) -> Visit:

@@ -18,7 +18,7 @@ from interp.circuits.runs import Written, without_logits
 from interp.metrics import Metric, of_stream
 from interp.packing import Joined, Packing
 from interp.products import quick_products
-from interp.recording import first_of, of_tokens, taken
+from interp.recording import first_of, of_tokens, taken, with_first
 from interp.traces import Tokens
 from interp.visits import Visits
 
@@ -84,5 +84,4 @@ class Together:
         stream = first_of(output)
         changed = self.listener.read_logits(stream)
         self._final = self.joined.spread(stream if changed is None else changed)
-        final = self._final.detach()
-        return (final, *output[1:]) if isinstance(output, tuple) else final
+        return with_first(output, self._final.detach())
