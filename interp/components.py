@@ -54,9 +54,8 @@ def output_matrices(model: Model) -> list[OutputMatrix] | None:
     sites = model.sites("attn_out")
     one = torch.zeros(1, 1, dtype=torch.long, device=model.device)
     seen = model.run(Tokens(one, torch.ones_like(one)), model.sites("z"), last_only=True)
-    sizes = [
-        seen[site].shape[-1] for site in model.sites("z")
-    ]  # values may be narrower than queries, and layers differ
+    # Values may be narrower than queries, and layers differ.
+    sizes = [seen[site].shape[-1] for site in model.sites("z")]
     length = min(shape.n_context or 32, 32)
     n_prompts = -(-(shape.n_heads * max(sizes) + 4) // length)
     fed = {size: _fed(n_prompts * length, shape.n_heads * size).to(model.device, model.dtype) for size in sizes}

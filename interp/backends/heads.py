@@ -65,7 +65,7 @@ def find_heads(module: nn.Module, blocks: nn.ModuleList, attn_out: Tap | None, s
     ((path, _),) = next(iter(paths))
     attentions = [block.get_submodule(path) for block in blocks]
     why = "attention spelled out as a softmax of scores gives other logits"
-    lacks = {} if _spelled_out(module, attentions) else {"scores": why, "pattern": why}
+    lacks = {} if _spelled_out(module, attentions, seen.logits) else {"scores": why, "pattern": why}
     return Heads(path, lacks=lacks, values=tuple(values[x] for x in attentions), z=tuple(z[x] for x in attentions))
 
 
@@ -84,7 +84,7 @@ def _noting(
     return Watch({"v": weighed, "z": left})
 
 
-def _spelled_out(module: nn.Module, attentions: list[nn.Module]) -> bool:
+def _spelled_out(module: nn.Module, attentions: list[nn.Module], wanted: Tensor) -> bool:
     """Whether a model's attention is the softmax of scores that we compute where these are asked for."""
     watch = Watch({"scores": lambda scores: scores, "pattern": lambda pattern: pattern})
     try:
@@ -92,7 +92,7 @@ def _spelled_out(module: nn.Module, attentions: list[nn.Module]) -> bool:
             logits = run(module)
     except Exception:
         return False
-    return close(logits, run(module))
+    return close(logits, wanted)
 
 
 def _at_modules(blocks: nn.ModuleList, out: str, shape: Shape, seen: Seen) -> Heads:

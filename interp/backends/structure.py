@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from interp.backends.families import FAMILIES, Family, Layout, Tap
+from interp.backends.families import FAMILIES, Family, Layout, Tap, submodule
 from interp.backends.watching import Seen, close, is_matrix
 from interp.model import Shape
 
@@ -83,18 +83,19 @@ def _find(module: nn.Module) -> Family:
             f"block {strange[0]} of {type(module).__name__} does not take and return its residual stream as tensors, "
             f"so that its sites cannot be found; add FAMILIES[{config.model_type!r}] to interp/backends/families.py"
         )
-    taps, stream = _parts(blocks, config, seen)
+    numbers = [1.0, *(value for value in config.to_dict().values() if isinstance(value, float))]
+    taps, stream = _parts(blocks, numbers, seen)
     neurons, lacks = _neurons(blocks, seen)
     shape = shape_of(module)
     heads = find_heads(module, blocks, taps.get("attn_out"), shape, seen)
     norm = _final_norm(module, blocks, seen)
-    known = taps and heads.values
-    reads = find_reads(blocks, taps["attn_out"], stream == "parallel", heads, shape, seen) if known else None
+    parallel, told = stream == "parallel", taps and heads.values
+    reads = find_reads(blocks, taps["attn_out"], parallel, heads, shape, seen) if told else None
     if seen.calls[norm] > 1:  # what it is given elsewhere is not the last stream
         taps["resid_final"] = Tap(f"{names[blocks]}.{n_layers - 1}")
     embed = module.get_input_embeddings()  # type: ignore[operator]
     made, entered = seen.left[embed], seen.entered[blocks[0]]
-    if made.shape == entered.shape and close(made * (scale := _factor(entered, made, config)), entered):
+    if made.shape == entered.shape and close(made * (scale := _factor(entered, made, numbers)), entered):
         taps["embed"] = Tap(names[embed], scale=scale)
     return Family(
         embed=names[embed],
@@ -111,7 +112,7 @@ def _find(module: nn.Module) -> Family:
     )
 
 
-def _parts(blocks: nn.ModuleList, config: Any, seen: Seen) -> tuple[dict[str, Tap], str]:
+def _parts(blocks: nn.ModuleList, known: Sequence[float], seen: Seen) -> tuple[dict[str, Tap], str]:
     """What attention and MLP add, found as the pair of outputs that makes up the gain of every block's stream."""
     first = blocks[0]
     entered, left = seen.entered[first], seen.left[first]
@@ -126,7 +127,7 @@ def _parts(blocks: nn.ModuleList, config: Any, seen: Seen) -> tuple[dict[str, Ta
         if attn == mlp or not _before(attn, mlp):
             continue
         gain, total = left - entered, size[attn] + size[mlp]
-        scale = _factor(gain, total, config)
+        scale = _factor(gain, total, known)
         # In half precision, what is small beside the stream must still be small beside what it gains.
         if (total * scale - gain).abs().max() > 0.1 * gain.abs().max():
             continue
@@ -139,12 +140,11 @@ def _parts(blocks: nn.ModuleList, config: Any, seen: Seen) -> tuple[dict[str, Ta
     return {}, "unknown"
 
 
-def _factor(gain: Tensor, total: Tensor, config: Any) -> float:
-    """What a sum must be multiplied by to be a gain: that of the model's configuration, if it has such a number."""
+def _factor(gain: Tensor, total: Tensor, known: Sequence[float]) -> float:
+    """What a sum must be multiplied by to be a gain: a number of the model's configuration, if it has such a one."""
     wide, square = gain.double(), total.double().square().sum()
     scale = float((wide * total).sum() / square) if square > 0 else 1.0
     tolerance = max(1e-4, 4 * torch.finfo(gain.dtype).eps) * abs(scale)
-    known = [1.0, *(value for value in config.to_dict().values() if isinstance(value, float))]
     return next((value for value in known if abs(value - scale) <= tolerance), scale)
 
 
@@ -156,9 +156,9 @@ def _before(attn: str, mlp: str) -> bool:
 def _adds_up(block: nn.Module, paths: Sequence[str], scale: float, seen: Seen) -> bool:
     """Whether what the modules at some paths return, scaled, is what a block's stream gains."""
     total: Tensor = seen.entered[block]
-    parts = dict(block.named_modules())
     for path in paths:
-        out = seen.left.get(parts[path]) if path in parts else None
+        part = submodule(block, path)
+        out = None if part is None else seen.left.get(part)
         if out is None or out.shape != total.shape:
             return False
         total = total + out * scale
@@ -186,7 +186,7 @@ def _neurons(blocks: nn.ModuleList, seen: Seen) -> tuple[dict[str, Tap], dict[st
 
 
 def _width(block: nn.Module, path: str, tensors: dict[nn.Module, Tensor]) -> int | None:
-    part = dict(block.named_modules()).get(path)
+    part = submodule(block, path)
     return tensors[part].shape[-1] if part in tensors else None
 
 

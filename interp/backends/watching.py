@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,36 +16,39 @@ class Seen:
     Attributes:
         entered, left: The first tensor into and out of each module, when it was last called.
         calls: How often each was called.
+        logits: What came of it.
     """
 
-    entered: dict[nn.Module, Tensor] = field(default_factory=dict)
-    left: dict[nn.Module, Tensor] = field(default_factory=dict)
-    calls: Counter[nn.Module] = field(default_factory=Counter)
+    entered: dict[nn.Module, Tensor]
+    left: dict[nn.Module, Tensor]
+    calls: Counter[nn.Module]
+    logits: Tensor
 
     @classmethod
     def of(cls, module: nn.Module) -> "Seen":
         """Run a causal language model."""
-        seen = cls()
+        entered, left = {}, {}  # type: dict[nn.Module, Tensor], dict[nn.Module, Tensor]
+        calls: Counter[nn.Module] = Counter()
 
         def before(part: nn.Module, args: tuple, kwargs: dict) -> None:
-            seen._keep(seen.entered, part, (*args, *kwargs.values()))
+            _keep(entered, part, (*args, *kwargs.values()))
 
         def after(part: nn.Module, args: tuple, output: Any) -> None:
-            seen.calls[part] += 1
-            seen._keep(seen.left, part, output)
+            calls[part] += 1
+            _keep(left, part, output)
 
         handles = [part.register_forward_pre_hook(before, with_kwargs=True) for part in module.modules()]
         handles += [part.register_forward_hook(after) for part in module.modules()]
         try:
-            run(module)
+            return cls(entered, left, calls, run(module))
         finally:
             for handle in handles:
                 handle.remove()
-        return seen
 
-    def _keep(self, where: dict[nn.Module, Tensor], part: nn.Module, value: Any) -> None:
-        if (tensor := next(_tensors(value), None)) is not None:
-            where[part] = tensor.clone()  # some families add in place
+
+def _keep(where: dict[nn.Module, Tensor], part: nn.Module, value: Any) -> None:
+    if (tensor := next(_tensors(value), None)) is not None:
+        where[part] = tensor.clone()  # some families add in place
 
 
 @torch.no_grad()
