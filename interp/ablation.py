@@ -18,7 +18,7 @@ from interp.arrays import Check, labelled
 from interp.contrast import share
 from interp.donors import donors
 from interp.grid import Roles, grid_of
-from interp.metrics import Metric
+from interp.metrics import Metric, as_metric
 from interp.model import Model, Prompts
 from interp.progress import Progress
 from interp.sites import Site
@@ -87,8 +87,9 @@ def sensitivity(
     tokens = model.tokens(prompts)
     source = tokens if reference is None else model.tokens(reference)
     grid = grid_of(sites, over, roles)
-    trace = model.run(tokens, read=sites, last_only=metric.last_only)
-    found = trace if reference is None else model.run(source, read=sites, last_only=True)
+    metric = as_metric(metric)
+    trace = model.run(tokens, read=grid.sites, last_only=metric.last_only)
+    found = trace if reference is None else model.run(source, read=grid.sites, last_only=True)
     before, measured = metric(trace), grid.measured(trace)
     others: list[Trace] = []
     if not grid.roles and {"mean", "resample"} & set(kinds):

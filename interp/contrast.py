@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.metrics import Metric
+from interp.metrics import Metric, metrics_of
 from interp.model import Model, Prompts
 from interp.recording import Recording
 from interp.replay import run_recorded
@@ -77,6 +77,7 @@ def contrast(
     """
     if direction not in DIRECTIONS:
         raise ValueError(f"unknown direction {direction!r}; choose from {', '.join(DIRECTIONS)}")
+    metrics = metrics_of(metrics)
     names = [metric.name for metric in metrics]
     if not names or len(set(names)) != len(names):
         raise ValueError(f"metrics need names that tell them apart, not {names}; rename by dataclasses.replace")

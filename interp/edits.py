@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,6 +12,7 @@ from interp.sites import Site
 from interp.traces import Tokens, Trace, visible
 
 Index = int | slice | Sequence[int] | Tensor | str
+ArrayLike = Tensor | np.ndarray | Sequence[float] | float
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Edit:
     moves: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.site, Site):
+            raise TypeError(f"an edit is of an interp.Site, not {self.site!r}; write Site('z', 0)")
         axes = self.site.axes
         if unknown := [axis for axis in self.at if axis not in axes]:
             raise ValueError(f"{self.site} has axes {', '.join(axes)}, not {', '.join(sorted(unknown))}")
@@ -95,17 +99,11 @@ class Edit:
             value = value.to(part).expand_as(part)
         except RuntimeError:
             shapes = f"{tuple(part.shape)}, but the change returned {tuple(value.shape)}"
-            raise ValueError(f"the selected part of {self.site} has shape {shapes}") from None
+            hint = "what comes from another run is of as many prompts, and at the same indices"
+            raise ValueError(f"the selected part of {self.site} has shape {shapes}; {hint}") from None
         if self.site.kind == "scores":  # a masked score that is set to zero would show the future
             return torch.where(visible(part), value, part)
         return value if padding is None else torch.where(padding, part, value)
-
-
-def first_difference(site: Site, a: Tensor, b: Tensor) -> Tensor:
-    """The first position at which two tensors of a site differ, (batch,); n_pos where they are equal."""
-    others = [i for i, axis in enumerate(site.axes) if axis not in ("batch", site.along)]
-    differs = (a != b).any(others)
-    return torch.where(differs.any(1), differs.int().argmax(1), differs.shape[1])
 
 
 def _version(tensor: Tensor) -> int:
@@ -113,9 +111,10 @@ def _version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
-def put(site: Site, value: Tensor, **at: Index) -> Edit:
+def put(site: Site, value: ArrayLike, **at: Index) -> Edit:
     """Set the site to a value that broadcasts to the selected part."""
-    return Edit(site, lambda x: value, at)
+    held = torch.as_tensor(value)
+    return Edit(site, lambda x: held, at)
 
 
 def copy(trace: Trace, site: Site, **at: Index) -> Edit:
@@ -128,7 +127,7 @@ def copy(trace: Trace, site: Site, **at: Index) -> Edit:
     return chosen
 
 
-def exchange(trace: Trace, site: Site, subspace: Tensor, **at: Index) -> Edit:
+def exchange(trace: Trace, site: Site, subspace: ArrayLike, **at: Index) -> Edit:
     """Set what lies in a subspace of the site's last axis to what it held in another run; the rest stays.
 
     An interchange along directions (Geiger et al. 2023, arXiv:2303.02536).
@@ -136,7 +135,7 @@ def exchange(trace: Trace, site: Site, subspace: Tensor, **at: Index) -> Edit:
     Args:
         subspace: A direction (d,), or vectors (k, d) that span the subspace, orthonormal or not.
     """
-    whole, basis = copy(trace, site, **at), span(subspace)
+    whole, basis = copy(trace, site, **at), span(torch.as_tensor(subspace))
 
     def change(x: Tensor) -> Tensor:
         fit = _fit(basis, x, site)
@@ -161,9 +160,10 @@ def stop(site: Site, **at: Index) -> Edit:
     return Edit(site, lambda x: x.detach(), at)
 
 
-def add(site: Site, vector: Tensor, **at: Index) -> Edit:
+def add(site: Site, vector: ArrayLike, **at: Index) -> Edit:
     """Add a vector to the site."""
-    return Edit(site, lambda x: x + _fit(vector, x, site), at, moves=bool(vector.detach().any()))
+    held = torch.as_tensor(vector)
+    return Edit(site, lambda x: x + _fit(held, x, site), at, moves=bool(held.detach().any()))
 
 
 def scale(site: Site, factor: float, **at: Index) -> Edit:
@@ -213,9 +213,9 @@ def _weight(trace: Trace, site: Site) -> Tensor:
     return torch.ones_like(value[..., :1])
 
 
-def remove(site: Site, direction: Tensor, **at: Index) -> Edit:
+def remove(site: Site, direction: ArrayLike, **at: Index) -> Edit:
     """Project a direction of the site's last axis out (directional ablation, Arditi et al. 2024, arXiv:2406.11717)."""
-    unit = unit_of(direction)
+    unit = unit_of(torch.as_tensor(direction))
 
     def change(x: Tensor) -> Tensor:
         fit = _fit(unit, x, site)
@@ -225,14 +225,14 @@ def remove(site: Site, direction: Tensor, **at: Index) -> Edit:
 
 
 def clamp(
-    site: Site, low: float | None = None, high: float | None = None, direction: Tensor | None = None, **at: Index
+    site: Site, low: float | None = None, high: float | None = None, direction: ArrayLike | None = None, **at: Index
 ) -> Edit:
     """Keep the site between two values: each entry or, if a direction is given, the projection on it."""
     if low is None and high is None:
         raise ValueError("clamp needs a lower bound, an upper bound or both; none was given")
     if direction is None:
         return Edit(site, lambda x: x.clamp(low, high), at)
-    unit = unit_of(direction)
+    unit = unit_of(torch.as_tensor(direction))
 
     def change(x: Tensor) -> Tensor:
         fit = _fit(unit, x, site)

@@ -15,7 +15,7 @@ from torch import Tensor
 from interp.arrays import Check, attach, labelled
 from interp.components import OutputMatrix, last_stream, output_matrices, split_heads, writers
 from interp.edits import Edit
-from interp.metrics import Metric
+from interp.metrics import Metric, as_metric
 from interp.model import Model, Prompts
 from interp.progress import Progress
 from interp.readout import is_linear, readout, uncapped
@@ -50,7 +50,7 @@ def logit_attribution(model: Model, prompts: Prompts, metric: Metric, heads: boo
     tokens, last = model.tokens(prompts), last_stream(model)
     matrices = output_matrices(model) if heads else None
     read = [*writers(model), *(model.sites("z") if matrices else []), last]
-    trace = model.run(tokens, read, last_only=metric.last_only)
+    trace = model.run(tokens, read, last_only=as_metric(metric).last_only)
     final = trace.at(last, metric.at)
     line = readout(model, metric, final)
     written = _written(model, trace, metric.at, matrices)

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from interp.columns import CACHEABLE, addressed
 from interp.edits import Edit
-from interp.model import Cache, Model, Prompts
+from interp.model import Model, Prompts
 from interp.progress import Progress, bar
+from interp.shape import Cache
 from interp.sites import Site
 from interp.traces import Tokens
 

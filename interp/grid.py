@@ -11,6 +11,7 @@ from einops import reduce
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
+from interp.arguments import names_of, sites_of
 from interp.arrays import position_labels
 from interp.contrast import Contrast, contrast
 from interp.edits import Index
@@ -20,7 +21,7 @@ from interp.sites import Site
 from interp.traces import Tokens, Trace, check_aligned, visible
 
 POSITIONS = ("pos", "query", "key")
-Roles = Sequence[str] | Mapping[str, Sequence[str]]
+Roles = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ class Grid:
         return (*self._row(site), *map(slice, part.shape))
 
 
-def grid_of(sites: Sequence[Site], over: Sequence[str], roles: Roles) -> Grid:
+def grid_of(sites: Site | Sequence[Site], over: str | Sequence[str], roles: Roles) -> Grid:
     """The grid of what a method is asked for.
 
     Args:
@@ -187,6 +188,7 @@ def grid_of(sites: Sequence[Site], over: Sequence[str], roles: Roles) -> Grid:
         ValueError: No sites; an axis that they lack, or that is there twice; roles without an axis of positions;
             sites with and without a layer together.
     """
+    sites, over = sites_of(sites), names_of(over)
     if not sites:
         raise ValueError("patch needs at least one site; give some, such as model.sites('z')")
     if len(set(over)) != len(over):
@@ -201,7 +203,11 @@ def grid_of(sites: Sequence[Site], over: Sequence[str], roles: Roles) -> Grid:
             "sites with and without a layer cannot share an axis; patch embed and resid_final on their own"
         )
     positions = [axis for axis in over if axis in POSITIONS]
-    named = dict(roles) if isinstance(roles, Mapping) else {axis: list(roles) for axis in positions if roles}
+    named = (
+        {axis: names_of(names) for axis, names in roles.items()}
+        if isinstance(roles, Mapping)
+        else {axis: names_of(roles) for axis in positions if roles}
+    )
     if (roles and not named) or set(named) - set(positions):
         raise ValueError(
             f"roles {list(roles)} were given, but over={tuple(over)} has no axis of positions to run over them"

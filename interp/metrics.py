@@ -3,17 +3,18 @@
 A metric knows which positions it reads, the last one unless told otherwise, so that a sweep computes no other logits.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.answers import Answers, check_answers, chosen, ids_of, sum_of
+from interp.arguments import listed
 from interp.model import Model
 from interp.traces import Tokens, Trace
-
-Answers = int | Sequence[int] | Tensor  # one token for all prompts; or (batch,) one each; or (batch, n) several each
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,19 @@ class Metric:
 
     def __call__(self, trace: Trace) -> Float[Tensor, " batch"]:
         """One number for each prompt of a run."""
-        return self.of(self.position(trace.tokens, trace.logits))
+        if not isinstance(trace, Trace):
+            raise TypeError(f"{self.name} is measured in a run, not in {type(trace).__name__}; give model.run(prompts)")
+        return self.of_logits(self.position(trace.tokens, trace.logits))
+
+    def of_logits(self, logits: Float[Tensor, "batch vocab"]) -> Float[Tensor, " batch"]:
+        """One number for each row of logits.
+
+        Raises:
+            ValueError: A function that gives something else.
+        """
+        values = self.of(logits)
+        self._check_shape(values, logits)
+        return values
 
     def position(self, tokens: Tokens, values: Float[Tensor, "batch pos n"]) -> Float[Tensor, "batch n"]:
         """The position that is read, of each prompt."""
@@ -52,9 +65,23 @@ class Metric:
     def over_cells(self, logits: Float[Tensor, "cell batch vocab"]) -> Float[Tensor, "cell batch"]:
         """The metric of several variants of the same prompts at once, or one by one if it cannot be vectorised."""
         try:
-            return torch.vmap(self.of)(logits)
+            values = torch.vmap(self.of)(logits)
         except RuntimeError:  # a metric of a user's own may look at its values
-            return torch.stack([self.of(variant) for variant in logits])
+            values = torch.stack([self.of_logits(variant) for variant in logits])
+        self._check_shape(values, logits)
+        return values
+
+    def _check_shape(self, values: Any, logits: Tensor) -> None:
+        if not isinstance(values, Tensor) or values.shape != logits.shape[:-1]:
+            what = (
+                f"shape {tuple(values.shape[logits.ndim - 2 :])}"
+                if isinstance(values, Tensor)
+                else type(values).__name__
+            )
+            raise ValueError(
+                f"{self.name} must give one number for each prompt, a tensor of shape ({logits.shape[-2]},), but gave "
+                f"{what}; do not average over prompts"
+            )
 
     def check_gradient(self, values: Tensor) -> None:
         """Refuse values of the metric that lead no gradient to what they were made of.
@@ -71,7 +98,7 @@ class Metric:
 
         def of(logits: Tensor) -> Tensor:
             every = logits.new_zeros(n, logits.shape[-1]).index_copy(0, rows, logits)
-            return self.of(every)[rows]
+            return self.of_logits(every)[rows]
 
         def some_weights(_: int, device: torch.device) -> tuple[Tensor, Tensor]:
             ids, factors = weights(n, device)  # type: ignore[misc]
@@ -99,6 +126,21 @@ def of_stream(
     return (model.unembed_some(resid, ids) * weights.to(resid)).sum(-1).unflatten(0, (-1, n))
 
 
+def metrics_of(given: Metric | Iterable[Metric]) -> list[Metric]:
+    """Metrics, one or several; refuses a bare function."""
+    return listed(given, Metric, "interp.metrics.Metric('name', function of logits (batch, vocab))")
+
+
+def as_metric(given: Metric) -> Metric:
+    """One metric; refuses a bare function, and several."""
+    if not isinstance(given, Metric):
+        raise TypeError(
+            f"this takes one interp.metrics.Metric, not {type(given).__name__}; write Metric('name', function of "
+            f"logits (batch, vocab)), or metrics.logit_diff(right, wrong)"
+        )
+    return given
+
+
 def logit(token: Answers) -> Metric:
     """Logit of a next token, the mean if there are several."""
     return _linear("logit", (token, 1.0))
@@ -111,19 +153,21 @@ def logit_diff(right: Answers, wrong: Answers) -> Metric:
 
 def log_prob(token: Answers) -> Metric:
     """Log probability (nats) of a next token; of several, of any of them."""
+    check_answers(token)
 
     def of(logits: Tensor) -> Tensor:
-        chosen, counts = _chosen(logits.log_softmax(-1), token)
-        return chosen.masked_fill(~counts, -torch.inf).logsumexp(-1)
+        values, counts = chosen(logits.log_softmax(-1), token)
+        return values.masked_fill(~counts, -torch.inf).logsumexp(-1)
 
     return Metric("log probability", of)
 
 
 def log_odds(token: Answers) -> Metric:
     """Log odds (nats) of a next token: log p - log(1 - p); of several, of any of them."""
+    check_answers(token)
 
     def of(logits: Tensor) -> Tensor:
-        ids, counts = ids_of(token, len(logits), logits.device), _chosen(logits, token)[1]
+        ids, counts = ids_of(token, len(logits), logits.device), chosen(logits, token)[1]
         among = torch.zeros_like(logits, dtype=torch.int).scatter_add(-1, ids.clamp(min=0), counts.int()) > 0
         inside, outside = logits.masked_fill(~among, -torch.inf), logits.masked_fill(among, -torch.inf)
         return inside.logsumexp(-1) - outside.logsumexp(-1)
@@ -133,14 +177,16 @@ def log_odds(token: Answers) -> Metric:
 
 def prob(token: Answers) -> Metric:
     """Probability of a next token; of several, their sum."""
-    return Metric("probability", lambda logits: _sum_of(logits.softmax(-1), token))
+    check_answers(token)
+    return Metric("probability", lambda logits: sum_of(logits.softmax(-1), token))
 
 
 def prob_diff(right: Answers, wrong: Answers) -> Metric:
     """Probability of the right next tokens minus that of the wrong ones; -1 among the ids fills up unequal sets."""
+    check_answers(right, wrong)
     return Metric(
         "probability difference",
-        lambda logits: _sum_of(p := logits.softmax(-1), right) - _sum_of(p, wrong),
+        lambda logits: sum_of(p := logits.softmax(-1), right) - sum_of(p, wrong),
     )
 
 
@@ -157,36 +203,9 @@ def kl_from(reference: Float[Tensor, "batch vocab"]) -> Metric:
     return Metric("KL divergence", of)
 
 
-def ids_of(token: Answers, n: int, device: torch.device) -> Int[Tensor, "batch answer"]:
-    """Answer tokens of n prompts; -1 fills up unequal numbers."""
-    ids = torch.as_tensor(token, device=device)
-    if ids.is_floating_point() or ids.ndim > 2:
-        raise ValueError(f"answers are token ids, one, (batch,) or (batch, n), not {ids.dtype} of {tuple(ids.shape)}")
-    if ids.ndim == 0:
-        ids = ids.expand(n)
-    if ids.shape[0] != n:
-        raise ValueError(f"answers for {ids.shape[0]} prompts were given, but {n} prompts were run")
-    ids = ids[:, None] if ids.ndim == 1 else ids
-    if not bool((ids >= 0).any(-1).all()) or int(ids.min()) < -1:
-        raise ValueError("every prompt needs an answer: token ids from 0 on; -1 only fills up unequal numbers")
-    return ids
-
-
-def _chosen(values: Tensor, token: Answers) -> tuple[Tensor, Tensor]:
-    """The values of some tokens, (batch, answer), and which of them count."""
-    ids = ids_of(token, len(values), values.device)
-    if int(ids.max()) >= values.shape[-1]:
-        raise ValueError(f"token {int(ids.max())} is outside the model's output vocabulary of {values.shape[-1]}")
-    return values.gather(-1, ids.clamp(min=0)), ids >= 0
-
-
-def _sum_of(values: Tensor, token: Answers) -> Tensor:
-    chosen, counts = _chosen(values, token)
-    return (chosen * counts).sum(-1)
-
-
 def _linear(name: str, *signed: tuple[Answers, float]) -> Metric:
     """The sum of mean logits of answers, each times a factor."""
+    check_answers(*(token for token, _ in signed))
 
     def weights(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
         ids = [ids_of(token, n, device) for token, _ in signed]
@@ -195,6 +214,6 @@ def _linear(name: str, *signed: tuple[Answers, float]) -> Metric:
 
     def of(logits: Tensor) -> Tensor:
         ids, factors = weights(len(logits), logits.device)
-        return (_chosen(logits, ids)[0] * factors.to(logits)).sum(-1)
+        return (chosen(logits, ids)[0] * factors.to(logits)).sum(-1)
 
     return Metric(name, of, weights=weights)

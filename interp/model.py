@@ -2,49 +2,24 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any, final
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from interp.arguments import edits_of, sites_of
 from interp.columns import addressed
 from interp.edits import Edit
 from interp.packing import Packing
 from interp.products import quick_products
+from interp.shape import Cache, Shape
 from interp.sites import UNLAYERED, Site
-from interp.tokenizing import Prompts, Tokenizer
+from interp.tokenizing import Place, Prompts, Tokenizer
 from interp.traces import Tokens, Trace
 from interp.visits import Visit, Visits
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The sizes of a model; `n_kv_heads` is smaller than `n_heads` under grouped queries."""
-
-    n_layers: int
-    n_heads: int
-    n_kv_heads: int
-    d_model: int
-    d_head: int
-    d_vocab: int
-    n_context: int | None
-
-
-@dataclass
-class Cache:
-    """Keys and values of tokens that a model has run, so that it need not run them again (decision 7).
-
-    Attributes:
-        store: What the backend keeps; it is added to in each run.
-        held: How many columns of the batch it covers.
-    """
-
-    store: Any
-    held: int = 0
 
 
 class Model(ABC):
@@ -132,16 +107,16 @@ class Model(ABC):
         self,
         prompts: Prompts,
         read: Site | Iterable[Site] = (),
-        edits: Sequence[Edit] = (),
+        edits: Edit | Iterable[Edit] = (),
         grad: bool = False,
         last_only: bool = False,
     ) -> Trace:
         """Run once, applying the edits in the order given and recording the sites to read.
 
         Args:
-            prompts: Texts, token ids (with a mask, as a pair, if they are padded), or `Tokens`.
+            prompts: Texts; token ids, with a mask if they are padded, as a pair or as a tokenizer gives them; `Tokens`.
             read: Site, or sites, whose tensors to keep, as the rest of the model saw them.
-            edits: Changes to make on the way.
+            edits: Change, or changes, to make on the way.
             grad: Keep the graph, so that `torch.autograd.grad` reaches every site that was read.
             last_only: Compute logits at the last position alone.
 
@@ -150,7 +125,7 @@ class Model(ABC):
             RuntimeError: A model in train mode; a site that was never reached.
         """
         tokens = self.tokens(prompts)
-        read = [read] if isinstance(read, Site) else list(read)
+        read, edits = sites_of(read), edits_of(edits)
         self.check(read, edits)
         visits = Visits(tokens, read, edits, grad)
         graph = torch.enable_grad() if grad else nullcontext() if torch.is_inference_mode_enabled() else torch.no_grad()
@@ -181,24 +156,38 @@ class Model(ABC):
         return logits[:, -1]
 
     @final
-    def tokens(self, prompts: Prompts) -> Tokens:
-        """Prompts as token ids on the model's device: left-padded, with a mask."""
-        return Tokenizer(self.tokenizer, self.bos, self.shape.d_vocab, self.shape.n_context)(prompts).to(self.device)
+    def tokens(self, prompts: Prompts, roles: Mapping[str, Place] | None = None) -> Tokens:
+        """Prompts as token ids on the model's device: left-padded, with a mask.
+
+        Args:
+            roles: Names of positions, each with one place for all prompts or one for each: a number, which counts the
+                prompt's own tokens, the beginning-of-sequence token among them, and from the end if it is negative; or
+                a word that is one token and occurs once.
+        """
+        tokens = self._tokenizer(prompts)
+        return (self._tokenizer.with_roles(tokens, roles) if roles else tokens).to(self.device)
 
     @final
     def token_id(self, text: str) -> int:
         """The id of a string that is exactly one token."""
-        return Tokenizer(self.tokenizer, self.bos, self.shape.d_vocab, self.shape.n_context).one(text)
+        return self._tokenizer.one(text)
+
+    @property
+    def _tokenizer(self) -> Tokenizer:
+        return Tokenizer(self.tokenizer, self.bos, self.shape.d_vocab, self.shape.n_context)
 
     @final
     def words(self, ids: Iterable[int]) -> list[str]:
         """The text of each token; the number itself, as text, if there is no tokenizer."""
+        if isinstance(ids, str) or (isinstance(ids, Tensor) and ids.ndim != 1):
+            raise TypeError("words are those of one prompt's token ids, such as model.tokens(text).ids[0]")
         return [str(int(i)) if self.tokenizer is None else self.tokenizer.decode([int(i)]) for i in ids]
 
     @final
-    def sites(self, *kinds: str, layers: Collection[int] | None = None) -> list[Site]:
-        """The sites of some kinds in every layer, or in those given; of every kind if none is named."""
-        every = range(self.shape.n_layers) if layers is None else layers
+    def sites(self, *kinds: str, layers: int | Iterable[int] | None = None) -> list[Site]:
+        """The sites of some kinds in every layer, or in that or those given; of every kind if none is named."""
+        given = range(self.shape.n_layers) if layers is None else layers
+        every = list(given) if isinstance(given, Iterable) else [given]
         chosen = [Site(k, i) for k in kinds or self.editable for i in ([None] if k in UNLAYERED else every)]
         self.check(chosen)
         return chosen
@@ -235,9 +224,7 @@ class Model(ABC):
     @final
     def check(self, read: Sequence[Site] = (), edits: Sequence[Edit] = ()) -> None:
         """Raise what `run` would raise for sites and edits that this model cannot serve."""
-        if wrong := [x for x in read if not isinstance(x, Site)]:
-            raise TypeError(f"what is read or edited is an interp.Site, not {wrong[0]!r}; write Site('resid_pre', 0)")
-        for site in [*read, *(edit.site for edit in edits)]:
+        for site in [*sites_of(read), *(edit.site for edit in edits_of(edits))]:
             if site.kind not in self.editable:
                 why = self.missing.get(site.kind, "it was not found in this model")
                 raise ValueError(f"{self.name} has no {site.kind!r}: {why}; it has {', '.join(self.editable)}")

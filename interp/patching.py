@@ -18,7 +18,7 @@ from interp.arrays import Check, labelled
 from interp.contrast import DIRECTIONS, Contrast, widened
 from interp.edits import Edit, copy, exchange
 from interp.grid import Grid, Place, Roles, grid_of
-from interp.metrics import Metric
+from interp.metrics import Metric, metrics_of
 from interp.model import Model, Prompts
 from interp.progress import Progress, bar
 from interp.sites import Site
@@ -62,7 +62,7 @@ def patch(
     Raises:
         ValueError: Prompts that are not aligned; axes that a site lacks; a gap between the runs too small to divide by.
     """
-    clean, metrics = model.tokens(clean), [metric] if isinstance(metric, Metric) else list(metric)
+    clean, metrics = model.tokens(clean), metrics_of(metric)
     grid = grid_of(sites, over, roles)
     if subspace is not None:
         _check_last_axis(grid)

@@ -46,7 +46,7 @@ def readout(model: Model, metric: Metric, resid: Float[Tensor, "prompt d_model"]
     with torch.enable_grad():
         zero = torch.zeros_like(resid).requires_grad_()
         at_zero = uncapped(model, model.unembed(zero))
-        bias = metric.of(at_zero)
+        bias = metric.of_logits(at_zero)
         gain = uncapped(model, logits) - at_zero.detach()
         trusted = gain * _passed(model, logits) ** 2  # a logit near the cap says little of what was capped
         (pulled,) = torch.autograd.grad(at_zero, zero, trusted, retain_graph=True)
@@ -80,9 +80,9 @@ def is_linear(metric: Metric, logits: Float[Tensor, "prompt vocab"]) -> bool:
     """Whether a metric is a linear function of such logits, plus a constant; tried on random ones."""
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(logits.shape, generator=generator).to(logits.device) for _ in range(2))
-    straight = metric.of(a) + 2 * (metric.of(b) - metric.of(0 * b))
-    size = metric.of(a).abs().max() + metric.of(b).abs().max()
-    return bool((metric.of(a + 2 * b) - straight).abs().max() <= 1e-4 * size)
+    straight = metric.of_logits(a) + 2 * (metric.of_logits(b) - metric.of_logits(0 * b))
+    size = metric.of_logits(a).abs().max() + metric.of_logits(b).abs().max()
+    return bool((metric.of_logits(a + 2 * b) - straight).abs().max() <= 1e-4 * size)
 
 
 def _passed(model: Model, logits: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.edits import Edit, first_difference
+from interp.edits import Edit
 from interp.model import Model
 from interp.products import quick_products
 from interp.recording import Recording, of_rows, of_tokens, record
@@ -160,3 +160,10 @@ def _entering(i: int, n_layers: int) -> list[Site]:
     """The sites that are the residual stream before block i, or after the last."""
     below = [Site("resid_post", i - 1)] if i else []
     return [*below, Site("resid_pre", i) if i < n_layers else Site("resid_final")]
+
+
+def first_difference(site: Site, a: Tensor, b: Tensor) -> Tensor:
+    """The first position at which two tensors of a site differ, (batch,); n_pos where they are equal."""
+    others = [i for i, axis in enumerate(site.axes) if axis not in ("batch", site.along)]
+    differs = (a != b).any(others)
+    return torch.where(differs.any(1), differs.int().argmax(1), differs.shape[1])

@@ -1,6 +1,7 @@
 """Names for the places in a transformer where a tensor can be read or edited."""
 
 from dataclasses import dataclass
+from numbers import Integral
 
 _STREAM = ("batch", "pos", "d_model")
 _HEADS = ("batch", "pos", "head", "d_head")
@@ -47,6 +48,8 @@ class Site:
             raise ValueError(f"unknown site kind {self.kind!r}; choose from {', '.join(AXES)}")
         if self.kind in UNLAYERED and self.layer is not None:
             raise ValueError(f"{self.kind!r} has no layer, but {self.layer!r} was given; write Site({self.kind!r})")
+        if isinstance(self.layer, Integral):  # of numpy, as labels of results are
+            object.__setattr__(self, "layer", int(self.layer))
         if self.kind not in UNLAYERED and (not isinstance(self.layer, int) or self.layer < 0):
             raise ValueError(
                 f"{self.kind!r} needs a layer, an int from 0 on, not {self.layer!r}; write Site({self.kind!r}, 0)"

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.edits import Edit
-from interp.metrics import Metric, of_stream
+from interp.metrics import Metric, metrics_of, of_stream
 from interp.model import Model, Prompts
 from interp.progress import Progress, bar
 from interp.recording import Recording, record
@@ -77,10 +77,7 @@ def sweep(
     edits = [edit for cell in cells for edit in cell]
     model.check(edits=edits)
     births = [_birth(cell, model.shape.n_layers) for cell in cells]
-    if wrong := [metric for metric in metrics if not isinstance(metric, Metric)]:
-        raise TypeError(
-            f"{wrong[0]!r} is no metric; wrap a function of logits as interp.metrics.Metric('name', function)"
-        )
+    metrics = metrics_of(metrics)
     if refused := [edit for edit in edits if "batch" in edit.at]:
         raise ValueError(f"an edit in a sweep is for all prompts; {refused[0].site} has 'batch' among its indices")
     size = max(1, (memory_of(model.device) if budget is None else budget) // _bytes_per_row(model, tokens, grad))

@@ -1,15 +1,19 @@
 """Prompts in, `Tokens` out: the one place where text becomes ids."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from interp.traces import Tokens
 
-Prompts = str | Sequence[str] | Tensor | tuple[Tensor, Tensor] | Tokens
+Prompts = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Tensor | np.ndarray | Mapping | tuple | Tokens
+Place = int | str | Sequence[int] | Sequence[str] | Tensor
 
 
 @dataclass(frozen=True)
@@ -30,18 +34,23 @@ class Tokenizer:
 
     def __call__(self, prompts: Prompts) -> Tokens:
         """Prompts as ids with a mask, padded on the left."""
-        if isinstance(prompts, Tokens):
-            tokens = prompts
-        elif isinstance(prompts, Tensor):
-            tokens = Tokens(*_batch(prompts, torch.ones_like(prompts)))
-        elif isinstance(prompts, tuple) and len(prompts) == 2 and all(isinstance(p, Tensor) for p in prompts):
-            tokens = Tokens(*_batch(*prompts))
-        elif isinstance(prompts, str) or (prompts and all(isinstance(prompt, str) for prompt in prompts)):
-            tokens = self._texts([prompts] if isinstance(prompts, str) else [str(prompt) for prompt in prompts])
-        else:
-            raise TypeError(f"prompts are a text, texts, token ids, (ids, mask) or Tokens, not {_describe(prompts)}")
+        tokens = self._read(prompts)
         self._check(tokens)
         return tokens
+
+    def with_roles(self, tokens: Tokens, roles: Mapping[str, Place]) -> Tokens:
+        """The prompts with names for some of their positions, beside those that they have.
+
+        Args:
+            roles: For each name, one place for all prompts or one for each: a number, which counts the prompt's own
+                tokens, the beginning-of-sequence token among them, and from the end if it is negative; or a word that
+                is one token and occurs once.
+
+        Raises:
+            ValueError: A place that a prompt lacks, or has several times; another number of places than of prompts.
+        """
+        found = {name: self._places(name, place, tokens) for name, place in roles.items()}
+        return replace(tokens, roles={**tokens.roles, **found})
 
     def one(self, text: str) -> int:
         """The id of a string that is exactly one token."""
@@ -52,18 +61,68 @@ class Tokenizer:
             raise ValueError(f"{text!r} is {len(ids)} tokens {pieces}, not one; {hint}")
         return ids[0]
 
+    def _read(self, prompts: Any) -> Tokens:
+        if isinstance(prompts, Tokens):
+            return prompts
+        if isinstance(prompts, Mapping) and "input_ids" in prompts:  # what a Hugging Face tokenizer returns
+            return self._read(
+                prompts["input_ids"]
+                if (mask := prompts.get("attention_mask")) is None
+                else (prompts["input_ids"], mask)
+            )
+        if isinstance(prompts, Tensor | np.ndarray):
+            ids = torch.as_tensor(prompts)
+            return Tokens(*_batch(ids, torch.ones_like(ids)))
+        if isinstance(prompts, tuple) and len(prompts) == 2 and not any(isinstance(p, str | Integral) for p in prompts):
+            return Tokens(*_batch(*(torch.as_tensor(part) for part in prompts)))
+        if isinstance(prompts, str):
+            return self._texts([prompts])
+        if isinstance(prompts, Sequence) and prompts:
+            if all(isinstance(prompt, str) for prompt in prompts):
+                return self._texts([str(prompt) for prompt in prompts])
+            if all(isinstance(i, Integral) for i in prompts):
+                return _padded([prompts])
+            if all(
+                isinstance(row, Sequence | np.ndarray) and all(isinstance(i, Integral) for i in row) for row in prompts
+            ):
+                return _padded(prompts)
+        raise TypeError(
+            f"prompts are a text, texts, token ids, (ids, mask), what a tokenizer returns, or Tokens, not "
+            f"{_describe(prompts)}{'; give its .clean or .corrupt' if hasattr(prompts, 'clean') else ''}"
+        )
+
     def _texts(self, texts: Sequence[str]) -> Tokens:
         rows = [self._encode(text) for text in texts]
         if self.bos:
             rows = [row if row[:1] == [self.base.bos_token_id] else [self.base.bos_token_id, *row] for row in rows]
-        width = max(map(len, rows))
-        ids = torch.tensor([[0] * (width - len(row)) + row for row in rows])
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-        return Tokens(ids, mask)
+        return _padded(rows)
+
+    def _places(self, name: str, place: Place, tokens: Tokens) -> Int[Tensor, " prompt"]:
+        """Columns of the batch at which a role stands."""
+        one = isinstance(place, str | Integral) or (isinstance(place, Tensor) and place.ndim == 0)
+        places: list[Any] = [place] * len(tokens) if one else list(place)  # type: ignore[arg-type]
+        if len(places) != len(tokens):
+            raise ValueError(f"role {name!r} has {len(places)} places for {len(tokens)} prompts; give one, or one each")
+        found = []
+        for i, (at, ids, mask) in enumerate(zip(places, tokens.ids, tokens.mask)):
+            length = int(mask.sum())
+            if isinstance(at, str):
+                columns = ((ids == self.one(at)) & (mask == 1)).nonzero().flatten().tolist()
+                if len(columns) != 1:
+                    often = f"{len(columns)} times; give its position" if columns else "not at all"
+                    raise ValueError(f"role {name!r} is {at!r}, which prompt {i} has {often}")
+                found += columns
+            elif -length <= int(at) < length:
+                found.append(len(ids) - length + int(at) % length)
+            else:
+                raise ValueError(f"role {name!r} is position {int(at)}, but prompt {i} has {length} tokens")
+        return torch.tensor(found, device=tokens.ids.device)
 
     def _encode(self, text: str) -> list[int]:
         if self.base is None:
-            raise ValueError("this model has no tokenizer, so it cannot take texts; give it token ids")
+            raise ValueError(
+                "this model has no tokenizer, so it cannot take texts; give it token ids, or load(..., tokenizer=…)"
+            )
         ids = self.base.encode(text, add_special_tokens=False)
         if not ids:
             raise ValueError(f"the prompt {text!r} is empty: it has no tokens")
@@ -83,6 +142,14 @@ class Tokenizer:
             raise ValueError("prompts are padded on the left, so that the mask of each is 0 … 0 1 … 1; this one is not")
         if self.n_context is not None and ids.shape[1] > self.n_context:
             raise ValueError(f"a prompt of {ids.shape[1]} tokens does not fit the model's context of {self.n_context}")
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> Tokens:
+    """Token ids of prompts of any lengths, padded on the left."""
+    width = max(map(len, rows))
+    ids = torch.tensor([[0] * (width - len(row)) + [int(i) for i in row] for row in rows])
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    return Tokens(ids, mask)
 
 
 def _batch(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,8 +26,23 @@ class Tokens:
     roles: Mapping[str, Int[Tensor, " batch"]] = field(default_factory=dict)
     generated: int = 0
 
+    def __post_init__(self) -> None:
+        if any(not isinstance(at, Tensor) for at in self.roles.values()):
+            roles = {name: torch.as_tensor(at, device=self.ids.device) for name, at in self.roles.items()}
+            object.__setattr__(self, "roles", {name: at.expand(len(self.ids)) for name, at in roles.items()})
+
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __repr__(self) -> str:
+        return (
+            f"Tokens({self.ids.shape[0]} prompts of {self._lengths} tokens; roles: {', '.join(self.roles) or 'none'})"
+        )
+
+    @property
+    def _lengths(self) -> str:
+        shortest, longest = (int(n) for n in self.mask.sum(-1).aminmax())
+        return str(longest) if shortest == longest else f"{shortest} to {longest}"
 
     @property
     def positions(self) -> Int[Tensor, "batch pos"]:
@@ -82,6 +97,9 @@ class Trace:
     tokens: Tokens
     logits: Float[Tensor, "batch pos vocab"]
     activations: Mapping[Site, Tensor]
+
+    def __repr__(self) -> str:
+        return f"Trace(of {self.tokens!r}; read: {', '.join(map(str, self.activations)) or 'none'})"
 
     def __getitem__(self, site: Site) -> Tensor:
         if site not in self.activations:

@@ -10,10 +10,10 @@ ROOT = Path(__file__).parents[1] / "interp"
 
 # A module may import only from modules on an earlier line; a package stands for all in it that is not named itself.
 LAYERS = [
-    {"sites", "packing", "products", "gelu", "graph", "directions", "donors", "zoo.lexicon"},
+    {"sites", "shape", "answers", "packing", "products", "gelu", "graph", "directions", "donors", "zoo.lexicon"},
     {"traces", "zoo.language"},
     {"edits", "tokenizing", "zoo.corpus"},
-    {"visits", "columns"},
+    {"visits", "columns", "arguments"},
     {"model", "backends.stream", "backends.attention", "progress"},
     {"metrics", "arrays", "backends.families", "backends.watching", "recording"},
     {"replay", "backends.calling", "backends.heads"},

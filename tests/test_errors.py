@@ -119,7 +119,8 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
     ),
     "wrong shape": (
         lambda m: m.run(IDS, edits=[Edit(RESID, lambda x: x[..., :5])]),
-        "the selected part of resid_pre.0 has shape (1, 3, 128), but the change returned (1, 3, 5)",
+        "the selected part of resid_pre.0 has shape (1, 3, 128), but the change returned (1, 3, 5); what comes from "
+        "another run is of as many prompts, and at the same indices",
     ),
     "NaN made": (
         lambda m: m.run(IDS, edits=[edits.scale(RESID, float("nan"))]),
@@ -459,6 +460,47 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
         lambda m: plots.heatmap(_patch(m, over=["pos"])),
         "a heatmap needs two axes, not ('layer', 'pos', 'prompt'); average the others, as in .mean('prompt')",
     ),
+    "a metric that averages": (
+        lambda m: _patch(m, metrics.Metric("mine", lambda logits: logits[:, 5].mean())),
+        "mine must give one number for each prompt, a tensor of shape (2,), but gave shape (); do not average over prompts",
+    ),
+    "a function as metric": (
+        lambda m: lens.logit_lens(m, IDS, lambda logits: logits[:, 0]),
+        "this takes one interp.metrics.Metric, not function; write Metric('name', function of logits (batch, vocab)), or "
+        "metrics.logit_diff(right, wrong)",
+    ),
+    "a word as answer": (
+        lambda m: metrics.logit_diff(" Mary", " Tom"),
+        "an answer is a token id, not ' Mary'; give model.token_id(' Mary')",
+    ),
+    "logits as a run": (
+        lambda m: metrics.logit(3)(m.run(IDS).logits),
+        "logit is measured in a run, not in Tensor; give model.run(prompts)",
+    ),
+    "a name as site": (
+        lambda m: _patch(m, sites="z"),
+        "this takes interp.Site, one or several, not 'z'; write Site('resid_pre', 0), or model.sites('resid_pre') for every "
+        "layer",
+    ),
+    "an edit of a name": (lambda m: edits.zero("z.0"), "an edit is of an interp.Site, not 'z.0'; write Site('z', 0)"),
+    "a site as edit": (
+        lambda m: m.run(IDS, edits=[RESID]),
+        "this takes interp.Edit, one or several, not Site(kind='resid_pre', layer=0); write interp.edits.zero(Site('z', 0), "
+        "head=1)",
+    ),
+    "a task as prompts": (
+        lambda m: m.run(tasks.ioi(m, n=2)),
+        "prompts are a text, texts, token ids, (ids, mask), what a tokenizer returns, or Tokens, not Task; give its .clean "
+        "or .corrupt",
+    ),
+    "a role that is not there": (
+        lambda m: m.tokens(["Mary and John", "Mary and Mary"], roles={"S": "Mary"}),
+        "role 'S' is 'Mary', which prompt 1 has 2 times; give its position",
+    ),
+    "a role outside": (
+        lambda m: m.tokens(["Mary and John"], roles={"S": 7}),
+        "role 'S' is position 7, but prompt 0 has 4 tokens",
+    ),
     "interval of one value": (
         lambda m: stats.interval(_patch(m).isel(prompt=[0])),
         "an interval needs at least two values along 'prompt'; the array has {'layer': 1, 'prompt': 1}",
@@ -472,6 +514,32 @@ def test_message(case: str, embedded: interp.Model):
     with pytest.raises((ValueError, TypeError, IndexError, KeyError, RuntimeError, OSError)) as caught:
         call(embedded)
     assert caught.value.args[0] == message
+
+
+def test_prompts_may_be_what_a_tokenizer_gives_or_plain_numbers(embedded: interp.Model):
+    text = "Mary and John"
+    wanted = embedded.tokens(text)
+    ids = wanted.ids.tolist()
+    batch = {"input_ids": wanted.ids, "attention_mask": wanted.mask}
+    for given in (
+        batch,
+        {"input_ids": ids},
+        ids,
+        ids[0],
+        wanted.ids.numpy(),
+        (wanted.ids.numpy(), wanted.mask.numpy()),
+    ):
+        found = embedded.tokens(given)
+        assert found.ids.equal(wanted.ids) and found.mask.equal(wanted.mask)
+    ragged = embedded.tokens([[5, 6], [1, 2, 3]])
+    assert ragged.mask.tolist() == [[0, 1, 1], [1, 1, 1]] and ragged.ids[0, 1:].tolist() == [5, 6]
+
+
+def test_roles_count_a_prompts_own_tokens(embedded: interp.Model):
+    roles = {"first": 1, "last": -1, "and": "and", "name": ["John", 1]}
+    tokens = embedded.tokens(["Mary and John went", "Mary and John"], roles=roles)
+    words = [[embedded.words(row)[int(at)] for row, at in zip(tokens.ids, tokens.role(name))] for name in roles]
+    assert words == [["Mary", "Mary"], ["went", "John"], ["and", "and"], ["John", "Mary"]]
 
 
 def test_tokens_with_roles_can_be_sliced():

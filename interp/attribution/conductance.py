@@ -81,6 +81,7 @@ def conductance(
         ValueError: Sites of several kinds, or not above the path's; what `integrated_gradients` raises for a baseline.
     """
     grid = grid_of(sites, over, roles)
+    sites = list(grid.sites)
     if len(grid.kinds) > 1:
         raise ValueError(f"conductance is of sites of one kind at a time, not {', '.join(grid.kinds)}")
     if early := [site for site in sites if site.order <= path.order]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from interp.arrays import Check, attach, labelled, position_labels
 from interp.contrast import widened
-from interp.metrics import Metric
+from interp.metrics import Metric, metrics_of
 from interp.model import Model, Prompts
 from interp.sites import Site
 from interp.stats import rank_correlation
@@ -85,7 +85,7 @@ def relevance(
         ValueError: A metric that has no gradient; layers that the model does not have.
     """
     tokens, sites = model.tokens(prompts), _patterns(model, layers)
-    metrics = [metric] if isinstance(metric, Metric) else list(metric)
+    metrics = metrics_of(metric)
     trace = model.run(tokens, read=sites, grad=True, last_only=all(one.last_only for one in metrics))
     patterns = [trace[site] for site in sites]
     how: dict[str, Any] = {"method": "gradient-weighted attention", "metric": ", ".join(one.name for one in metrics)}

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.edits import put
-from interp.metrics import Metric
+from interp.metrics import Metric, as_metric
 from interp.model import Model, Prompts
 from interp.recording import Recording
 from interp.replay import run_recorded
@@ -48,7 +48,7 @@ class SiteFunction:
         model.check(edits=[put(site, torch.zeros(()))])
         tokens = model.tokens(prompts)
         trace = model.run(tokens, read=[site], last_only=True)
-        return cls(model, tokens, site, metric, trace[site].detach())
+        return cls(model, tokens, site, as_metric(metric), trace[site].detach())
 
     @property
     def rows(self) -> Int[Tensor, " prompt"]:

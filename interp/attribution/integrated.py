@@ -13,7 +13,7 @@ from interp.attribution.integration import Quadrature
 from interp.attribution.labels import present, tolerance_of
 from interp.attribution.straight import Attributed
 from interp.grid import Roles
-from interp.metrics import Metric
+from interp.metrics import Metric, metrics_of
 from interp.model import Model, Prompts
 from interp.progress import Progress
 from interp.sites import Site
@@ -64,7 +64,7 @@ def integrated_gradients(
         ValueError: Prompts that are not aligned; a baseline that does not fit; steps or `most` out of range; a
             degenerate path: near the baseline the metric jumps, so that no number of steps will do.
     """
-    metrics = [metric] if isinstance(metric, Metric) else list(metric)
+    metrics = metrics_of(metric)
     of = Attributed.run(model, model.tokens(clean), site, metrics, over, roles)
     by = Quadrature(steps, tolerance_of(of) if tolerance is None else tolerance, most, budget)
     found = of.integrate(baseline, by, refuse, progress)

@@ -16,7 +16,7 @@ from torch import Tensor
 from interp.arrays import labelled, position_labels
 from interp.contrast import share, widened
 from interp.edits import Edit
-from interp.metrics import Metric
+from interp.metrics import Metric, metrics_of
 from interp.model import Model, Prompts
 from interp.progress import Progress
 from interp.replay import run_recorded
@@ -60,7 +60,7 @@ def knock_out(
             with `normalize`, a metric too near to zero to divide by.
     """
     tokens = model.tokens(prompts)
-    metrics = [metric] if isinstance(metric, Metric) else list(metric)
+    metrics = metrics_of(metric)
     layers = _windows(windows, model)
     cuts = _cuts(tokens, keys, query, position_labels(model, tokens))
     sites = model.sites("scores", layers=sorted({layer for window in layers for layer in window}))

@@ -19,7 +19,7 @@ from interp.backends.frozen import Constant, frozen_norms
 from interp.backends.modules import on_modules
 from interp.contrast import widened
 from interp.edits import Edit, stop
-from interp.metrics import Metric
+from interp.metrics import Metric, metrics_of
 from interp.model import Model, Prompts
 from interp.readout import check_linear, uncapped
 from interp.sites import Site
@@ -59,13 +59,13 @@ def linearised(model: Model, prompts: Prompts, metric: Metric | Sequence[Metric]
     if mlp not in MLP:
         raise ValueError(f"mlp={mlp!r} is unknown; choose from {', '.join(MLP)}")
     model = on_modules(model, "linearised runs need")
-    tokens, metrics = model.tokens(prompts), [metric] if isinstance(metric, Metric) else list(metric)
+    tokens, metrics = model.tokens(prompts), metrics_of(metric)
     trace, terms = _run(model, tokens, mlp, all(one.last_only for one in metrics))
     with torch.enable_grad():
         logits = uncapped(model, trace.logits)
         for one in metrics:
             check_linear(one, one.position(tokens, logits).detach())
-        wanted = torch.stack([one.of(one.position(tokens, logits)) for one in metrics])
+        wanted = torch.stack([one.of_logits(one.position(tokens, logits)) for one in metrics])
         values = torch.stack([_shares(one, total, trace, terms) for one, total in zip(metrics, wanted)])
     checks = [_adds_up(values, wanted.detach(), logits.detach()), _carried(values)]
     values = values.where(tokens.mask.bool(), torch.nan).transpose(-1, -2)

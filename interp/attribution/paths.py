@@ -9,13 +9,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.contrast import widened
-from interp.edits import first_difference, put
+from interp.edits import put
 from interp.gradients import Leaves, slopes
 from interp.grid import Grid
 from interp.metrics import Metric
 from interp.model import Model
 from interp.recording import Recording
-from interp.replay import run_recorded
+from interp.replay import first_difference, run_recorded
 from interp.sites import Site
 from interp.sweep import Cell, sweep
 from interp.traces import Tokens

@@ -13,7 +13,7 @@ from interp.attribution.baselines import Baselines, held, named
 from interp.attribution.integration import MISSED, STEEP, Integral, Quadrature
 from interp.attribution.paths import Path, joined
 from interp.grid import Grid, Roles, grid_of
-from interp.metrics import Metric
+from interp.metrics import Metric, metrics_of
 from interp.model import Model
 from interp.progress import Progress, bar
 from interp.sites import Site
@@ -50,6 +50,7 @@ class Attributed:
         Raises:
             ValueError: No metric, or two of one name; axes that the site lacks; a site that cannot be edited.
         """
+        metrics = metrics_of(metrics)
         names = [metric.name for metric in metrics]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"metrics need names that tell them apart, not {names}; rename by dataclasses.replace")

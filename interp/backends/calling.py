@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 from transformers import DynamicCache
 
-from interp.model import Cache
+from interp.shape import Cache
 from interp.traces import Tokens
 
 

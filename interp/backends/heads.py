@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from interp.backends.attention import Watch, watched
 from interp.backends.families import ATTENTION_KINDS, Tap
 from interp.backends.watching import Seen, close, is_matrix, run
-from interp.model import Shape
+from interp.shape import Shape
 
 
 @dataclass(frozen=True)

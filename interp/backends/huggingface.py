@@ -14,10 +14,11 @@ from interp.backends.families import ATTENTION_KINDS, Layout, Tap, merge, split,
 from interp.backends.stream import mid_through
 from interp.backends.structure import layout_of, shape_of
 from interp.gelu import quick_gelu, spelled_out
-from interp.model import Cache, Model
+from interp.model import Model
 from interp.packing import Packing
 from interp.products import WIDTH
 from interp.recording import first_of, with_first
+from interp.shape import Cache
 from interp.sites import Site
 from interp.traces import Tokens
 from interp.visits import Visit, Visits

@@ -24,8 +24,9 @@ from interp.backends.families import ATTENTION_KINDS, merge, split, unembed
 from interp.backends.remote import plan, serve
 from interp.backends.stream import mid_through
 from interp.backends.structure import layout_of, shape_of
-from interp.model import Cache, Model
+from interp.model import Model
 from interp.recording import first_of, with_first
+from interp.shape import Cache
 from interp.sites import Site
 from interp.traces import Tokens
 from interp.visits import Visit, Visits

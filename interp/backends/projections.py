@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from interp.backends.families import Reads, Tap
 from interp.backends.heads import LAYOUTS, Heads, values_of
 from interp.backends.watching import Seen, close, is_matrix
-from interp.model import Shape
+from interp.shape import Shape
 
 _Option = TypeVar("_Option")
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from interp.backends.families import FAMILIES, Family, Layout, Tap, submodule
 from interp.backends.watching import Seen, close, is_matrix
-from interp.model import Shape
+from interp.shape import Shape
 
 _FOUND: WeakKeyDictionary[nn.Module, Family] = WeakKeyDictionary()
 

@@ -18,9 +18,10 @@ from interp.backends.bridges import published, unbridged
 from interp.backends.calling import empty_cache
 from interp.backends.families import finished
 from interp.backends.stream import mid_through
-from interp.model import Cache, Model, Shape
+from interp.model import Model
 from interp.packing import Packing
 from interp.products import quick_products
+from interp.shape import Cache, Shape
 from interp.sites import AXES, Site
 from interp.traces import Tokens
 from interp.visits import Visit, Visits

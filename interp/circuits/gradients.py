@@ -17,7 +17,7 @@ from interp.circuits.runs import Run, Written
 from interp.circuits.together import Together
 from interp.edits import Edit, put
 from interp.graph import Graph
-from interp.metrics import Metric
+from interp.metrics import Metric, as_metric
 from interp.recording import entering
 from interp.replay import way_of
 from interp.sites import Site
@@ -112,6 +112,7 @@ def beside(
 
     Where the model allows it and tokens are few, both are one pass; what comes before that position is run once anyway.
     """
+    as_metric(metric)
     if way_of(wiring.model) != "packed" or other.ids.numel() > _FEW:
         run = Run.of(wiring, other, metric)
         found = forward(run, this, start)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from interp.backends.listening import Expand, Listener, listening, whole
 from interp.backends.readers import Projection, Wiring
-from interp.metrics import Metric, of_stream
+from interp.metrics import Metric, as_metric, of_stream
 from interp.model import Model
 from interp.products import quick_products
 from interp.recording import Recording, of_tokens, record
@@ -88,7 +88,7 @@ def written(wiring: Wiring, tokens: Tokens, metric: Metric) -> tuple[Written, Fl
     """What every writer of a run adds to the residual stream, and the metric of the run."""
     kept = Kept()
     with listening(wiring, kept, tokens.ids.shape[1]):
-        trace = wiring.model.run(tokens, last_only=metric.last_only)
+        trace = wiring.model.run(tokens, last_only=as_metric(metric).last_only)
     return kept.written, metric(trace)
 
 
@@ -127,6 +127,7 @@ class Run:
         if way_of(wiring.model) != "packed":
             found, values = written(wiring, tokens, metric)
             return cls(wiring, tokens, metric, found, values, None)
+        as_metric(metric)
         kept = Kept()
         with listening(wiring, kept, tokens.ids.shape[1]), without_logits(wiring.model):
             recording = record(wiring.model, tokens, (), packed=True)

@@ -15,7 +15,7 @@ from interp.arrays import Check, attach, labelled
 from interp.components import last_stream
 from interp.edits import put
 from interp.lens.rows import Rows, log_probs, words
-from interp.metrics import Metric
+from interp.metrics import Metric, as_metric
 from interp.model import Model, Prompts
 from interp.readout import Readout, readout
 from interp.sites import Site
@@ -48,7 +48,7 @@ def neurons(
         trace = model.run(tokens, read=[*inner, *outer, last_stream(model)], last_only=True)
     if not 1 <= top <= (width := trace[inner[0]].shape[-1]):
         raise ValueError(f"top is a number of neurons from 1 to {width}, not {top}")
-    line = readout(model, metric, trace.at(last_stream(model), metric.at))
+    line = readout(model, metric, trace.at(last_stream(model), as_metric(metric).at))
     biases = _outputs(model, [torch.zeros(1, width)] * len(inner), inner, outer)
     shares = _shares(model, trace, inner, outer, line, metric.at)
     written = torch.stack([line.of(trace.at(site, metric.at)) for site in outer])

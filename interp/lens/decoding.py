@@ -11,13 +11,13 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.answers import Answers, ids_of
 from interp.arrays import Check, attach, labelled
 from interp.components import last_stream
 from interp.lens.judging import Marginals, beats_a_constant, is_unbiased, last_is_the_model, skill
 from interp.lens.places import Place, axes_of, names_of, places
 from interp.lens.rows import Rows, chunks, divergence, log_probs, words
 from interp.lens.tuned import TunedLens, belongs
-from interp.metrics import Answers, ids_of
 from interp.model import Model, Prompts
 from interp.progress import Progress, bar
 

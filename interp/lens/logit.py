@@ -14,7 +14,7 @@ from interp.lens.judging import Marginals, beats_a_constant, last_is_the_model, 
 from interp.lens.places import axes_of, names_of, places
 from interp.lens.rows import Rows, divergence, log_probs
 from interp.lens.tuned import TunedLens, belongs
-from interp.metrics import Metric
+from interp.metrics import Metric, as_metric
 from interp.model import Model, Prompts
 
 
@@ -38,14 +38,14 @@ def logit_lens(
     if by is not None:
         belongs(by.fingerprint, model)
     tokens, found = model.tokens(prompts), places(model, kind, by)
-    rows, last = Rows.of(tokens, metric.at), last_stream(model)
+    rows, last = Rows.of(tokens, as_metric(metric).at), last_stream(model)
     trace = model.run(tokens, read={*(place.site for place in found), last}, last_only=True)
     final, marginals = log_probs(model, rows.take(trace[last])), Marginals(0)
     marginals.add(final)
     values, divergences = [], []
     for place in found:
         logits = model.unembed(place.vectors(trace, rows).to(model.dtype))
-        values.append(widened(metric.of(logits)))
+        values.append(widened(metric.of_logits(logits)))
         divergences.append(divergence(final, widened(logits).log_softmax(-1)).mean())
     skills = skill(torch.stack(divergences), marginals.constant)
     checks = [

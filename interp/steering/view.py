@@ -12,7 +12,8 @@ from torch import Tensor
 from interp.arrays import labelled, position_labels
 from interp.columns import addressed
 from interp.edits import Edit
-from interp.model import Cache, Model, Prompts
+from interp.model import Model, Prompts
+from interp.shape import Cache
 from interp.steering.application import steer
 from interp.steering.vector import Vector, Vectors
 from interp.traces import Tokens

@@ -1,0 +1,46 @@
+"""What is given where several things may be: one of them, or several, and nothing else."""
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from interp.edits import Edit
+from interp.sites import Site
+
+T = TypeVar("T")
+
+
+def listed(given: T | Iterable[T], kind: type[T], example: str) -> list[T]:
+    """One thing of a kind, or several, as a list.
+
+    Args:
+        example: What to write instead of something else.
+
+    Raises:
+        TypeError: Anything else.
+    """
+    if isinstance(given, kind):
+        return [given]
+    things: list[Any] = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    if wrong := [thing for thing in things if not isinstance(thing, kind)]:
+        raise TypeError(f"this takes interp.{kind.__name__}, one or several, not {_short(wrong[0])}; write {example}")
+    return things
+
+
+def sites_of(given: Site | Iterable[Site]) -> list[Site]:
+    """Sites, one or several."""
+    return listed(given, Site, "Site('resid_pre', 0), or model.sites('resid_pre') for every layer")
+
+
+def edits_of(given: Edit | Iterable[Edit]) -> list[Edit]:
+    """Edits, one or several."""
+    return listed(given, Edit, "interp.edits.zero(Site('z', 0), head=1)")
+
+
+def names_of(given: str | Iterable[str]) -> tuple[str, ...]:
+    """Names, one or several, such as those of axes."""
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _short(thing: Any) -> str:
+    text = repr(thing)
+    return text if len(text) <= 60 else f"a {type(thing).__name__}"
