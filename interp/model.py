@@ -177,7 +177,7 @@ class Model(ABC):
         return Tokenizer(self.tokenizer, self.bos, self.shape.d_vocab, self.shape.n_context)
 
     @final
-    def words(self, ids: Iterable[int]) -> list[str]:
+    def words(self, ids: Iterable[int] | Tensor) -> list[str]:
         """The text of each token; the number itself, as text, if there is no tokenizer."""
         if isinstance(ids, str) or (isinstance(ids, Tensor) and ids.ndim != 1):
             raise TypeError("words are those of one prompt's token ids, such as model.tokens(text).ids[0]")

@@ -145,7 +145,7 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
     "empty prompt": (lambda m: m.run(""), "the prompt '' is empty: it has no tokens"),
     "no prompts": (
         lambda m: m.run([]),
-        "prompts are a text, texts, token ids, (ids, mask) or Tokens, not an empty list",
+        "prompts are a text, texts, token ids, (ids, mask), what a tokenizer returns, or Tokens, not an empty list",
     ),
     "too long": (
         lambda m: m.run("the " * 96),
@@ -161,7 +161,7 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
     ),
     "no tokenizer": (
         lambda m: interp.load(tiny.build("gpt2")).run("when"),
-        "this model has no tokenizer, so it cannot take texts; give it token ids",
+        "this model has no tokenizer, so it cannot take texts; give it token ids, or load(..., tokenizer=…)",
     ),
     "not read": (
         lambda m: m.run(IDS)[RESID],
@@ -463,35 +463,6 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
     "a metric that averages": (
         lambda m: _patch(m, metrics.Metric("mine", lambda logits: logits[:, 5].mean())),
         "mine must give one number for each prompt, a tensor of shape (2,), but gave shape (); do not average over prompts",
-    ),
-    "a function as metric": (
-        lambda m: lens.logit_lens(m, IDS, lambda logits: logits[:, 0]),
-        "this takes one interp.metrics.Metric, not function; write Metric('name', function of logits (batch, vocab)), or "
-        "metrics.logit_diff(right, wrong)",
-    ),
-    "a word as answer": (
-        lambda m: metrics.logit_diff(" Mary", " Tom"),
-        "an answer is a token id, not ' Mary'; give model.token_id(' Mary')",
-    ),
-    "logits as a run": (
-        lambda m: metrics.logit(3)(m.run(IDS).logits),
-        "logit is measured in a run, not in Tensor; give model.run(prompts)",
-    ),
-    "a name as site": (
-        lambda m: _patch(m, sites="z"),
-        "this takes interp.Site, one or several, not 'z'; write Site('resid_pre', 0), or model.sites('resid_pre') for every "
-        "layer",
-    ),
-    "an edit of a name": (lambda m: edits.zero("z.0"), "an edit is of an interp.Site, not 'z.0'; write Site('z', 0)"),
-    "a site as edit": (
-        lambda m: m.run(IDS, edits=[RESID]),
-        "this takes interp.Edit, one or several, not Site(kind='resid_pre', layer=0); write interp.edits.zero(Site('z', 0), "
-        "head=1)",
-    ),
-    "a task as prompts": (
-        lambda m: m.run(tasks.ioi(m, n=2)),
-        "prompts are a text, texts, token ids, (ids, mask), what a tokenizer returns, or Tokens, not Task; give its .clean "
-        "or .corrupt",
     ),
     "a role that is not there": (
         lambda m: m.tokens(["Mary and John", "Mary and Mary"], roles={"S": "Mary"}),
