@@ -26,7 +26,10 @@ def ids_of(token: Answers, n: int, device: torch.device) -> Int[Tensor, "batch a
     ids = ids[:, None] if ids.ndim == 1 else ids
     if not bool((ids >= 0).any(-1).all()) or int(ids.min()) < -1:
         raise ValueError("every prompt needs an answer: token ids from 0 on; -1 only fills up unequal numbers")
-    return ids
+    if ids.shape[1] == 1:
+        return ids
+    again = (ids[:, :, None] == ids[:, None, :]).tril(-1).any(-1)
+    return ids.masked_fill(again, -1)  # a token that is given twice is one answer
 
 
 def check_answers(*answers: Any) -> None:

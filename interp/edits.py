@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from interp.directions import along, span, unit_of
+from interp.indexing import Index, index_of, pooled
 from interp.sites import Site
 from interp.traces import Tokens, Trace, visible
 
-Index = int | slice | Sequence[int] | Tensor | str
 ArrayLike = Tensor | np.ndarray | Sequence[float] | float
 
 
@@ -22,11 +22,12 @@ class Edit:
     Attributes:
         site: Where to act.
         change: Maps the selected part to its replacement, of the same shape or one that broadcasts to it; it returns a
-            new tensor and leaves its argument alone. With a role or several lists among the indices, the indexed axes
-            come first, as in NumPy. Masked scores stay masked, whatever is put there, and patterns of padding hidden.
-        at: Index by axis name; an axis left out is taken whole. Along `pos`, `query` and `key` a string names a role of
-            the prompts, so that each prompt has its own position; "prompt" and "generated" are all positions that were
-            given and all that were generated.
+            new tensor and leaves its argument alone. Where there is a role or more than one list among the indices, the
+            prompts come first, then the axes with lists, then the others. Masked scores stay masked, whatever is put
+            there, and patterns of padding hidden.
+        at: Index by axis name; an axis left out is taken whole, and each entry of a list with each of another. Along
+            `pos`, `query` and `key` a string names a role of the prompts, so that each prompt has its own position;
+            "prompt" and "generated" are all positions that were given and all that were generated.
         moves: Whether a run in which this edit changes nothing is an error.
     """
 
@@ -47,15 +48,7 @@ class Edit:
 
     def index(self, tokens: Tokens) -> tuple:
         """The selected part as an index into the site's tensor, axis by axis."""
-        chosen: dict[str, Index] = dict(self.at)
-        spans = {axis: tokens.spans[i] for axis, i in chosen.items() if isinstance(i, str) and i in tokens.spans}
-        chosen |= spans
-        roles = [axis for axis, index in chosen.items() if isinstance(index, str)]
-        if roles:
-            chosen.setdefault("batch", torch.arange(len(tokens), device=tokens.ids.device))
-        for axis in roles:
-            chosen[axis] = tokens.role(str(chosen[axis]))[chosen["batch"]]  # type: ignore[index]
-        return tuple(chosen.get(axis, slice(None)) for axis in self.site.axes)
+        return index_of(self.site.axes, self.at, tokens)
 
     def first(self, tokens: Tokens) -> int | Tensor:
         """The first position that this edit can change: in a causal model, none before it is affected."""
@@ -89,11 +82,11 @@ class Edit:
         Args:
             padding: Which of it are patterns of padding.
         """
-        version = _version(part)
+        version = version_of(part)
         value = self.change(part)
         if not isinstance(value, Tensor):
             raise TypeError(f"the change at {self.site} returned {type(value).__name__}; return the new tensor")
-        if _version(part) != version:
+        if version_of(part) != version:
             raise ValueError(f"the change at {self.site} wrote into its argument; return a new tensor instead")
         try:
             value = value.to(part).expand_as(part)
@@ -106,7 +99,7 @@ class Edit:
         return value if padding is None else torch.where(padding, part, value)
 
 
-def _version(tensor: Tensor) -> int:
+def version_of(tensor: Tensor) -> int:
     """How often a tensor was written to; inference tensors do not count."""
     return 0 if tensor.is_inference() else tensor._version
 
@@ -194,8 +187,9 @@ def mean(trace: Trace, site: Site, over: Sequence[str] = ("batch",), **at: Index
     weight = _weight(trace, site)
     chosen = Edit(site, lambda x: source, at)
     if "pos" in over:
-        rest = tuple(at.get(axis, slice(None)) for axis in site.axes[2:])
-        source = ((value * weight).sum((0, 1)) / weight.sum((0, 1)))[rest]  # type: ignore[index]
+        whole = (value * weight).sum((0, 1), True) / weight.sum((0, 1), True)
+        batch, pos, *rest = chosen.index(trace.tokens)
+        source = whole[pooled(batch), pooled(pos), *rest]
     else:
         index = chosen.index(trace.tokens)
         weight = weight.expand_as(value)[index]

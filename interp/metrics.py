@@ -13,6 +13,7 @@ from torch import Tensor
 
 from interp.answers import Answers, check_answers, chosen, ids_of, sum_of
 from interp.arguments import listed
+from interp.edits import version_of
 from interp.model import Model
 from interp.traces import Tokens, Trace
 
@@ -46,32 +47,44 @@ class Metric:
         Raises:
             ValueError: A function that gives something else.
         """
-        values = self.of(logits)
-        self._check_shape(values, logits)
-        return values
+        version = version_of(logits)
+        return self._checked(self.of(logits), logits, version)
 
     def position(self, tokens: Tokens, values: Float[Tensor, "batch pos n"]) -> Float[Tensor, "batch n"]:
         """The position that is read, of each prompt."""
         if isinstance(self.at, str):
             if values.shape[1] != tokens.ids.shape[1]:
                 raise ValueError(f"{self.name} reads the role {self.at!r}, but the run was asked for other logits only")
-            return values[torch.arange(len(values), device=values.device), tokens.role(self.at)]
+            at = tokens.role(self.at)
+            self._check_padding(tokens.mask.gather(1, at[:, None] % tokens.mask.shape[1])[:, 0])
+            return values[torch.arange(len(values), device=values.device), at]
         if not -values.shape[1] <= self.at < values.shape[1]:
             raise IndexError(
                 f"{self.name} reads position {self.at}, but the run has {values.shape[1]} positions of logits"
             )
+        if self.at != -1 and values.shape[1] == tokens.ids.shape[1]:
+            self._check_padding(tokens.mask[:, self.at])
         return values[:, self.at]
+
+    def _check_padding(self, mask: Int[Tensor, " batch"]) -> None:
+        if bool((mask == 0).any()):
+            raise ValueError(
+                f"{self.name} reads position {self.at!r}, which is padding in prompts "
+                f"{(mask == 0).nonzero().flatten().tolist()[:5]}; count from the end, or read a role"
+            )
 
     def over_cells(self, logits: Float[Tensor, "cell batch vocab"]) -> Float[Tensor, "cell batch"]:
         """The metric of several variants of the same prompts at once, or one by one if it cannot be vectorised."""
+        version = version_of(logits)
         try:
             values = torch.vmap(self.of)(logits)
         except RuntimeError:  # a metric of a user's own may look at its values
             values = torch.stack([self.of_logits(variant) for variant in logits])
-        self._check_shape(values, logits)
-        return values
+        return self._checked(values, logits, version)
 
-    def _check_shape(self, values: Any, logits: Tensor) -> None:
+    def _checked(self, values: Any, logits: Tensor, version: int) -> Tensor:
+        if version_of(logits) != version:
+            raise ValueError(f"{self.name} wrote into the logits; make new tensors instead")
         if not isinstance(values, Tensor) or values.shape != logits.shape[:-1]:
             what = (
                 f"shape {tuple(values.shape[logits.ndim - 2 :])}"
@@ -82,6 +95,7 @@ class Metric:
                 f"{self.name} must give one number for each prompt, a tensor of shape ({logits.shape[-2]},), but gave "
                 f"{what}; do not average over prompts"
             )
+        return values if values.is_floating_point() else values.to(logits.dtype)
 
     def check_gradient(self, values: Tensor) -> None:
         """Refuse values of the metric that lead no gradient to what they were made of.

@@ -12,6 +12,10 @@ from interp.sites import Site
 from interp.traces import Tokens
 
 Visit = Callable[[Tensor], Tensor]
+_PADDING = (
+    "selects nothing but padding in some prompt; numbers are columns of the padded batch: count from the end, or use "
+    "a role"
+)
 
 
 class Visits(Mapping[Site, Visit]):
@@ -89,13 +93,22 @@ class Visits(Mapping[Site, Visit]):
                 part = part.clone()  # what its change keeps for the gradient must not be written over
             new = edit.replacement(part, None if hidden is None else hidden[index])
             self._doubt(edit, part, new)
-            if "pos" in edit.at:
-                padding = ~self.tokens.mask[index[:2]].any()
-                self._doubts.append(
-                    (edit, "selects padding only; count positions from the end, or use a role", padding)
-                )
+            if "pos" in edit.at or "query" in edit.at or "key" in edit.at:
+                self._doubts.append((edit, _PADDING, self._misses(edit, index)))
             value[index] = new
         return value
+
+    def _misses(self, edit: Edit, index: tuple) -> Bool[Tensor, ""]:
+        """Whether an edit selects nothing but padding, in some prompt or, if it says of which prompts it is, in all."""
+        misses = torch.zeros((), dtype=torch.bool, device=self.tokens.mask.device)
+        for axis, i in zip(edit.site.axes, index):
+            if axis in ("pos", "query", "key") and axis in edit.at:
+                some = self.tokens.mask[index[0], i].bool()
+                if "batch" in edit.at:
+                    misses = misses | ~some.any()
+                else:
+                    misses = misses | ~some.flatten(1).any(1).all() if some.ndim > 1 else misses | ~some.all()
+        return misses
 
     def _padding(self, pattern: Tensor) -> Bool[Tensor, "row head query key"] | None:
         """Where a pattern is that of padding, which no query may see; None if there is none."""

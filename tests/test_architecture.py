@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[1] / "interp"
 LAYERS = [
     {"sites", "shape", "answers", "packing", "products", "gelu", "graph", "directions", "donors", "zoo.lexicon"},
     {"traces", "zoo.language"},
-    {"edits", "tokenizing", "zoo.corpus"},
+    {"indexing", "tokenizing", "zoo.corpus"},
+    {"edits"},
     {"visits", "columns", "arguments"},
     {"model", "backends.stream", "backends.attention", "progress"},
     {"metrics", "arrays", "backends.families", "backends.watching", "recording"},

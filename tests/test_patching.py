@@ -64,6 +64,7 @@ def test_every_cell_is_one_run_with_one_edit(family, n, dtype):
             measured = values[index].isfinite()
             if not measured.any():
                 continue
+            at |= {"batch": measured.nonzero().flatten()}
             alone = METRIC(model.run(corrupt, edits=[edits.copy(trace, site, **at)])) - start
             assert_close(values[index][measured], alone[measured], atol=tolerance, rtol=tolerance, msg=f"{site} {at}")
 
