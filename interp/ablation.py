@@ -92,6 +92,11 @@ def sensitivity(
     found = trace if reference is None else model.run(source, read=grid.sites, last_only=True)
     before, measured = metric(trace), grid.measured(trace)
     others: list[Trace] = []
+    if reference is None and len(tokens) == 1 and (means := [kind for kind in kinds if kind in ("mean", "role mean")]):
+        raise ValueError(
+            f"the {means[0]} of one prompt is that prompt, so that nothing would be ablated; give more prompts or a "
+            f"reference, or choose another kind"
+        )
     if not grid.roles and {"mean", "resample"} & set(kinds):
         _check_covers(tokens, source)
     if "resample" in kinds:

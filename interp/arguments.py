@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
+import torch
+
 from interp.edits import Edit
 from interp.sites import Site
 
@@ -39,6 +41,16 @@ def edits_of(given: Edit | Iterable[Edit]) -> list[Edit]:
 def names_of(given: str | Iterable[str]) -> tuple[str, ...]:
     """Names, one or several, such as those of axes."""
     return (given,) if isinstance(given, str) else tuple(given)
+
+
+def check_differentiable() -> None:
+    """Refuse to look for gradients where nothing has any.
+
+    Raises:
+        RuntimeError: Under `torch.inference_mode()`.
+    """
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("there are no gradients under torch.inference_mode(); leave it, or use torch.no_grad()")
 
 
 def _short(thing: Any) -> str:

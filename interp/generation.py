@@ -52,6 +52,9 @@ class Sampling:
 
     def choose(self, logits: Float[Tensor, "batch vocab"], draws: Float[Tensor, " batch"]) -> Int[Tensor, " batch"]:
         """A token for each row; a draw, between 0 and 1, decides."""
+        if bool((lost := logits.isnan().any(-1)).any()):
+            rows = lost.nonzero().flatten().tolist()[:5]
+            raise ValueError(f"the logits of rows {rows} are not numbers, so that no token can be chosen; try float32")
         if self.temperature == 0:
             return logits.argmax(-1)
         probs = (logits.double() / self.temperature).softmax(-1)
@@ -228,14 +231,17 @@ def _try_caching(model: Model) -> str:
     cache = model.new_cache()
     if cache is None:
         return f"{model.backend} has no cache for this model"
-    ids = (torch.arange(12).view(2, 6) * 7 + 1) % model.shape.d_vocab
+    first = min(4, (model.shape.n_context or 6) - 2)
+    if first < 2:
+        return f"{model.name} has a context too short to try one"
+    ids = (torch.arange(12).view(2, 6) * 7 + 1)[:, : first + 2] % model.shape.d_vocab
     mask = torch.ones_like(ids)
-    mask[0, :2] = 0
+    mask[0, : first - 2] = 0
     whole = Tokens(ids, mask).to(model.device)
     site = Site("resid_pre", model.shape.n_layers - 1)
     edits = [Edit(site, lambda x: 2 * x + 1, {"pos": pos}) for pos in (-1, "generated")]
-    for width in (4, 5, 6):
-        tokens = replace(whole, ids=whole.ids[:, :width], mask=whole.mask[:, :width], generated=width - 4)
+    for width in range(first, first + 3):
+        tokens = replace(whole, ids=whole.ids[:, :width], mask=whole.mask[:, :width], generated=width - first)
         wanted = model.run(tokens, edits=addressed(edits, tokens), last_only=True).logits[:, -1]
         try:
             logits = model.advance(tokens, cache, edits)

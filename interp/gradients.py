@@ -59,8 +59,9 @@ def slopes(
     while chunk := list(islice(cells, size)):
         values = sweep(model, start, [cell for cell, _ in chunk], metrics, grad=True, progress=False).values
         leaves = [leaf for _, own in chunk for leaf in own]
-        totals = values.sum((1, 2))
-        totals = totals.sum(0, keepdim=True) if together else totals
+        with torch.enable_grad():
+            sums = values.sum((1, 2))
+            totals = list(sums.sum(0, keepdim=True) if together else sums)
         found = [
             torch.autograd.grad(total, leaves, materialize_grads=True, retain_graph=i + 1 < len(totals))
             for i, total in enumerate(totals)

@@ -190,18 +190,16 @@ def grid_of(sites: Site | Sequence[Site], over: str | Sequence[str], roles: Role
     """
     sites, over = sites_of(sites), names_of(over)
     if not sites:
-        raise ValueError("patch needs at least one site; give some, such as model.sites('z')")
+        raise ValueError("give at least one site, such as those of model.sites('z')")
     if len(set(over)) != len(over):
-        raise ValueError(f"each axis is patched over once; over={tuple(over)} repeats one")
+        raise ValueError(f"over={tuple(over)} repeats an axis; name each once")
     for site in sites:
         if unknown := set(over) - set(site.axes) | (set(over) & {"batch"}):
             raise ValueError(
-                f"cannot patch {site.kind} over {sorted(unknown)}; its axes are {', '.join(site.axes[1:])}"
+                f"{site.kind} has no axis {', '.join(sorted(unknown))} to go over; it has {', '.join(site.axes[1:])}"
             )
     if len({site.layer is None for site in sites}) == 2:
-        raise ValueError(
-            "sites with and without a layer cannot share an axis; patch embed and resid_final on their own"
-        )
+        raise ValueError("sites with and without a layer cannot share an axis; take embed and resid_final on their own")
     positions = [axis for axis in over if axis in POSITIONS]
     named = (
         {axis: names_of(names) for axis, names in roles.items()}

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.answers import Answers, check_answers, chosen, ids_of, sum_of
-from interp.arguments import listed
+from interp.arguments import check_differentiable, listed
 from interp.edits import version_of
 from interp.model import Model
 from interp.traces import Tokens, Trace
@@ -102,7 +102,9 @@ class Metric:
 
         Raises:
             ValueError: If so.
+            RuntimeError: Under `torch.inference_mode()`, where nothing has a gradient.
         """
+        check_differentiable()
         if not values.requires_grad:
             raise ValueError(f"{self.name} has no gradient; make it of differentiable operations on the logits")
 

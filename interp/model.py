@@ -10,10 +10,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from interp.arguments import edits_of, sites_of
+from interp.arguments import check_differentiable, edits_of, sites_of
 from interp.columns import addressed
 from interp.edits import Edit
 from interp.packing import Packing
+from interp.padding import check_padding
 from interp.products import quick_products
 from interp.shape import Cache, Shape
 from interp.sites import UNLAYERED, Site
@@ -127,6 +128,9 @@ class Model(ABC):
         tokens = self.tokens(prompts)
         read, edits = sites_of(read), edits_of(edits)
         self.check(read, edits)
+        check_padding(self, tokens)
+        if grad:
+            check_differentiable()
         visits = Visits(tokens, read, edits, grad)
         graph = torch.enable_grad() if grad else nullcontext() if torch.is_inference_mode_enabled() else torch.no_grad()
         with graph, quick_products(self.shape.d_model):
@@ -189,7 +193,7 @@ class Model(ABC):
         given = range(self.shape.n_layers) if layers is None else layers
         every = list(given) if isinstance(given, Iterable) else [given]
         chosen = [Site(k, i) for k in kinds or self.editable for i in ([None] if k in UNLAYERED else every)]
-        self.check(chosen)
+        self._check_served(chosen)
         return chosen
 
     @final
@@ -223,7 +227,12 @@ class Model(ABC):
 
     @final
     def check(self, read: Sequence[Site] = (), edits: Sequence[Edit] = ()) -> None:
-        """Raise what `run` would raise for sites and edits that this model cannot serve."""
+        """Raise what `run` would raise for sites and edits that this model cannot serve, and in train mode."""
+        self._check_served(read, edits)
+        if training := [name for name, module in self.module.named_modules() if module.training]:
+            raise RuntimeError(f"{self.name} is in train mode ({training[0] or 'the model'}); call .eval() on it first")
+
+    def _check_served(self, read: Sequence[Site], edits: Sequence[Edit] = ()) -> None:
         for site in [*sites_of(read), *(edit.site for edit in edits_of(edits))]:
             if site.kind not in self.editable:
                 why = self.missing.get(site.kind, "it was not found in this model")
@@ -233,5 +242,3 @@ class Model(ABC):
         for edit in edits:
             if not self.editable[edit.site.kind]:
                 raise ValueError(f"{edit.site} can be read but not edited in {self.name} ({self.backend})")
-        if training := [name for name, module in self.module.named_modules() if module.training]:
-            raise RuntimeError(f"{self.name} is in train mode ({training[0] or 'the model'}); call .eval() on it first")

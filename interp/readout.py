@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.arguments import check_differentiable
 from interp.metrics import Metric
 from interp.model import Model
 
@@ -40,6 +41,7 @@ def readout(model: Model, metric: Metric, resid: Float[Tensor, "prompt d_model"]
     Raises:
         ValueError: A metric that is not linear in the logits; a final norm that is not finite at zero.
     """
+    check_differentiable()
     with torch.no_grad():
         logits = model.unembed(resid)
     check_linear(metric, logits)

@@ -137,7 +137,7 @@ def of_rows(name: str, value: Any, prompts: Tensor, n: int) -> Any:
         return type(value)(of_rows(name, member, prompts, n) for member in value)
     if name == "alibi" and isinstance(value, Tensor) and value.shape[0] != n:  # (batch x head) is its first axis
         return value.unflatten(0, (n, -1))[prompts].flatten(0, 1)
-    if not isinstance(value, Tensor) or value.ndim < 2 or n == 1:
+    if not isinstance(value, Tensor) or value.ndim < 2 or n == 1 or name == "position_bias":  # has heads first
         return value
     return value[prompts] if value.shape[0] == n else value
 

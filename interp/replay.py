@@ -113,8 +113,10 @@ def way_of(model: Model) -> str:
     give the model's own logits; on as many prompts as they have positions, and on fewer, which are padded.
     """
     if model not in _TRIED:
-        ways = ["packed", "rows"][not model.packs :] if model.blocks else []
-        _TRIED[model] = next((way for way in ways if all(_holds(model, way, n) for n in (4, 3))), "full")
+        ways = ["packed", "rows"][not model.packs :] if model.blocks and (model.shape.n_context or 4) > 1 else []
+        # As many prompts as there are heads: what has one value for each head must not be taken for that of a prompt.
+        batches = {"packed": (4, 3), "rows": (4, 3, model.shape.n_heads or 4)}
+        _TRIED[model] = next((way for way in ways if all(_holds(model, way, n) for n in batches[way])), "full")
     return _TRIED[model]
 
 
@@ -135,15 +137,16 @@ def run_recorded(
 
 @torch.no_grad()
 def _holds(model: Model, way: str, n: int) -> bool:
-    ids = (torch.arange(4 * n).view(n, 4) * 7 + 1) % model.shape.d_vocab
+    width = min(4, model.shape.n_context or 4)
+    ids = (torch.arange(width * n).view(n, width) * 7 + 1) % model.shape.d_vocab
     mask = torch.ones_like(ids)
-    mask[0, :2] = n == 3  # without padding, a mask may be left out
+    mask[0, : width - 2] = n == 3  # without padding, a mask may be left out
     tokens = Tokens(ids, mask).to(model.device)
     prompts = torch.tensor([1, *reversed(range(n))], device=model.device)
     variants = tokens.rows(prompts)
     top = model.shape.n_layers - 1
-    edits = [Edit(Site("resid_pre", i), lambda x: 2 * x + 1, {"pos": pos}) for i, pos in ((0, 2), (top, 3))]
-    reach = torch.tensor([*[4] * (top + 1), 2], device=model.device)[:, None].expand(-1, len(prompts))
+    edits = [Edit(Site("resid_pre", i), lambda x: 2 * x + 1, {"pos": pos}) for i, pos in ((0, -2), (top, -1))]
+    reach = torch.tensor([*[width] * (top + 1), width - 2], device=model.device)[:, None].expand(-1, len(prompts))
     births = [prompts, *[prompts[:0]] * len(model.blocks)]
     wanted = model.run(variants, edits=edits, last_only=True).logits[:, -1]
     try:

@@ -106,7 +106,9 @@ def _derivative(
     rows = value.detach().expand(d_model, 1, *value.shape).clone().requires_grad_()
     ids = torch.zeros(d_model, 1, dtype=torch.long, device=model.device)
     trace = model.run(Tokens(ids, torch.ones_like(ids)), [reader], [put(site, rows)], grad=True, last_only=True)
-    (jacobian,) = torch.autograd.grad(trace[reader][:, 0].diagonal().sum(), rows)
+    with torch.enable_grad():
+        total = trace[reader][:, 0].diagonal().sum()
+    (jacobian,) = torch.autograd.grad(total, rows)
     return jacobian[:, 0]
 
 

@@ -103,8 +103,23 @@ def sweep(
                 results[i] = value
             passes, work = passes + 1, work + done
             advance(len(chunk))
-    values = torch.stack(results, dim=1) if cells else torch.empty(len(metrics), 0, len(tokens))
+        values = torch.stack(results, dim=1) if cells else torch.empty(len(metrics), 0, len(tokens))
+    _check_numbers(values.detach(), cells, metrics)
     return Swept(values, ENGINES[way], passes, work)
+
+
+def _check_numbers(
+    values: Float[Tensor, "metric cell prompt"], cells: Sequence[Cell], metrics: Sequence[Metric]
+) -> None:
+    """Refuse what is not a number: in a result that would stand for what was not measured."""
+    wrong = values.isnan()
+    if bool(wrong.any()):
+        metric, cell, prompt = wrong.nonzero()[0].tolist()
+        what = ", ".join(f"{edit.site} at {dict(edit.at)}" for edit in cells[cell]) or "no edit"
+        raise ValueError(
+            f"{metrics[metric].name} is not a number in {int(wrong.sum())} of {wrong.numel()} values, first in prompt "
+            f"{prompt} under {what}; where half precision overflows, load the model in float32"
+        )
 
 
 class _Packed:

@@ -138,7 +138,11 @@ class Tokenizer:
             raise ValueError(f"ids and mask are both (batch, pos), not {tuple(ids.shape)} and {tuple(mask.shape)}")
         if ids.is_floating_point() or int(ids.min()) < 0 or int(ids.max()) >= self.n_vocab:
             raise ValueError(f"token ids are integers from 0 to {self.n_vocab - 1}, not {ids.min()} to {ids.max()}")
-        if not bool((mask[:, -1:] == 1).all()) or not bool((mask.diff(dim=-1) >= 0).all()):
+        if (
+            not bool(((mask == 0) | (mask == 1)).all())
+            or not bool((mask[:, -1:] == 1).all())
+            or not bool((mask.diff(dim=-1) >= 0).all())
+        ):
             raise ValueError("prompts are padded on the left, so that the mask of each is 0 … 0 1 … 1; this one is not")
         if self.n_context is not None and ids.shape[1] > self.n_context:
             raise ValueError(f"a prompt of {ids.shape[1]} tokens does not fit the model's context of {self.n_context}")

@@ -14,7 +14,7 @@ LAYERS = [
     {"traces", "zoo.language"},
     {"indexing", "tokenizing", "zoo.corpus"},
     {"edits"},
-    {"visits", "columns", "arguments"},
+    {"visits", "columns", "arguments", "padding"},
     {"model", "backends.stream", "backends.attention", "progress"},
     {"metrics", "arrays", "backends.families", "backends.watching", "recording"},
     {"replay", "backends.calling", "backends.heads"},

@@ -107,7 +107,8 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
     ),
     "padding selected": (
         lambda m: m.run((torch.tensor([[0, 1, 2]]), torch.tensor([[0, 1, 1]])), edits=[edits.zero(RESID, pos=0)]),
-        "the edit of resid_pre.0 at {'pos': 0} selects padding only; count positions from the end, or use a role",
+        "the edit of resid_pre.0 at {'pos': 0} selects nothing but padding in some prompt; numbers are columns of the padded "
+        "batch: count from the end, or use a role",
     ),
     "nothing returned": (
         lambda m: m.run(IDS, edits=[Edit(RESID, lambda x: None)]),
@@ -194,14 +195,14 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
         lambda m: metrics.logit(torch.tensor([1, 2]))(m.run(IDS)),
         "answers for 2 prompts were given, but 1 prompts were run",
     ),
-    "no sites": (lambda m: _patch(m, sites=[]), "patch needs at least one site; give some, such as model.sites('z')"),
+    "no sites": (lambda m: _patch(m, sites=[]), "give at least one site, such as those of model.sites('z')"),
     "an axis that only one kind has": (
         lambda m: _patch(m, sites=[Site("z", 0), RESID], over=["head"]),
-        "cannot patch resid_pre over ['head']; its axes are pos, d_model",
+        "resid_pre has no axis head to go over; it has pos, d_model",
     ),
     "sites with and without a layer": (
         lambda m: _patch(m, sites=[Site("embed"), RESID]),
-        "sites with and without a layer cannot share an axis; patch embed and resid_final on their own",
+        "sites with and without a layer cannot share an axis; take embed and resid_final on their own",
     ),
     "no such direction": (
         lambda m: _patch(m, direction="sideways"),
@@ -238,11 +239,11 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
     ),
     "position of a pattern": (
         lambda m: _patch(m, sites=[Site("pattern", 0)], over=["pos"]),
-        "cannot patch pattern over ['pos']; its axes are head, query, key",
+        "pattern has no axis pos to go over; it has head, query, key",
     ),
     "an axis twice": (
         lambda m: _patch(m, over=["pos", "pos"]),
-        "each axis is patched over once; over=('pos', 'pos') repeats one",
+        "over=('pos', 'pos') repeats an axis; name each once",
     ),
     "roles without pos": (
         lambda m: _patch(m, roles=["S2"]),
@@ -262,7 +263,7 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
     ),
     "gradients of a pattern": (
         lambda m: attribution.integrated_gradients(m, "the dog", "the cat", Site("pattern", 0), metrics.logit(4)),
-        "cannot patch pattern over ['pos']; its axes are head, query, key",
+        "pattern has no axis pos to go over; it has head, query, key",
     ),
     "no steps": (
         lambda m: attribution.integrated_gradients(m, "the dog", "the cat", RESID, metrics.logit(4), steps=0),

@@ -194,3 +194,47 @@ def test_a_model_is_looked_at_once():
     found, calls = family_of(module), []
     module.register_forward_hook(lambda *args: calls.append(1))
     assert family_of(module) is found and not calls
+
+
+def test_neurons_are_claimed_only_where_the_last_matrix_makes_what_the_mlp_returns():
+    mixture = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=16)
+    model = interp.load(tiny.build("qwen2_moe", num_key_value_heads=2, **mixture))
+    assert "mlp_out" in model.editable and "as in mixtures of experts" in model.missing["mlp_post"]
+    assert {"mlp_pre", "mlp_post"} <= set(load("bloom").editable)  # whose MLP returns the stream with it
+
+
+@pytest.mark.parametrize("family", ["roberta", "data2vec-text"])
+def test_positions_are_numbered_as_the_model_does_it(family):
+    module = tiny.build(family, is_decoder=True)
+    model, ids = interp.load(module), torch.randint(2, 30, (2, 7), generator=torch.Generator().manual_seed(0))
+    assert_close(model.run(ids).logits, module(ids).logits)
+    mask = torch.ones_like(ids)
+    mask[0, :3] = 0
+    assert_close(model.run((ids, mask)).logits[0, 3:], model.run(ids[0, 3:]).logits[0])
+
+
+def test_the_stream_before_a_norm_that_is_not_there():
+    model = interp.load(tiny.build("opt", do_layer_norm_before=False))
+    assert interp.check(model).holds
+    bridge = interp.load(tiny.build("opt", word_embed_proj_dim=16), backend="transformer_lens")
+    assert interp.check(bridge).holds
+
+
+def test_a_bridge_that_computes_something_else_is_refused():
+    with pytest.raises(ValueError, match="does not compute what this GPT2LMHeadModel does: its logits differ by"):
+        interp.load(tiny.build("gpt2", scale_attn_weights=False), backend="transformer_lens")
+
+
+def test_a_norm_that_is_used_twice_is_not_the_last_stream_on_a_bridge():
+    module, ids = tiny.build("nanochat"), torch.tensor([[3, 4, 5, 6]])
+    bridge = interp.load(module, backend="transformer_lens")
+    edited = bridge.run(ids, edits=[edits.zero(Site("resid_final"), pos=1)]).logits
+    assert_close(edited[:, [0, 2, 3]], bridge.run(ids).logits[:, [0, 2, 3]], atol=1e-5, rtol=0)
+
+
+def test_padding_is_refused_where_the_model_does_not_hide_it():
+    model = interp.load(tiny.build("rwkv", hidden_size=32, num_hidden_layers=3, attention_hidden_size=32))
+    with pytest.raises(ValueError, match="does not hide padding on huggingface"):
+        model.run((torch.tensor([[0, 1, 2]]), torch.tensor([[0, 1, 1]])))
+    report = interp.check(model)
+    assert not report.holds and "padding does not matter" in str(report)

@@ -127,3 +127,28 @@ def test_families_without_a_row_are_swept_as_well(family):
     done = sweep(model, PROMPTS, cells, [METRIC])
     assert_close(done.values[0], loop(model, PROMPTS, cells), atol=1e-5, rtol=1e-5)
     assert done.engine != ENGINES["full"]
+
+
+def test_a_context_of_three_tokens_is_enough():
+    model = interp.load(tiny.build("gpt2", n_positions=3))
+    ids = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    swept = sweep(model, ids, [[edits.zero(Site("z", 1), pos=1)]], [metrics.logit(3)])
+    assert_close(swept.values[0, 0], metrics.logit(3)(model.run(ids, edits=[edits.zero(Site("z", 1), pos=1)])))
+    assert interp.generate(interp.load(tiny.build("gpt2", n_positions=5)), ids, 2) != []
+
+
+def test_what_has_a_value_for_each_head_is_not_taken_for_that_of_prompts():
+    model = interp.load(tiny.build("mpt", d_model=32, n_heads=8, n_layers=2))
+    ids = torch.randint(2, 30, (8, 5), generator=torch.Generator().manual_seed(0))
+    edit = edits.zero(Site("resid_post", 0), pos=1)
+    swept = sweep(model, ids, [[edit]], [metrics.logit(3)])
+    assert_close(swept.values[0, 0], metrics.logit(3)(model.run(ids, edits=[edit])))
+
+
+def test_what_is_not_a_number_is_refused():
+    model = interp.load(tiny.build("gpt2"))
+    silent = metrics.Metric("nothing", lambda logits: logits[:, 0] * float("nan"))
+    with pytest.raises(
+        ValueError, match=r"nothing is not a number in 1 of 1 values, first in prompt 0 under z.1 at {}"
+    ):
+        sweep(model, torch.tensor([[1, 2, 3]]), [[edits.zero(Site("z", 1))]], [silent])

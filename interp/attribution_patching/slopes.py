@@ -56,8 +56,9 @@ def _of_base(runs: Contrast, read: Sequence[Site]) -> Leaves:
     """The gradients of the metric in the base run, whose graph was kept."""
     with torch.enable_grad():
         values = runs.metrics[0](runs.base)
+        total = values.sum()
     runs.metrics[0].check_gradient(values)
-    return torch.autograd.grad(values.sum(), [runs.base[site] for site in read], materialize_grads=True)
+    return torch.autograd.grad(total, [runs.base[site] for site in read], materialize_grads=True)
 
 
 def _cells(model: Model, runs: Contrast, by: Estimator, read: Sequence[Site]) -> Iterator[tuple[Cell, Leaves]]:

@@ -9,6 +9,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
+from interp.backends.watching import run, short_prompt
+from interp.model import Model
+
 
 def published(bridge: nn.Module) -> dict[str, Tensor]:
     """The weights under their published names; none if they cannot be found so, or were rewritten."""
@@ -28,6 +31,22 @@ def unbridged(bridge: nn.Module) -> nn.Module | None:
         module: nn.Module = make(copy.deepcopy(original.config))
     module.load_state_dict(weights, assign=True)  # the tensors themselves, not copies
     return module.eval()
+
+
+@torch.no_grad()
+def check_same(model: Model, given: nn.Module) -> None:
+    """Refuse a bridge that does not compute what the Hugging Face model that it was made of does.
+
+    Raises:
+        ValueError: If so.
+    """
+    found, wanted = model.run(short_prompt(given)).logits, run(given)
+    error = float((found - wanted).abs().max() / wanted.abs().max())
+    if not error <= (1e-3 if wanted.dtype.itemsize >= 4 else 5e-2):
+        raise ValueError(
+            f"TransformerLens's bridge does not compute what this {type(given).__name__} does: its logits differ by "
+            f"{error:.1%} of the largest; take backend='huggingface' or 'nnsight'"
+        )
 
 
 def _names(module: Any) -> list[str]:

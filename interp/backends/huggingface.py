@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from interp.backends.attention import Watch, must_watch, watched
-from interp.backends.calling import arguments_of, cache_name, empty_cache
+from interp.backends.calling import arguments_of, cache_name, empty_cache, first_position
 from interp.backends.families import ATTENTION_KINDS, Layout, Tap, merge, split, unembed
 from interp.backends.stream import mid_through
 from interp.backends.structure import layout_of, shape_of
@@ -36,10 +36,11 @@ class HuggingFaceModel(Model):
         self.editable = {kind: True for kind in self._layout.kinds}
         self.missing = self._layout.missing
         self._accepts = set(inspect.signature(module.forward).parameters)
+        self._first = first_position(module, self._accepts)
         self._gelus = spelled_out(self.blocks) if self.shape.d_model >= WIDTH else []
 
     def forward(self, tokens: Tokens, visits: Visits, last_only: bool, cache: Cache | None = None) -> Tensor:
-        arguments = arguments_of(tokens, self._accepts, last_only, cache)
+        arguments = arguments_of(tokens, self._accepts, last_only, cache, self._first)
         with self.hooked(visits, arguments["input_ids"].shape[1]):
             return self.module(**arguments).logits
 

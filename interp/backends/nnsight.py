@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from interp.backends.attention import Watch, must_watch, watched
-from interp.backends.calling import arguments_of, cache_name, empty_cache
+from interp.backends.calling import arguments_of, cache_name, empty_cache, first_position
 from interp.backends.families import ATTENTION_KINDS, merge, split, unembed
 from interp.backends.remote import plan, serve
 from interp.backends.stream import mid_through
@@ -80,13 +80,14 @@ class NnsightModel(Model):
             self.missing |= {kind: why for kind in ("scores", "pattern") if kind not in self.missing}
         self.editable = {kind: True for kind in self._layout.kinds if kind not in self.missing}
         self._accepts = set(inspect.signature(self.module.forward).parameters)
+        self._first = first_position(self.module, self._accepts)
 
     def new_cache(self) -> Cache | None:
         # A cache that a server fills stays there.
         return empty_cache(self.module) if cache_name(self._accepts) and not self._remote else None
 
     def forward(self, tokens: Tokens, visits: Visits, last_only: bool, cache: Cache | None = None) -> Tensor:
-        arguments = arguments_of(tokens, self._accepts, last_only, cache)
+        arguments = arguments_of(tokens, self._accepts, last_only, cache, self._first)
         if self._remote:
             return self._forward_remotely(arguments, visits)
         with ExitStack() as stack:

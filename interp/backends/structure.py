@@ -5,6 +5,7 @@ return is what the residual stream gains, in every block.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -21,7 +22,12 @@ _FOUND: WeakKeyDictionary[nn.Module, Family] = WeakKeyDictionary()
 
 def layout_of(module: nn.Module) -> Layout:
     """The table of sites of a Hugging Face causal language model."""
-    return Layout.of(family_of(module), module.config)
+    family = family_of(module)
+    layout = Layout.of(family, module.config)
+    if submodule(module, family.final_norm) is None:  # a configuration can leave it out
+        last = f"{family.blocks}.{shape_of(module).n_layers - 1}"
+        layout = replace(layout, taps={**layout.taps, "resid_final": Tap(last)})
+    return layout
 
 
 def family_of(module: nn.Module) -> Family:
@@ -85,7 +91,7 @@ def _find(module: nn.Module) -> Family:
         )
     numbers = [1.0, *(value for value in config.to_dict().values() if isinstance(value, float))]
     taps, stream = _parts(blocks, numbers, seen)
-    neurons, lacks = _neurons(blocks, seen)
+    neurons, lacks = _neurons(blocks, taps.get("mlp_out"), seen)
     shape = shape_of(module)
     heads = find_heads(module, blocks, taps.get("attn_out"), shape, seen)
     norm = _final_norm(module, blocks, seen)
@@ -165,7 +171,7 @@ def _adds_up(block: nn.Module, paths: Sequence[str], scale: float, seen: Seen) -
     return close(total, seen.left[block])
 
 
-def _neurons(blocks: nn.ModuleList, seen: Seen) -> tuple[dict[str, Tap], dict[str, str]]:
+def _neurons(blocks: nn.ModuleList, mlp_out: Tap | None, seen: Seen) -> tuple[dict[str, Tap], dict[str, str]]:
     """The input of the MLP's last matrix, and the output of its first; and why there are none."""
     mlp = _mlp_of(blocks[0])
     if mlp is None:
@@ -175,6 +181,9 @@ def _neurons(blocks: nn.ModuleList, seen: Seen) -> tuple[dict[str, Tap], dict[st
     if len(matrices) < 2:
         return {}, {}
     up, down = matrices[0], matrices[-1]
+    if not any(_same(blocks[0], down, path, seen) for path in (mlp, mlp_out.path if mlp_out else "")):
+        why = "the last matrix of the MLP does not make all that it returns, as in mixtures of experts"
+        return {}, {"mlp_pre": why, "mlp_post": why}
     sizes = [(_width(block, up, seen.left), _width(block, down, seen.entered)) for block in blocks]
     if any(None in pair for pair in sizes):
         why = "the MLPs of different blocks are built differently"
@@ -183,6 +192,12 @@ def _neurons(blocks: nn.ModuleList, seen: Seen) -> tuple[dict[str, Tap], dict[st
     if all(first == last for first, last in sizes):  # else gate and input are one matrix
         taps["mlp_pre"] = Tap(up)
     return taps, {}
+
+
+def _same(block: nn.Module, path: str, other: str, seen: Seen) -> bool:
+    """Whether two modules return the same, however it is shaped."""
+    a, b = (seen.left.get(block.get_submodule(name)) for name in (path, other))
+    return a is not None and b is not None and a.numel() == b.numel() and close(a.reshape(b.shape), b)
 
 
 def _width(block: nn.Module, path: str, tensors: dict[nn.Module, Tensor]) -> int | None:

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -14,9 +15,9 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedTokenizerFast
 
 from interp.backends.attention import must_watch, watched
-from interp.backends.bridges import published, unbridged
+from interp.backends.bridges import check_same, published, unbridged
 from interp.backends.calling import empty_cache
-from interp.backends.families import finished
+from interp.backends.families import FAMILIES, finished, unembed
 from interp.backends.stream import mid_through
 from interp.model import Model
 from interp.packing import Packing
@@ -50,13 +51,16 @@ def wrap(model: Any, tokenizer: Any, name: str, bos: bool) -> Model:
 
     A bridge takes a Hugging Face model apart, so it is given a copy.
     """
-    if not isinstance(model, TransformerBridge):
-        model = copy.deepcopy(model)
-        model.config.architectures = [type(model).__name__]  # the bridge goes by it; a model never saved has none
-        model = TransformerBridge.boot_transformers(
-            name, hf_model=model, tokenizer=_placeholder(), device=str(model.device), dtype=model.dtype
-        ).eval()
-    return TransformerLensModel(model, tokenizer, name, bos)
+    if isinstance(model, TransformerBridge):
+        return TransformerLensModel(model, tokenizer, name, bos)
+    given, model = model, copy.deepcopy(model)
+    model.config.architectures = [type(model).__name__]  # the bridge goes by it; a model never saved has none
+    bridge = TransformerBridge.boot_transformers(
+        name, hf_model=model, tokenizer=_placeholder(), device=str(model.device), dtype=model.dtype
+    ).eval()
+    found = TransformerLensModel(bridge, tokenizer, name, bos)
+    check_same(found, given)
+    return found
 
 
 def _placeholder() -> Any:
@@ -105,11 +109,14 @@ class TransformerLensModel(Model):
             yield
 
     def unembed(self, resid: Tensor) -> Tensor:
-        norm: Any = getattr(self.module, "ln_final", None)
         bridge: Any = self.module
+        norm: Any = getattr(bridge, "ln_final", None)
+        config = getattr(bridge.original_model, "config", None)
+        family = FAMILIES.get(getattr(config, "model_type", ""))
+        if norm is None and family is not None:  # the bridge knows it by another name, if there is one
+            return unembed(bridge.original_model, family, resid)
         with quick_products(self.shape.d_model):
             logits = bridge.unembed(resid if norm is None else norm(resid))
-        config = getattr(self.module.original_model, "config", None)
         if config is not None:
             return finished(logits, config)
         cap = self.logit_cap
@@ -179,17 +186,19 @@ class TransformerLensModel(Model):
 
     def _find_hooks(self) -> dict[str, str]:
         """The hook of each kind that fires in a short run; many that a bridge lists never do."""
-        fired: set[str] = set()
+        fired: Counter[str] = Counter()
         names = {name.format(layer=0) for name in (*_HOOKS.values(), *_INSTEAD.values())}
         listed = [name for name in names if name in self.module.hook_dict]  # type: ignore[operator]
 
         def note(value: Tensor, hook: Any, name: str) -> None:
-            fired.add(name)
+            fired[name] += 1
 
         self._probe([(name, lambda value, hook, name=name: note(value, hook, name)) for name in listed])
         rotary = getattr(self.module.cfg, "positional_embedding_type", None) == "rotary"
         chosen = _HOOKS if rotary else _HOOKS | _INSTEAD
         found = {kind: name for kind, name in chosen.items() if name.format(layer=0) in fired}
+        if fired[_HOOKS["resid_final"]] > 1:  # what that norm is given elsewhere is not the last stream
+            found["resid_final"] = f"blocks.{self.shape.n_layers - 1}.hook_out"
         if not self._is_softmax(found):
             found.pop("scores", None)
         return found

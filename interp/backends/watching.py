@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 
@@ -51,14 +52,20 @@ def _keep(where: dict[nn.Module, Tensor], part: nn.Module, value: Any) -> None:
         where[part] = tensor.clone()  # some families add in place
 
 
+def short_prompt(module: nn.Module) -> Int[Tensor, "1 pos"]:
+    """Four tokens, or as many as a model takes."""
+    width = min(4, getattr(module.config, "max_position_embeddings", None) or 4)  # type: ignore[type-var]
+    n_vocab: int = module.get_input_embeddings().num_embeddings  # type: ignore[operator, union-attr]
+    return (torch.arange(width, device=next(module.parameters()).device)[None] + 1) % n_vocab
+
+
 @torch.no_grad()
-def run(module: nn.Module) -> Tensor:
-    """The logits of four tokens, without dropout."""
-    device = next(module.parameters()).device
+def run(module: nn.Module, **more: Any) -> Tensor:
+    """The logits of a short prompt, without dropout."""
     training = [part for part in module.modules() if part.training]
     module.eval()
     try:
-        return module(input_ids=torch.arange(4, device=device)[None] + 1, use_cache=False).logits
+        return module(input_ids=short_prompt(module), use_cache=False, **more).logits
     finally:
         for part in training:
             part.training = True

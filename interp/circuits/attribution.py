@@ -154,7 +154,9 @@ class _Path:
         total = torch.zeros(())
         for some, weights in zip(points.split(size), self.weights.split(size)):
             rows = some.flatten(0, 1).requires_grad_()
-            found = forward(self.other, pair.this, pair.start, rows, [self._put(i, rows)] if i else [])
+            with torch.enable_grad():
+                edits = [self._put(i, rows)] if i else []
+            found = forward(self.other, pair.this, pair.start, rows, edits)
             total = found.scores(difference, weights, self.positions) + total.to(difference)
         return total
 

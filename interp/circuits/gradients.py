@@ -56,7 +56,9 @@ class Forward:
         self.metric.check_gradient(self.values)
         scores = _Scores(self.read.wiring.graph, difference, positions)
         self.read.hear = scores.hear
-        torch.autograd.grad((weights.to(self.values) @ self.values).sum(), self.leaf)
+        with torch.enable_grad():
+            total = (weights.to(self.values) @ self.values).sum()
+        torch.autograd.grad(total, self.leaf)
         scores.finish()
         if scores.heard < len(self.read.readings) and not self.partial:
             raise RuntimeError(f"{len(self.read.readings) - scores.heard} readers have no gradient in this run")
@@ -119,8 +121,9 @@ def beside(
         return run.pieces.since(start).minus(found.read.written), run.values, found
     read = Read(wiring, other.ids.numel(), None)
     both = Together(wiring, other.followed_by(this), start, read)
-    values = both.metric(metric)
-    return both.difference(read.kept.written), values[0].detach(), Forward(read, metric, values[1:], both.leaf)
+    with torch.enable_grad():
+        there, here = both.metric(metric).tensor_split(2)
+    return both.difference(read.kept.written), there[0].detach(), Forward(read, metric, here, both.leaf)
 
 
 def forward(

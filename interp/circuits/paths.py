@@ -47,8 +47,9 @@ def path_patch(
         budget: As for `patch_edges`.
 
     Returns:
-        The change in the metric by (sender, prompt). For one receiver, with nothing free, it is that of `patch_edges`;
-        several are all given what they read in the first run, whatever the ones below them make of it.
+        The change in the metric by (sender, prompt). For one receiver, with nothing free, it is what
+        `patch_edges` gives in the same direction; several are all given what they read in the first run, whatever the
+        ones below them make of it.
 
     Raises:
         ValueError: Names that match nothing; "logits" along with other receivers, of which they would hear nothing; a

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from interp.arguments import check_differentiable
 from interp.backends.readers import Layer, wiring_of
 from interp.edits import zero
 from interp.model import Model
@@ -104,6 +105,7 @@ def folded(norm: nn.Module | None, rows: Float[Tensor, "*row d_model"]) -> Float
     """
     if norm is None:
         return rows
+    check_differentiable()
     with torch.enable_grad():
         zeros = torch.zeros_like(rows).requires_grad_()
         unit = _unit(rows)

@@ -1,0 +1,57 @@
+"""Whether padding changes numbers, tried once for each model before it is believed that it does not."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+
+from interp.traces import Tokens
+
+_PADS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # by model
+
+
+def check_padding(model: Any, tokens: Tokens) -> None:
+    """Refuse padded prompts on a model that does not hide padding.
+
+    Raises:
+        ValueError: If so.
+    """
+    if not bool((tokens.mask == 0).any()):
+        return
+    if model.plain not in _PADS:
+        with believed(model):
+            holds = _holds(model.plain)
+        _PADS[model.plain] = holds
+    if not _PADS[model.plain]:
+        raise ValueError(
+            f"{model.name} does not hide padding on {model.backend}, so that a padded prompt does not give the numbers "
+            f"that it gives alone; run prompts of one length at a time"
+        )
+
+
+@contextmanager
+def believed(model: Any) -> Iterator[None]:
+    """For a while, let padded prompts be run as they are, so that they can be looked at."""
+    before = _PADS.pop(model.plain, None)
+    _PADS[model.plain] = True
+    try:
+        yield
+    finally:
+        del _PADS[model.plain]
+        if before is not None:
+            _PADS[model.plain] = before
+
+
+@torch.no_grad()
+def _holds(model: Any) -> bool:
+    """Two prompts, one padded, against the padded one alone."""
+    width = min(4, model.shape.n_context or 4)
+    ids = (torch.arange(2 * width, device=model.device).view(2, width) * 7 + 1) % model.shape.d_vocab
+    mask = torch.ones_like(ids)
+    mask[0, : width - 2] = 0
+    both = model.run(Tokens(ids, mask), last_only=True).logits[0, -1]
+    alone = model.run(Tokens(ids[:1, width - 2 :], mask[:1, width - 2 :]), last_only=True).logits[0, -1]
+    tolerance = 1e-3 if alone.dtype.itemsize >= 4 else 5e-2
+    return bool((both - alone).abs().max() <= tolerance * alone.abs().max())
