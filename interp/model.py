@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from interp.arguments import check_differentiable, edits_of, sites_of
 from interp.columns import addressed
 from interp.edits import Edit
+from interp.locks import lock_of
 from interp.packing import Packing
 from interp.padding import check_padding
 from interp.products import quick_products
@@ -104,6 +105,12 @@ class Model(ABC):
         raise TypeError(f"the blocks of {self.backend} cannot be called one by one")
 
     @final
+    @property
+    def alone(self) -> AbstractContextManager[Any]:
+        """Keeps other threads from running the module: hooks are in it, whoever placed them."""
+        return lock_of(self.module)
+
+    @final
     def run(
         self,
         prompts: Prompts,
@@ -133,7 +140,7 @@ class Model(ABC):
             check_differentiable()
         visits = Visits(tokens, read, edits, grad)
         graph = torch.enable_grad() if grad else nullcontext() if torch.is_inference_mode_enabled() else torch.no_grad()
-        with graph, quick_products(self.shape.d_model):
+        with self.alone, graph, quick_products(self.shape.d_model):
             logits = self.forward(tokens, visits, last_only)
         visits.finish()
         return Trace(tokens, logits, {site: visits.seen[site] for site in read})
@@ -153,7 +160,7 @@ class Model(ABC):
         roles, generated = ({}, n - held) if held else (tokens.roles, tokens.generated)
         new = Tokens(tokens.ids[:, held:], tokens.mask[:, held:], roles, generated)
         visits = Visits(new, (), addressed(edits, tokens, held))
-        with quick_products(self.shape.d_model):
+        with self.alone, quick_products(self.shape.d_model):
             logits = self.forward(tokens, visits, True, cache)
         visits.finish()
         cache.held = n
@@ -164,9 +171,8 @@ class Model(ABC):
         """Prompts as token ids on the model's device: left-padded, with a mask.
 
         Args:
-            roles: Names of positions, each with one place for all prompts or one for each: a number, which counts the
-                prompt's own tokens, the beginning-of-sequence token among them, and from the end if it is negative; or
-                a word that is one token and occurs once.
+            roles: Names of positions, each with one place for all prompts or one for each: a number, counted in the
+                prompt's own tokens, also from the end, or a word that is one token and occurs once.
         """
         tokens = self._tokenizer(prompts)
         return (self._tokenizer.with_roles(tokens, roles) if roles else tokens).to(self.device)

@@ -1,7 +1,7 @@
 """Keep a run so that it can be taken up again at any block, for rows of which each is a variant of one prompt."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,14 +95,13 @@ def record(
     def leave(block: nn.Module, args: tuple, output: Any) -> None:
         stream.append(first_of(output).clone())
 
-    handles = [block.register_forward_pre_hook(enter, with_kwargs=True) for block in model.blocks]
-    handles.append(model.blocks[-1].register_forward_hook(leave))
-    try:
-        with model.hooked({site: lambda x: x for site in spelled}, tokens.ids.shape[1], packing):
-            trace = model.run(tokens, read=[*read, *([] if packed else spelled)], last_only=last_only)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as stack:
+        stack.enter_context(model.alone)
+        for block in model.blocks:
+            stack.callback(block.register_forward_pre_hook(enter, with_kwargs=True).remove)
+        stack.callback(model.blocks[-1].register_forward_hook(leave).remove)
+        stack.enter_context(model.hooked({site: lambda x: x for site in spelled}, tokens.ids.shape[1], packing))
+        trace = model.run(tokens, read=[*read, *([] if packed else spelled)], last_only=last_only)
     return Recording(trace, stream, calls, packing)
 
 
@@ -119,12 +118,13 @@ def entering(model: Model, tokens: Tokens) -> Float[Tensor, "batch pos d_model"]
         held.append(taken(args, kwargs)[1].clone())
         raise _Enough
 
-    handle = model.blocks[0].register_forward_pre_hook(enter, with_kwargs=True)
-    try:
-        with suppress(_Enough):
-            model.run(tokens, last_only=True)
-    finally:
-        handle.remove()
+    with model.alone:
+        handle = model.blocks[0].register_forward_pre_hook(enter, with_kwargs=True)
+        try:
+            with suppress(_Enough):
+                model.run(tokens, last_only=True)
+        finally:
+            handle.remove()
     return held[0]
 
 

@@ -39,7 +39,7 @@ def replay(
     """
     rows = _Rows(model, recording, visits, reach)
     hooked = model.hooked(rows.inside, recording.tokens.ids.shape[1], recording.packing)
-    with hooked, quick_products(model.shape.d_model):
+    with model.alone, hooked, quick_products(model.shape.d_model):
         for i, born in enumerate(births):
             rows.bear(i, born)
             rows.step(i)

@@ -10,7 +10,19 @@ ROOT = Path(__file__).parents[1] / "interp"
 
 # A module may import only from modules on an earlier line; a package stands for all in it that is not named itself.
 LAYERS = [
-    {"sites", "shape", "answers", "packing", "products", "gelu", "graph", "directions", "donors", "zoo.lexicon"},
+    {
+        "sites",
+        "shape",
+        "locks",
+        "answers",
+        "packing",
+        "products",
+        "gelu",
+        "graph",
+        "directions",
+        "donors",
+        "zoo.lexicon",
+    },
     {"traces", "zoo.language"},
     {"indexing", "tokenizing", "zoo.corpus"},
     {"edits"},

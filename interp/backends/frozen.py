@@ -41,7 +41,7 @@ def frozen_norms(model: Model) -> Iterator[Sequence[Constant]]:
     Raises:
         ValueError: A norm that is more than a scale and a linear map.
     """
-    with ExitStack() as stack:
+    with model.alone, ExitStack() as stack:
         hooks = _Hooks({module: i for i, block in enumerate(model.blocks) for module in block.modules()})
         add = lambda module, hook: stack.callback(module.register_forward_hook(hook).remove)
         stack.callback(model.blocks[0].register_forward_pre_hook(hooks.begin).remove)

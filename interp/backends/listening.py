@@ -60,7 +60,7 @@ def listening(
     Raises:
         RuntimeError: A module that was never reached, so that what it writes or reads is not known.
     """
-    with ExitStack() as stack:
+    with wiring.model.alone, ExitStack() as stack:
         hooks = _Hooks(wiring, listener, n_pos, stack)
         if not blocks_only:
             hooks.on_input(wiring.layers[0].block, lambda resid: listener.write(0, resid, whole))

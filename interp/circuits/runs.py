@@ -96,11 +96,12 @@ def written(wiring: Wiring, tokens: Tokens, metric: Metric) -> tuple[Written, Fl
 def without_logits(model: Model) -> Iterator[None]:
     """For a while, let the unembedding of a Hugging Face model work on no position at all."""
     head: nn.Module = model.module.get_output_embeddings()  # type: ignore[operator]
-    handle = head.register_forward_pre_hook(lambda _, args: (args[0][:, :0], *args[1:]))
-    try:
-        yield
-    finally:
-        handle.remove()
+    with model.alone:
+        handle = head.register_forward_pre_hook(lambda _, args: (args[0][:, :0], *args[1:]))
+        try:
+            yield
+        finally:
+            handle.remove()
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,7 @@ class Run:
         assert packing is not None
         packing.turn_to_end(rows, start, n_pos)
         with (
+            self.model.alone,
             quick_products(self.model.shape.d_model),
             self.model.hooked({}, n_pos, packing),
             listening(self.wiring, listener, n_pos - start, first, blocks_only=True),

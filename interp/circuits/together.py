@@ -47,7 +47,7 @@ class Together:
         """Run; the metric of the prompts and of their variants."""
         model, joined = self.wiring.model, self.joined
         model.check()
-        with ExitStack() as stack:
+        with model.alone, ExitStack() as stack:
             for block in model.blocks:
                 stack.callback(block.register_forward_pre_hook(self._enter, with_kwargs=True).remove)
             stack.callback(model.blocks[-1].register_forward_hook(self._leave).remove)

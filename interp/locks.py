@@ -1,0 +1,16 @@
+"""One thread at a time for each module: what runs it with hooks must not run those of another thread."""
+
+from threading import Lock, RLock
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import nn
+
+_LOCKS: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
+_GUARD = Lock()
+
+
+def lock_of(module: nn.Module) -> Any:
+    """The lock of a module, which one thread may take several times."""
+    with _GUARD:
+        return _LOCKS.setdefault(module, RLock())
