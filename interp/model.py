@@ -135,7 +135,6 @@ class Model(ABC):
         tokens = self.tokens(prompts)
         read, edits = sites_of(read), edits_of(edits)
         self.check(read, edits)
-        check_padding(self, tokens)
         if grad:
             check_differentiable()
         visits = Visits(tokens, read, edits, grad)
@@ -174,8 +173,9 @@ class Model(ABC):
             roles: Names of positions, each with one place for all prompts or one for each: a number, counted in the
                 prompt's own tokens, also from the end, or a word that is one token and occurs once.
         """
-        tokens = self._tokenizer(prompts)
-        return (self._tokenizer.with_roles(tokens, roles) if roles else tokens).to(self.device)
+        tokens = self._tokenizer.with_roles(self._tokenizer(prompts), roles or {}).to(self.device)
+        check_padding(self, tokens)
+        return tokens
 
     @final
     def token_id(self, text: str) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from interp.edits import Edit
 from interp.model import Model
+from interp.padding import believed
 from interp.products import quick_products
 from interp.recording import Recording, of_rows, of_tokens, record
 from interp.sites import STREAM, Site
@@ -103,7 +104,7 @@ class _Rows:
         return (torch.arange(mask.shape[1], device=mask.device) >= first[:, None]) & mask[self.prompts].bool()
 
 
-_TRIED: WeakKeyDictionary[Model, str] = WeakKeyDictionary()
+_TRIED: WeakKeyDictionary[Model, tuple[str, str]] = WeakKeyDictionary()
 
 
 def way_of(model: Model) -> str:
@@ -112,12 +113,33 @@ def way_of(model: Model) -> str:
     Tried once for each model: the blocks, called one by one on rows in another order and with edits at two depths, must
     give the model's own logits; on as many prompts as they have positions, and on fewer, which are padded.
     """
+    return _tried(model)[0]
+
+
+def why_full(model: Model) -> str:
+    """Why rows must be run from their tokens on; empty if they need not."""
+    return _tried(model)[1]
+
+
+def _tried(model: Model) -> tuple[str, str]:
     if model not in _TRIED:
-        ways = ["packed", "rows"][not model.packs :] if model.blocks and (model.shape.n_context or 4) > 1 else []
-        # As many prompts as there are heads: what has one value for each head must not be taken for that of a prompt.
-        batches = {"packed": (4, 3), "rows": (4, 3, model.shape.n_heads or 4)}
-        _TRIED[model] = next((way for way in ways if all(_holds(model, way, n) for n in batches[way])), "full")
+        _TRIED[model] = _try(model)
     return _TRIED[model]
+
+
+def _try(model: Model) -> tuple[str, str]:
+    if not model.blocks:
+        return "full", f"{model.backend} does not call blocks one by one"
+    if (model.shape.n_context or 4) < 2:
+        return "full", "the model's context is too short to try another way"
+    # As many prompts as there are heads: what has one value for each head must not be taken for that of a prompt.
+    batches = {"packed": (4, 3), "rows": (4, 3, model.shape.n_heads or 4)}
+    why = ""
+    for way in ["packed", "rows"][not model.packs :]:
+        why = next((why for n in batches[way] if (why := _why_not(model, way, n))), "")
+        if not why:
+            return way, ""
+    return "full", why
 
 
 def run_recorded(
@@ -136,7 +158,8 @@ def run_recorded(
 
 
 @torch.no_grad()
-def _holds(model: Model, way: str, n: int) -> bool:
+def _why_not(model: Model, way: str, n: int) -> str:
+    """Why rows cannot be run in a way; empty if they can."""
     width = min(4, model.shape.n_context or 4)
     ids = (torch.arange(width * n).view(n, width) * 7 + 1) % model.shape.d_vocab
     mask = torch.ones_like(ids)
@@ -148,15 +171,17 @@ def _holds(model: Model, way: str, n: int) -> bool:
     edits = [Edit(Site("resid_pre", i), lambda x: 2 * x + 1, {"pos": pos}) for i, pos in ((0, -2), (top, -1))]
     reach = torch.tensor([*[width] * (top + 1), width - 2], device=model.device)[:, None].expand(-1, len(prompts))
     births = [prompts, *[prompts[:0]] * len(model.blocks)]
-    wanted = model.run(variants, edits=edits, last_only=True).logits[:, -1]
-    try:
-        recording = record(model, tokens, (), packed=way == "packed")
-        resid, _ = replay(model, recording, births, Visits(variants, (), edits), reach)
-        logits = model.unembed(resid[:, -1])
-    except Exception:  # whatever a block raises when it is called so, it cannot be called so
-        return False
-    tolerance = 1e-4 if logits.dtype.itemsize >= 4 else 5e-2
-    return bool((logits - wanted).abs().max() <= tolerance * wanted.abs().max())
+    with believed(model):
+        wanted = model.run(variants, edits=edits, last_only=True).logits[:, -1]
+        try:
+            recording = record(model, tokens, (), packed=way == "packed")
+            resid, _ = replay(model, recording, births, Visits(variants, (), edits), reach)
+            logits = model.unembed(resid[:, -1])
+        except Exception as error:  # whatever a block raises when it is called so, it cannot be called so
+            return f"blocks called one by one raise {type(error).__name__}: {str(error).partition(chr(10))[0][:80]}"
+    worst = float((logits - wanted).abs().max() / wanted.abs().max())
+    fine = worst <= (1e-4 if logits.dtype.itemsize >= 4 else 5e-2)
+    return "" if fine else f"blocks called one by one give logits that differ by {worst:.0e} of the largest"
 
 
 def _entering(i: int, n_layers: int) -> list[Site]:

@@ -15,7 +15,7 @@ from interp.metrics import Metric, metrics_of, of_stream
 from interp.model import Model, Prompts
 from interp.progress import Progress, bar
 from interp.recording import Recording, record
-from interp.replay import replay, way_of
+from interp.replay import replay, way_of, why_full
 from interp.sites import STREAM, Site
 from interp.traces import Tokens
 from interp.visits import Visits
@@ -35,7 +35,7 @@ class Swept:
 
     Attributes:
         values: The metrics under each cell alone.
-        engine: How the rows were run: from the block of their first edit on, or from the tokens.
+        engine: How the rows were run: from the block of their first edit on, or from the tokens, and why.
         passes: Into how many runs the cells were packed.
         work: How many tokens were run through how many blocks, their sum over the blocks: what a sweep costs.
     """
@@ -105,7 +105,8 @@ def sweep(
             advance(len(chunk))
         values = torch.stack(results, dim=1) if cells else torch.empty(len(metrics), 0, len(tokens))
     _check_numbers(values.detach(), cells, metrics)
-    return Swept(values, ENGINES[way], passes, work)
+    why = why_full(model) if way == "full" else ""
+    return Swept(values, f"{ENGINES[way]}: {why}" if why else ENGINES[way], passes, work)
 
 
 def _check_numbers(

@@ -50,7 +50,7 @@ class Tokenizer:
             ValueError: A place that a prompt lacks, or has several times; another number of places than of prompts.
         """
         found = {name: self._places(name, place, tokens) for name, place in roles.items()}
-        return replace(tokens, roles={**tokens.roles, **found})
+        return replace(tokens, roles={**tokens.roles, **found}) if found else tokens
 
     def one(self, text: str) -> int:
         """The id of a string that is exactly one token."""

@@ -28,7 +28,7 @@ LAYERS = [
     {"edits"},
     {"visits", "columns", "arguments", "padding"},
     {"model", "backends.stream", "backends.attention", "progress"},
-    {"metrics", "arrays", "backends.families", "backends.watching", "recording"},
+    {"metrics", "arrays", "caching", "backends.families", "backends.watching", "recording"},
     {"replay", "backends.calling", "backends.heads"},
     {"backends.projections"},
     {"contrast", "backends.structure", "backends.remote", "backends.bridges"},

@@ -31,7 +31,8 @@ def load(
         source: Nothing (the embedded model), a hub name, a local folder, a Hugging Face model, a TransformerLens
             bridge, or an nnsight model.
         backend: "huggingface" (the default), "transformer_lens" or "nnsight"; a bridge or an nnsight model has its own.
-        tokenizer: For a model object that does not bring one; without any, the model works on token ids.
+        tokenizer: For a model object that does not bring one: itself, its name or its folder; without any, the model
+            works on token ids.
         device: Where to run; by default where the model is.
         dtype: The floating-point type; by default that of the weights.
         bos: Whether texts begin with the beginning-of-sequence token; by default as the tokenizer does it.
@@ -39,6 +40,7 @@ def load(
             rehearses a remote run here. Not tried on a real server; see `interp/backends/nnsight.py`.
 
     Raises:
+        TypeError: What is no causal language model of transformers, a bridge or an nnsight model.
         ValueError: An unknown backend; a bridge or an nnsight model with another backend; `remote` without nnsight; a
             model whose files are broken or lack weights, or whose weights are on the meta device.
         FileNotFoundError: A folder or a model that is not there.
@@ -51,6 +53,8 @@ def load(
         raise ValueError(f"a model that belongs to {own} cannot be run by {backend}; leave backend= out")
     if remote is not False and backend != "nnsight":
         raise ValueError(f"remote={remote!r} is for backend='nnsight'; {backend} runs models on this machine only")
+    if isinstance(tokenizer, str | Path):
+        tokenizer = _tokenizer_at(str(tokenizer))
     module, found, name = _open_remote(source, remote) or _open(source, device, dtype)
     tokenizer = found if tokenizer is None else tokenizer
     bos = _adds_bos(tokenizer) if bos is None else bos
@@ -86,11 +90,30 @@ def _open(source: Any, device: Any, dtype: torch.dtype | None) -> tuple[Any, Any
         raise TypeError(
             f"load takes a name, a folder, a model or nothing, not {type(source).__name__}; see help(interp.load)"
         )
+    if _backend_of(source) is None:
+        _check_causal(source)
     if _backend_of(source) is None and any(parameter.is_meta for parameter in source.parameters()):
         raise ValueError(f"{type(source).__name__} is on the meta device, so it has no weights; load them first")
     if device is not None or dtype is not None:
         source = copy.deepcopy(source).to(device=device, dtype=dtype)
     return source, getattr(source, "tokenizer", None), getattr(source, "name_or_path", "") or type(source).__name__
+
+
+def _check_causal(module: nn.Module) -> None:
+    """Refuse what is no causal language model of Hugging Face."""
+    config: Any = getattr(module, "config", None)
+    head: Any = getattr(module, "get_output_embeddings", None)
+    if config is None or head is None or head() is None or getattr(config, "is_encoder_decoder", False):
+        raise TypeError(
+            f"{type(module).__name__} is not a causal language model of transformers with its unembedding; give the "
+            f"whole model, such as GPT2LMHeadModel or what AutoModelForCausalLM makes, or a TransformerLens bridge"
+        )
+
+
+def _tokenizer_at(name: str) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(Path(name).expanduser()))
 
 
 def _from_pretrained(name: str, dtype: torch.dtype | None) -> tuple[Any, Any]:

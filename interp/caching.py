@@ -1,0 +1,54 @@
+"""Whether a model can keep the keys of tokens that it has run, tried before it is believed."""
+
+from dataclasses import replace
+from weakref import WeakKeyDictionary
+
+import torch
+
+from interp.columns import addressed
+from interp.edits import Edit
+from interp.model import Model
+from interp.padding import believed
+from interp.sites import Site
+from interp.traces import Tokens
+
+_TRIED: WeakKeyDictionary[Model, str] = WeakKeyDictionary()
+
+
+def caching(model: Model) -> str:
+    """Why a model cannot keep keys; empty if it can.
+
+    Tried once for each model: two prompts, one padded, continued with and without a cache while the stream is edited,
+    must give the same logits.
+    """
+    if model not in _TRIED:
+        _TRIED[model] = _try_caching(model)
+    return _TRIED[model]
+
+
+@torch.no_grad()
+def _try_caching(model: Model) -> str:
+    cache = model.new_cache()
+    if cache is None:
+        return f"{model.backend} has no cache for this model"
+    first = min(4, (model.shape.n_context or 6) - 2)
+    if first < 2:
+        return f"{model.name} has a context too short to try one"
+    ids = (torch.arange(12).view(2, 6) * 7 + 1)[:, : first + 2] % model.shape.d_vocab
+    mask = torch.ones_like(ids)
+    mask[0, : first - 2] = 0
+    whole = Tokens(ids, mask).to(model.device)
+    site = Site("resid_pre", model.shape.n_layers - 1)
+    edits = [Edit(site, lambda x: 2 * x + 1, {"pos": pos}) for pos in (-1, "generated")]
+    for width in range(first, first + 3):
+        tokens = replace(whole, ids=whole.ids[:, :width], mask=whole.mask[:, :width], generated=width - first)
+        with believed(model):
+            wanted = model.run(tokens, edits=addressed(edits, tokens), last_only=True).logits[:, -1]
+        try:
+            logits = model.advance(tokens, cache, edits)
+        except Exception as error:  # whatever a model raises when it is called so, it cannot be called so
+            return f"{model.name} does not run with one ({type(error).__name__})"
+        tolerance = 1e-4 if logits.dtype.itemsize >= 4 else 5e-2
+        if not bool((logits - wanted).abs().max() <= tolerance * wanted.abs().max()):
+            return f"{model.name} gives other logits with one"
+    return ""
