@@ -2,18 +2,21 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
+from typing import Any
 
+import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-Mask = Tensor | xr.DataArray  # by (writer, reader), in this order unless the axes have names
 Edge = tuple[str, str]  # a writer and a reader, by name; either may be a pattern such as "L2H*" or "*"
+# By (writer, reader), in this order unless the axes have names; or a list of the edges on which it is 1.
+Mask = Tensor | np.ndarray | xr.DataArray | Sequence[Any]
 
 
 @dataclass(frozen=True)
@@ -155,10 +158,13 @@ class Graph:
         """A mask or scores as a tensor in the order of the graph's names, which those of a labelled array must be.
 
         Raises:
-            ValueError: Other axes or names.
+            ValueError: Other axes or names; what is no mask, nor pairs of names.
         """
-        if isinstance(mask, Tensor):
-            return mask.detach().cpu()
+        if isinstance(mask, Tensor | np.ndarray):
+            found = torch.as_tensor(mask).detach().cpu()
+            return found if found.is_floating_point() else found.float()
+        if not isinstance(mask, xr.DataArray):
+            return self.mask(_pairs(name, mask))
         if not {"writer", "reader"} <= set(mask.dims) <= {"pos", "writer", "reader"}:
             raise ValueError(f"{name!r} should have the axes writer and reader, not {mask.dims}; average the others")
         if set(mask.writer.values) != set(self.writers) or set(mask.reader.values) != set(self.readers):
@@ -182,6 +188,23 @@ class Graph:
     @property
     def _readers_per_layer(self) -> int:
         return self.n_heads + 2 * self.n_kv_heads + 1
+
+
+def by_name(sets: Mapping[str, Mask] | Mask) -> dict[str, Mask]:
+    """Sets of edges by name; one that is given alone is the circuit."""
+    return dict(sets) if isinstance(sets, Mapping) else {"circuit": sets}
+
+
+def _pairs(name: str, edges: Any) -> list[Edge]:
+    """Edges by name, once they are seen to be some."""
+    found = list(edges) if isinstance(edges, Iterable) and not isinstance(edges, str) else [edges]
+    for edge in found:
+        if not (isinstance(edge, tuple | list) and [type(end) for end in edge] == [str, str]):
+            raise ValueError(
+                f"{name!r} should be a mask by (writer, reader), or a list of edges such as ('L0H1', 'L1H0.q'); "
+                f"{type(edge).__name__} {str(edge)[:60]!r} is neither"
+            )
+    return [(writer, reader) for writer, reader in found]
 
 
 def node_of(reader: str) -> str:

@@ -193,7 +193,52 @@ def test_masks_by_name_are_put_in_order():
     np.testing.assert_array_equal(*found.values)
 
 
+@pytest.mark.parametrize("form", ["list", "boolean", "integers", "NumPy"])
+def test_a_set_of_edges_is_the_same_in_every_form(form):
+    model = model_of("gpt2")
+    given, graph = (model, *pair(model)), circuits.graph(model)
+    edges = [("embed", "*"), ("L0H0", "L1H*.q"), ("mlp*", "logits")]
+    mask = graph.mask(edges)
+    same = {"list": edges, "boolean": mask.bool(), "integers": mask.long(), "NumPy": mask.numpy()}[form]
+    for run in (
+        lambda some: circuits.evaluate(*given, some, METRIC)["metric"],
+        lambda some: circuits.patch_edges(*given, some, METRIC),
+        lambda some: circuits.patch_each_edge(*given, METRIC, some),
+        lambda some: circuits.minimality(*given, some, METRIC),
+        lambda some: circuits.completeness(*given, some, METRIC, {"all": some})["circuit"],
+        lambda some: circuits.hypothesis_tests(*given, some, METRIC, draws=10)["knocked_out"],
+    ):
+        np.testing.assert_array_equal(run(same), run(mask))
+    assert torch.equal(circuits.prune(graph, same), circuits.prune(graph, mask))
+    assert circuits.to_json(graph, same) == circuits.to_json(graph, mask)
+
+
+def test_one_circuit_needs_no_name():
+    model = model_of("gpt2")
+    given, circuit = (model, *pair(model)), some_circuit(circuits.graph(model))
+    for run in (circuits.evaluate, circuits.patch_edges):
+        assert run(*given, circuit, METRIC).identical(run(*given, {"circuit": circuit}, METRIC))
+
+
+def test_a_share_of_the_edges_is_a_number_of_them():
+    graph = circuits.graph(model_of("gpt2"))  # of 262 edges
+    scores = torch.randn(graph.precedes.shape, generator=torch.Generator().manual_seed(0)) * graph.precedes
+    for share, number in ((0.1, 26), (0.5, 131), (1.0, 262), (np.float64(0.5), 131)):
+        assert torch.equal(circuits.select(graph, scores, share), circuits.select(graph, scores, number))
+        for one, other in zip(*(circuits.random_circuits(graph, n, 3).values() for n in (share, number))):
+            assert torch.equal(one, other) and int(one.sum()) == number
+
+
 ERRORS = {
+    "half an edge": (
+        lambda model, sets: circuits.select(circuits.graph(model), sets["all"], 1.5),
+        "a circuit has a whole number of edges, or a share of all from 0.0 to 1.0, not 1.5",
+    ),
+    "no pair": (
+        lambda model, sets: circuits.evaluate(model, "the", "the", {"mine": ["L0H0"]}, METRIC),
+        "'mine' should be a mask by (writer, reader), or a list of edges such as ('L0H1', 'L1H0.q'); str 'L0H0' is "
+        "neither",
+    ),
     "unknown ablation": (
         lambda model, sets: circuits.evaluate(model, "the", "the", sets, METRIC, "noise"),
         "unknown ablation 'noise'; choose from corrupt, mean, zero, resample",

@@ -11,7 +11,7 @@ from torch import Tensor
 from interp.arrays import Check, labelled
 from interp.circuits.ablations import ablated, averaged
 from interp.circuits.masks import stacked
-from interp.graph import Mask
+from interp.graph import Mask, by_name
 from interp.metrics import Metric
 from interp.model import Model, Prompts
 
@@ -24,7 +24,7 @@ def completeness(
     corrupt: Prompts,
     circuit: Mask,
     metric: Metric,
-    sets: Mapping[str, Mask] | None = None,
+    sets: Mapping[str, Mask] | Mask | None = None,
     draws: int = 20,
     seed: int = 0,
     ablation: str = "corrupt",
@@ -49,7 +49,7 @@ def completeness(
     exchanges = ablated(model, clean, corrupt, metric, ablation, seed=seed)
     run, graph = exchanges[0].run, exchanges[0].run.wiring.graph
     whole = stacked(graph, {"circuit": circuit}, run.tokens.ids.shape[1])[0]
-    taken = _random_sets(whole, draws, seed) if sets is None else dict(sets)
+    taken = _random_sets(whole, draws, seed) if sets is None else by_name(sets)
     away = stacked(graph, taken, run.tokens.ids.shape[1])
     if bool((away > whole).any()):
         worst = next(name for name, mask in zip(taken, away) if bool((mask > whole).any()))

@@ -15,7 +15,7 @@ from interp import stats
 from interp.arrays import labelled
 from interp.circuits.evaluation import evaluate
 from interp.circuits.patching import graph
-from interp.circuits.selection import select
+from interp.circuits.selection import select, size_of
 from interp.graph import Mask
 from interp.metrics import Metric
 from interp.model import Model, Prompts
@@ -58,8 +58,7 @@ def areas(
     if len(shares) < 2 or not shares[0] > 0 or shares[-1] > 1 or bool((np.diff(shares) <= 0).any()):
         raise ValueError(f"shares of all edges rise from above 0 to at most 1; {list(shares)} do not")
     names = graph(model)
-    total = int(names.precedes.sum())
-    sizes = [int(share * total) for share in shares]
+    sizes = [size_of(names, float(share)) for share in shares]
     circuits = {str(share): select(names, scores, size, rank, connected) for share, size in zip(shares, sizes)}
     found = evaluate(model, clean, corrupt, circuits, metric, ablation, seed=seed, budget=budget)
     gain, gap = found["metric"] - found["empty"], found["full"] - found["empty"]

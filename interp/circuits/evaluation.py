@@ -10,7 +10,7 @@ from interp import stats
 from interp.arrays import labelled
 from interp.circuits.ablations import ablated, averaged
 from interp.circuits.masks import stacked
-from interp.graph import Mask
+from interp.graph import Mask, by_name
 from interp.metrics import Metric
 from interp.model import Model, Prompts
 
@@ -19,7 +19,7 @@ def evaluate(
     model: Model,
     clean: Prompts,
     corrupt: Prompts,
-    circuits: Mapping[str, Mask],
+    circuits: Mapping[str, Mask] | Mask,
     metric: Metric,
     ablation: str = "corrupt",
     draws: int = 4,
@@ -29,8 +29,8 @@ def evaluate(
     """The metric of circuits: of the clean prompts, with every edge outside a circuit ablated.
 
     Args:
-        circuits: By name, 1 on the edges of a circuit, by (writer, reader) or (pos, writer, reader). All are run in as
-            few passes as fit the budget.
+        circuits: By name, 1 on the edges of a circuit, by (writer, reader) or (pos, writer, reader), or a list of its
+            edges; one alone is named "circuit". All are run in as few passes as fit the budget.
         ablation: What the other edges carry: "corrupt", the mate's in the corrupt run; "mean", over the corrupt prompts
             at each position; "zero"; "resample", another corrupt prompt's, averaged over draws.
         draws, seed: Of "resample".
@@ -43,6 +43,7 @@ def evaluate(
     Raises:
         ValueError: No circuit; a mask that does not fit the model; what the ablation raises.
     """
+    circuits = by_name(circuits)
     exchanges = ablated(model, clean, corrupt, metric, ablation, draws, seed)
     run = exchanges[0].run
     kept = stacked(run.wiring.graph, circuits, run.tokens.ids.shape[1])

@@ -15,7 +15,7 @@ from interp.arrays import labelled
 from interp.backends.readers import wiring_of
 from interp.circuits.masks import Exchange, stacked
 from interp.circuits.pair import Pair
-from interp.graph import Graph, Mask
+from interp.graph import Graph, Mask, by_name
 from interp.metrics import Metric
 from interp.model import Model, Prompts
 from interp.progress import Progress
@@ -34,7 +34,7 @@ def patch_edges(
     model: Model,
     clean: Prompts,
     corrupt: Prompts,
-    sets: Mapping[str, Mask],
+    sets: Mapping[str, Mask] | Mask,
     metric: Metric,
     direction: str = "denoising",
     budget: int | None = None,
@@ -44,7 +44,8 @@ def patch_edges(
 
     Args:
         sets: By name, how much of each edge is taken from the other run: (writer, reader) or (pos, writer, reader), as
-            `graph(model).mask([("L0H1", "*")])` gives it. Every set is tried alone, many in one pass.
+            `graph(model).mask([("L0H1", "*")])` gives it, or a list of edges. Every set is tried alone, many in one
+            pass; one given alone is named "circuit".
         direction: "denoising" runs the corrupt prompts with edges of the clean run, "noising" the reverse.
         budget: Bytes that the activations of one pass may take; by default what suits the device.
 
@@ -55,7 +56,7 @@ def patch_edges(
         ValueError: Prompts that do not match position by position; a mask of another shape, with NaN, or on edges that
             there are not; what `graph` raises.
     """
-    pair = Pair.of(model, clean, corrupt, direction)
+    sets, pair = by_name(sets), Pair.of(model, clean, corrupt, direction)
     masks, exchange = stacked(pair.wiring.graph, sets, pair.this.ids.shape[1]), pair.exchange(metric)
     values, passes = exchange.changes(masks.split(exchange.most(budget)), len(masks), progress)
     coords = {"set": list(sets), "prompt": range(len(pair.this))}
@@ -68,7 +69,7 @@ def patch_each_edge(
     clean: Prompts,
     corrupt: Prompts,
     metric: Metric,
-    edges: Float[Tensor, "writer reader"] | None = None,
+    edges: Mask | None = None,
     direction: str = "denoising",
     budget: int | None = None,
     progress: Progress = None,
@@ -76,7 +77,7 @@ def patch_each_edge(
     """How the metric changes when one edge alone carries what it carries in the other run: exact, a row for each edge.
 
     Args:
-        edges: Which edges to try, 1 or 0; by default all.
+        edges: Which edges to try, a list or a mask of 1 and 0; by default all.
         direction, budget: As for `patch_edges`.
 
     Returns:
@@ -87,7 +88,7 @@ def patch_each_edge(
     """
     pair = Pair.of(model, clean, corrupt, direction)
     names = pair.wiring.graph
-    chosen = names.mask() if edges is None else edges.cpu()
+    chosen = names.mask() if edges is None else names.tensor_of("edges", edges).nan_to_num()
     names.check("edges", chosen)
     if not bool(chosen.any()):
         raise ValueError(

@@ -27,10 +27,10 @@ def path_patch(
     model: Model,
     clean: Prompts,
     corrupt: Prompts,
-    receivers: Sequence[str],
+    receivers: Sequence[str] | str,
     metric: Metric,
-    senders: Mapping[str, Sequence[str]] | None = None,
-    free: Sequence[str] = (),
+    senders: Mapping[str, Sequence[str] | str] | None = None,
+    free: Sequence[str] | str = (),
     direction: str = "noising",
     budget: int | None = None,
     progress: Progress = None,
@@ -74,7 +74,7 @@ def path_patch(
             advance(len(some))
     coords = {"sender": list(sets), "prompt": range(len(pair.this))}
     how: dict[str, Any] = {"method": "path patching", "receivers": [graph.readers[i] for i in into], "passes": passes}
-    how |= {"free": list(free), "direction": direction, "metric": metric.name}
+    how |= {"free": [free] if isinstance(free, str) else list(free), "direction": direction, "metric": metric.name}
     return labelled(torch.cat(values), f"change in {metric.name}", coords, model, **how)
 
 
@@ -98,7 +98,9 @@ def _first_run(graph: Graph, senders: Sequence[int], free: Sequence[int]) -> Flo
     return torch.stack([other, same])[:, :, None] * graph.precedes
 
 
-def _senders(graph: Graph, senders: Mapping[str, Sequence[str]] | None, receivers: Sequence[int]) -> dict[str, list]:
+def _senders(
+    graph: Graph, senders: Mapping[str, Sequence[str] | str] | None, receivers: Sequence[int]
+) -> dict[str, list]:
     before = graph.precedes[:, list(receivers)].any(1)
     if senders is None:
         return {name: [i] for i, name in enumerate(graph.writers) if i and before[i]}
@@ -109,8 +111,9 @@ def _senders(graph: Graph, senders: Mapping[str, Sequence[str]] | None, receiver
     return found
 
 
-def _matching(names: Sequence[str], patterns: Sequence[str], what: str) -> list[int]:
+def _matching(names: Sequence[str], patterns: Sequence[str] | str, what: str) -> list[int]:
     """The numbers of names that match some pattern, every one of which must match one."""
+    patterns = [patterns] if isinstance(patterns, str) else patterns
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise ValueError(f"no name of {what} matches {pattern!r}; they are {names[0]}, {names[1]}, … {names[-1]}")

@@ -15,12 +15,13 @@ _STABLE = "arXiv:2510.00845"
 
 
 def select(
-    graph: Graph, scores: Mask, n_edges: int, rank: str = "absolute", connected: bool = False
+    graph: Graph, scores: Mask, n_edges: float, rank: str = "absolute", connected: bool = False
 ) -> Float[Tensor, "writer reader"]:
     """The circuit of the edges whose scores are best.
 
     Args:
         scores: By writer and reader; averaged over prompts, if there are any. NaN is never chosen.
+        n_edges: How many; a float from 0 to 1 is a share of all edges, 0.1 a tenth of them, rounded down.
         rank: "absolute" takes the largest sizes; "signed" those of the most help, and any that hurt last: the largest
             values or, where `scores` remember that they are of noising, the smallest.
         connected: Start at the logits, and take only edges into what is already connected to them (the greedy choice
@@ -30,10 +31,12 @@ def select(
         1 on the edges of the circuit.
 
     Raises:
-        ValueError: Scores at positions, or of another graph; more edges than there are scores; an unknown rank.
+        ValueError: Scores at positions, or of another graph; more edges than there are scores; no number or share of
+            edges; an unknown rank.
     """
     if rank not in RANKS:
         raise ValueError(f"unknown rank {rank!r}; choose from {', '.join(RANKS)}")
+    n_edges = size_of(graph, n_edges)
     values = graph.tensor_of("scores", _over_prompts(scores))
     if values.shape != graph.precedes.shape:
         axes = f"(writer, reader) {tuple(graph.precedes.shape)}"
@@ -72,14 +75,16 @@ def prune(graph: Graph, circuit: Mask) -> Float[Tensor, "writer reader"]:
 
 
 def random_circuits(
-    graph: Graph, n_edges: int, draws: int = 100, seed: int = 0, connected: bool = False
+    graph: Graph, n_edges: float, draws: int = 100, seed: int = 0, connected: bool = False
 ) -> dict[str, Float[Tensor, "writer reader"]]:
     """Circuits of a size, by name: the null that a circuit is held against.
 
     Args:
+        n_edges: As in `select`.
         connected: Make them of random paths from `embed` to the logits, so that every edge can matter: the harder null.
             Otherwise edges are drawn alike, and of small circuits few are connected.
     """
+    n_edges = size_of(graph, n_edges)
     if not 0 < n_edges <= int(graph.precedes.sum()) or draws < 1:
         raise ValueError(f"{draws} circuits of {n_edges} edges were asked for; {graph}")
     generator = torch.Generator().manual_seed(seed)
@@ -88,18 +93,20 @@ def random_circuits(
 
 
 def stability(
-    graph: Graph, scores: xr.DataArray, n_edges: int, draws: int = 200, seed: int = 0, **options: object
+    graph: Graph, scores: xr.DataArray, n_edges: float, draws: int = 200, seed: int = 0, **options: object
 ) -> xr.DataArray:
     """How often each edge is in the circuit of a size when the prompts are resampled with replacement.
 
     Args:
         scores: By prompt, writer and reader.
+        n_edges: As in `select`.
         options: Passed on to `select`.
 
     Returns:
         The share of draws by (writer, reader), NaN where there is no edge. The check is the mean overlap (Jaccard)
         of a resampled circuit with the one of all prompts.
     """
+    n_edges = size_of(graph, n_edges)
     whole = select(graph, scores, n_edges, **options)  # type: ignore[arg-type]
     n, order = scores.sizes["prompt"], scores.transpose("prompt", "writer", "reader")
     weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws) / n
@@ -115,6 +122,15 @@ def stability(
     how = {"method": "edge stability", "draws": draws, "seed": seed, "edges": n_edges}
     found = order.mean("prompt", keep_attrs=True).copy(data=shares.numpy())
     return found.rename("share of draws").assign_attrs(attach([check], how))
+
+
+def size_of(graph: Graph, n_edges: float) -> int:
+    """How many edges are asked for, by a number or, as a float from 0 to 1, by their share."""
+    if isinstance(n_edges, float | np.floating) and 0 <= n_edges <= 1:
+        return int(n_edges * int(graph.precedes.sum()) + 1e-9)
+    if not isinstance(n_edges, int | np.integer):
+        raise ValueError(f"a circuit has a whole number of edges, or a share of all from 0.0 to 1.0, not {n_edges!r}")
+    return int(n_edges)
 
 
 def _over_prompts(scores: Mask) -> Mask:
