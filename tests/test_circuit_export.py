@@ -93,6 +93,17 @@ def test_the_figure_is_as_wide_as_the_numbers(graph):
     assert all(heights[one] < heights[two] for one, two in _pairs(hovers.text))
 
 
+def test_the_figure_of_a_mask_needs_the_graph_that_names_its_edges(graph):
+    values = some_values(graph)
+    (edge,) = torch.nonzero(values)[:1].tolist()
+    names = [(graph.writers[edge[0]], graph.readers[edge[1]])]
+    for bare, labelled in ((values, named(graph, values)), (names, named(graph, graph.mask(names)))):
+        one, other = plots.circuit_graph(bare, graph=graph), plots.circuit_graph(labelled.rename(None))
+        assert one.to_dict() == other.to_dict()
+        with pytest.raises(ValueError, match="does not say which writers and readers its edges have; give the graph"):
+            plots.circuit_graph(bare)
+
+
 def _pairs(texts):
     for text in texts:
         writer, reader = text.split("<br>")[0].split(" → ")

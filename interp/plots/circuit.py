@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
-from interp.graph import node_of, place_of
+from interp.graph import Graph, Mask, node_of, place_of
 from interp.plots.style import COLOURS, dress
 
 _PORTS = {"q": -0.2, "k": 0.0, "v": 0.2}  # where edges end at a head
@@ -17,7 +17,7 @@ Places = dict[str, tuple[float, float]]
 Edges = list[tuple[str, str, float]]
 
 
-def circuit_graph(values: xr.DataArray, title: str = "", most: int = 60) -> go.Figure:
+def circuit_graph(values: Mask, title: str = "", most: int = 60, graph: Graph | None = None) -> go.Figure:
     """Edges as lines from writers up to readers: blue for positive values, red for negative, wide for large ones.
 
     Queries, keys and values end at the left, the middle and the right of a head, whose letters say which are there.
@@ -26,10 +26,14 @@ def circuit_graph(values: xr.DataArray, title: str = "", most: int = 60) -> go.F
     Args:
         values: A circuit or scores by (writer, reader); 0 and NaN are not drawn.
         most: How many of the largest edges to draw.
+        graph: Of the model, as `circuits.graph` gives it; it names the edges of values that have no labels, such as the
+            mask that `circuits.select` gives, or a list of edges.
 
     Raises:
-        ValueError: Other axes; no edge to draw.
+        ValueError: Other axes; no edge to draw; values without labels, and no graph.
     """
+    if not isinstance(values, xr.DataArray):
+        values = _labelled(values, graph)
     if set(values.dims) != {"writer", "reader"}:
         raise ValueError(f"a circuit has the axes writer and reader, not {values.dims}; average the others first")
     edges = _largest(values, most)
@@ -49,6 +53,18 @@ def circuit_graph(values: xr.DataArray, title: str = "", most: int = 60) -> go.F
     shown = f" ({len(edges)} of {_count(values)} edges)" if _count(values) > len(edges) else ""
     n_rows = 2 + max(y for _, y in where.values())
     return dress(figure, f"{title}{shown}", height=round(120 + 70 * n_rows)).update_layout(margin_b=20)
+
+
+def _labelled(values: Mask, graph: Graph | None) -> xr.DataArray:
+    if graph is None:
+        raise ValueError(
+            f"a {type(values).__name__} does not say which writers and readers its edges have; give the graph too, as "
+            "in circuit_graph(circuit, graph=circuits.graph(model))"
+        )
+    tensor = graph.tensor_of("values", values)
+    graph.check("values", tensor.nan_to_num())
+    coords = {"writer": list(graph.writers), "reader": list(graph.readers)}
+    return xr.DataArray(tensor.numpy(), dims=tuple(coords), coords=coords)
 
 
 def _largest(values: xr.DataArray, most: int) -> Edges:
