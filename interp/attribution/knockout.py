@@ -45,15 +45,17 @@ def knock_out(
         keys: Positions or roles, each cut alone, by default every position; or sets of them by name, each cut together.
         query: The position or positions, or roles, from which the edges go; None cuts the keys off from every position
             but themselves.
-        windows: How many neighbouring layers are cut together, centred on each layer in turn (fewer at the ends); or
-            the sets of layers themselves.
+        windows: How many neighbouring layers are cut together, centred on each layer in turn, of an even number with
+            the odd one below (fewer at the ends: of 2, the first window is layer 0 alone); or the sets of layers
+            themselves.
         normalize: Give the change as a share of the metric of the uncut run.
         progress: See `sweep`.
 
     Returns:
         The metric with the edges cut less that without, by (metric, window, key, prompt), without the first if there is
-        one metric. NaN is what was not measured: edges that the model's mask cuts already in all of these layers, and
-        those without which a query would see nothing at all.
+        one metric. A window is named by its first and last layer, "0-2", or by its one, "0". NaN is what was not
+        measured: edges that the model's mask cuts already in all of these layers, and those without which a query would
+        see nothing at all.
 
     Raises:
         ValueError: No layers, or some that the model does not have; a position or role that the prompts do not have;
