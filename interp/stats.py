@@ -44,13 +44,15 @@ def interval(
 
     Returns:
         A dataset of `mean`, `low` and `high` with the other axes of the array; of cells with fewer than two values, no
-        bounds.
+        bounds. What they are of is their `long_name`, as a figure shows it.
     """
     weights = _weights(array, over, draws, seed, clusters)
     ends = [(1 - level) / 2, (1 + level) / 2]
     bounds = np.concatenate([_quantiles(weights, block, ends) for block in _blocks(_flat(array, over))], axis=1)
     low, high = bounds
-    return _interval(array.mean(over), low, high, over, level=level, draws=draws, seed=seed)
+    of = array.attrs.get("long_name") if array.name == "mean" else array.name
+    mean = array.mean(over).assign_attrs({"long_name": str(of)} if of else {})
+    return _interval(mean, low, high, over, level=level, draws=draws, seed=seed)
 
 
 def ratio(

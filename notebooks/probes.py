@@ -271,7 +271,7 @@ values, nulls = (
     for i in (0, 1)
 )
 written = zip(values.values, nulls.values)
-text = values.copy(data=[[f"{value:.2f}<br>null {null:.2f}" for value, null in zip(*row)] for row in written])
+text = values.copy(data=[[f"{value:.2f}\nnull {null:.2f}" for value, null in zip(*row)] for row in written])
 values = values.assign_coords(place=list(shown)).rename("share", layer="after block", place="")
 result = plots.heatmap(values, "The subject's number: where it can be read, where it is used", text=text)
 result.show()

@@ -280,13 +280,13 @@ ways = {
     "unsteered": [],
     "random vector": steering.steer(noise, gated.setting.dose),
     "honesty vector": steering.steer(vector, gated.setting.dose),
-    "honesty vector, only<br>where it reads a lie": gated.setting.edits,
+    "honesty vector, only\nwhere it reads a lie": gated.setting.edits,
 }
 columns = {
-    "liars tell<br>the truth": (report, truth, 1),
-    "honest people<br>tell the truth": (honest, honest_truth, 1),
-    "harmless requests<br>are granted": (harmless, refused, -1),
-    "repeated words<br>are left alone": (repeated, moved, -1),
+    "liars tell\nthe truth": (report, truth, 1),
+    "honest people\ntell the truth": (honest, honest_truth, 1),
+    "harmless requests\nare granted": (harmless, refused, -1),
+    "repeated words\nare left alone": (repeated, moved, -1),
 }
 
 

@@ -1,10 +1,16 @@
 """Figures show the numbers that they were given."""
 
+from html import unescape
+
 import numpy as np
 import pytest
 import xarray as xr
 
 from interp import plots, stats
+from interp.plots.style import legible
+
+TOKENS = ["<s>", "</s>", "<br>", "<b>x", "&lt;", "$1", "\x07", "\x1f", "\n", ");\n", "\t"]
+SEEN = ["<s>", "</s>", "<br>", "<b>x", "&lt;", "$1", r"\x07", r"\x1f", "↵", ");↵", "⇥"]
 
 
 def _array(*dims: str) -> xr.DataArray:
@@ -14,7 +20,7 @@ def _array(*dims: str) -> xr.DataArray:
 
 def test_stars_stand_where_effects_are_significant():
     array = _array("head", "layer")
-    (image,) = plots.heatmap(array, significant=(array > 0.9).T, diverging=True).data
+    image, *_ = plots.heatmap(array, significant=(array > 0.9).T, diverging=True).data
     np.testing.assert_array_equal(np.array(image.text) == "★", array > 0.9)
     assert image.zmid == 0 and image.zmin == -image.zmax
 
@@ -54,7 +60,7 @@ def test_words_stand_in_their_cells_and_rows_without_skill_are_grey():
     values = _array("layer", "pos").where(lambda a: a.pos < 2)
     word = xr.DataArray(np.array([f"w{i}" for i in range(18)]).reshape(3, 2, 3), dims=("layer", "top", "pos"))
     grey = xr.DataArray([True, False, False], dims="layer")
-    coloured, plain = plots.words(values, word, grey=grey).data
+    coloured, plain, *_ = plots.words(values, word, grey=grey).data
     np.testing.assert_array_equal(np.isnan(coloured.z), [[True] * 3, [False, False, True], [False, False, True]])
     np.testing.assert_array_equal(np.isnan(plain.z), [[False, False, True], [True] * 3, [True] * 3])
     assert coloured.text[1].tolist() == ["w6", "w7", ""] and plain.text[0].tolist() == ["w0", "w1", ""]
@@ -72,3 +78,156 @@ def test_trajectories_are_the_prompts_and_their_mean():
     assert mean.marker.color[0] != mean.marker.color[1] == mean.marker.color[2]
     with pytest.raises(ValueError, match="trajectories needs the axes layer and prompt"):
         plots.trajectories(_array("layer", "head"))
+
+
+def _texts(figure) -> list[str]:
+    """All that plotly reads as markup."""
+    found = [title.text for title in (figure.layout.title, figure.layout.xaxis.title, figure.layout.yaxis.title)]
+    found += [*(figure.layout.xaxis.ticktext or ())]
+    for trace in figure.data:
+        found += [trace.name]
+        for part in ("x", "y", "text", "customdata"):
+            given = [] if getattr(trace, part, None) is None else getattr(trace, part)
+            found += [text for text in np.ravel(np.array(given, dtype=object)) if isinstance(text, str)]
+        if trace.type == "heatmap":
+            found.append(trace.colorbar.title.text)
+    return [text for text in found if text]
+
+
+def test_labels_are_shown_as_they_stand_in_every_figure():
+    rng = np.random.default_rng(0)
+    named = dict(dims=("layer", "pos"), coords={"layer": TOKENS[:3], "pos": TOKENS}, name="<s>")
+    table = xr.DataArray(rng.random((3, len(TOKENS))), **named)
+    words, flat = xr.DataArray([TOKENS] * 3, **named), table.isel(layer=0, drop=True)
+    prompts = flat.expand_dims(prompt=3)
+    square = xr.DataArray(rng.random((len(TOKENS),) * 2), dims=("query", "key"))
+    vectors = flat[:3].rename(pos="vector").assign_coords(vector=["<s>", "<b>x 0", "<b>x 1"])
+    vectors = vectors.expand_dims(prompt=3, dose=2).assign_attrs(unit="gap")
+    figures = [
+        plots.heatmap(table, "<s>", text=words),
+        plots.words(table, words, "<s>"),
+        plots.token_map(square, "<s>", TOKENS),
+        plots.lines({name: flat for name in TOKENS}, "pos", "<s>", "<s>"),
+        plots.bars(flat, "pos", "<s>"),
+        plots.distributions(prompts, "<s>"),
+        plots.scatter(flat, {name: flat for name in TOKENS}, "<s>"),
+        plots.doses(vectors, title="<s>"),
+    ]
+    for figure in figures:
+        texts = _texts(figure)
+        assert "&lt;s&gt;" in texts
+        for text in texts:
+            pieces = text.replace(", median and 95 %", "").split("<br>")
+            assert all("<" not in piece and "$" not in piece and piece.isprintable() for piece in pieces)
+            assert {unescape(piece) for piece in pieces} <= {
+                *SEEN, *named["dims"], "query", "key", "dose (gap)", "mean, 95 % interval",
+                *(f"{i} {token}" for i, token in enumerate(SEEN)),
+            }  # fmt: skip
+
+
+def test_an_author_may_break_a_line():
+    array = _array("layer", "head").assign_coords(head=["one\ntwo", "2 \n", "3"])
+    figure = plots.heatmap(array, "above\nbelow", text=array.copy(data=np.full((3, 3), "0.1\nnull")))
+    assert figure.layout.title.text == "above<br>below" and figure.data[0].text[0, 0] == "0.1<br>null"
+    assert list(figure.data[0].x) == ["one<br>two", "2 ↵", "3"]
+
+
+def test_numbers_in_cells_are_rounded_but_not_away():
+    array = _array("layer", "head")
+    written = lambda data: plots.heatmap(array, text=array.copy(data=data)).data[0].text
+    some = np.linspace(-0.001, 12, 9, dtype=np.float32).reshape(3, 3)
+    assert written(some).tolist()[0] == ["0.00", "1.50", "3.00"] and written(some.T)[0, 1] == "4.50"
+    assert written(np.full((3, 3), 0.00123))[0, 0] == "0.0012" and written(np.full((3, 3), 7))[0, 0] == "7"
+    assert written(np.full((3, 3), np.nan))[0, 0] == ""
+    turned = plots.heatmap(array, text=array.copy(data=some).transpose()).data[0].text
+    np.testing.assert_array_equal(turned, written(some))
+    renamed = plots.heatmap(array.rename(layer="after"), text=array.copy(data=some)).data[0].text
+    np.testing.assert_array_equal(renamed, written(some))
+    with pytest.raises(ValueError, match=r"each cell of .* gets a text of its own, not {'layer': 2, 'head': 3}"):
+        plots.heatmap(array, text=array[:2])
+
+
+def test_letters_are_white_on_dark_cells_and_black_on_the_others():
+    array = xr.DataArray(np.linspace(0, 1, 12).reshape(3, 4), dims=("layer", "pos"), name="p")
+    light, dark = plots.words(array, array.astype(str)).data
+    assert (light.textfont.color, dark.textfont.color) == ("#111", "#fff")
+    covered = np.isfinite(dark.z.astype(float))
+    np.testing.assert_array_equal(covered, array > float(array.where(~covered).max()))
+    np.testing.assert_array_equal(dark.text == "", ~covered)
+    assert covered.any() and not covered.all() and not dark.showscale
+    assert len(legible(light)) == 2 and len(plots.words(array / 3, array.astype(str)).data[0].z) == 3
+
+
+def test_a_mean_is_called_by_what_it_is_of():
+    array = _array("layer", "head", "prompt").rename("share restored")
+    for table in (stats.summary(array), stats.interval(array)):
+        assert plots.heatmap(table["mean"]).data[0].colorbar.title.text == "share restored"
+        assert plots.heatmap(table["high"]).data[0].colorbar.title.text == "share restored"
+        assert plots.lines(table["mean"].isel(head=0), "layer").layout.yaxis.title.text == "share restored"
+        assert plots.heatmap(table["mean"].rename("logits")).data[0].colorbar.title.text == "logits"
+    assert plots.heatmap(stats.summary(array)["p"]).data[0].colorbar.title.text == "p"
+    twice = stats.interval(stats.interval(array)["mean"], "head")["mean"]
+    assert twice.attrs["long_name"] == "share restored"
+
+
+def test_scales_have_no_prefixes():
+    tiny = _array("query", "key") * 1e-4
+    for figure in (plots.triangle(tiny), plots.words(tiny, tiny.astype(str))):
+        assert figure.data[0].colorbar.exponentformat == "power"
+    assert plots.lines(tiny.isel(key=0), "query").layout.yaxis.exponentformat == "power"
+
+
+def test_a_large_map_shows_all_its_labels_on_a_page():
+    array = xr.DataArray(np.ones((74, 74)), dims=("query", "key"))
+    layout = plots.triangle(array).layout
+    assert layout.height < 1100 and 0.8 < layout.width / layout.height < 1.25
+    assert layout.xaxis.dtick == layout.yaxis.dtick == 1 and layout.yaxis.tickfont.size <= 12
+    huge = plots.triangle(xr.DataArray(np.ones((500, 500)), dims=("query", "key"))).layout
+    assert huge.height == layout.height and huge.xaxis.dtick is None and huge.width is None
+
+
+def test_one_curve_or_its_interval_needs_no_name():
+    array = _array("layer", "prompt")
+    one, table = array.isel(prompt=0), stats.interval(array)
+    for bare, named in ((one, {"": one}), (table, {"": table})):
+        shown = plots.lines(bare, "layer")
+        assert shown.data == plots.lines(named, "layer").data and not shown.data[-1].showlegend
+        assert shown.layout.yaxis.title.text == "effect"
+    (bars,) = plots.bars(one, "layer").data
+    np.testing.assert_array_equal(bars.y, one)
+    assert bars.error_y.array is None and plots.bars(table, "layer").data[0].error_y.array is not None
+    np.testing.assert_array_equal(plots.scatter(one, one * 2).data[0].y, one * 2)
+
+
+WRONG = {
+    "a curve of two axes": (
+        lambda a: plots.lines({"mine": a}, "layer"),
+        r"the curve 'mine' should have the axis layer al",
+    ),
+    "a curve of another axis": (
+        lambda a: plots.lines(a[0], "layer"),
+        r"a curve should have the axis layer alone, not \('he",
+    ),
+    "a curve of a list": (
+        lambda a: plots.lines({"mine": [1, 2]}, "layer"),
+        "the curve 'mine' should be an array or a data",
+    ),
+    "bars of two axes": (
+        lambda a: plots.bars(a, "layer"),
+        r"bars should have the axis layer alone, not \('layer', 'head'",
+    ),
+    "bars of another axis": (
+        lambda a: plots.bars(a[0], "layer"),
+        r"bars should have the axis layer alone, not \('head',\)",
+    ),
+    "bars without bounds": (lambda a: plots.bars(a.to_dataset(name="mean"), "layer"), "bars .* this has no high, low"),
+    "dots of other axes": (lambda a: plots.scatter(a, a[0]), "dots need arrays of the same axes"),
+    "doses without doses": (lambda a: plots.doses(a), r"doses needs values by \(vector, dose, prompt\)"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_cannot_be_drawn_is_said(case):
+    call, message = WRONG[case]
+    with pytest.raises(ValueError, match=message):
+        call(_array("layer", "head"))

@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
-from interp.plots.style import COLOURS, dress
+from interp.plots.style import COLOURS, dress, plain, quantity
 from interp.stats import interval
 
 
@@ -20,7 +20,13 @@ def doses(
             does; a band holds the means of 95 % of the vectors of its kind.
         cost: By (dose, prompt), such as the `kl` of `steering.side_effects`; drawn below, over the same doses.
         budget: Of the cost, a line.
+
+    Raises:
+        ValueError: Other axes.
     """
+    for array, axes in ((values, {"vector", "dose", "prompt"}), (cost, {"dose", "prompt"})):
+        if array is not None and set(array.dims) != axes:
+            raise ValueError(f"doses needs values by (vector, dose, prompt), costs by (dose, prompt), not {array.dims}")
     names = [str(name) for name in values["vector"].values]
     kinds = list(dict.fromkeys(name.rpartition(" ")[0] for name in names[1:]))
     rows = 1 if cost is None else 2
@@ -29,19 +35,20 @@ def doses(
         means = values.isel(vector=[name.startswith(kind + " ") for name in names]).mean("prompt")
         low, middle, high = np.quantile(means.transpose("vector", "dose").values, [0.025, 0.5, 0.975], axis=0)
         _band(figure, values.dose.values, low, high, COLOURS[i], 1)
-        _line(figure, values.dose.values, middle, COLOURS[i], f"{kind}, median and 95 %", 1)
+        _line(figure, values.dose.values, middle, COLOURS[i], f"{plain(kind)}, median and 95 %", 1)
     own = interval(values.isel(vector=0, drop=True))
     _band(figure, own.dose.values, own.low.values, own.high.values, COLOURS[0], 1)
-    _line(figure, own.dose.values, own["mean"].values, COLOURS[0], names[0], 1)
-    figure.update_yaxes(title=values.name, zeroline=True, zerolinecolor="#888", row=1, col=1)
+    _line(figure, own.dose.values, own["mean"].values, COLOURS[0], plain(names[0]), 1)
+    figure.update_yaxes(title=quantity(values), zeroline=True, zerolinecolor="#888", row=1, col=1)
     if cost is not None:
         below = interval(cost)
         _band(figure, below.dose.values, below.low.values, below.high.values, "#666", 2)
-        _line(figure, below.dose.values, below["mean"].values, "#666", str(cost.name), 2)
-        figure.update_yaxes(title=cost.name, rangemode="tozero", row=2, col=1)
+        _line(figure, below.dose.values, below["mean"].values, "#666", quantity(cost), 2)
+        figure.update_yaxes(title=quantity(cost), rangemode="tozero", row=2, col=1)
         if budget is not None:
             figure.add_hline(y=budget, line_dash="dot", line_color="#a00", row=2, col=1, annotation_text="budget")
-    figure.update_xaxes(title="dose", row=rows, col=1)
+    unit = f" ({plain(values.attrs['unit'])})" if values.attrs.get("unit") else ""
+    figure.update_xaxes(title=f"dose{unit}", row=rows, col=1)
     return dress(figure, title, height=380 if cost is None else 560)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
-from interp.plots.style import dress
+from interp.plots.style import BAR, dress, legible, plain, quantity, size_of
 
 
 def heatmap(
@@ -17,12 +17,13 @@ def heatmap(
     """Two axes as an image: signed values on a scale centred at zero, layers upwards; NaN is left grey.
 
     Args:
-        text: What to write into the cells.
+        text: What to write into the cells, where "\\n" between words begins a line; numbers are rounded.
         significant: Cells that get a star, such as `stats.summary(...).significant`.
         diverging: Whether the scale is centred at zero; by default if there is a negative value.
 
     Raises:
-        ValueError: An array with other than two axes; average over the others first. One with no number in it.
+        ValueError: An array with other than two axes; average over the others first. One with no number in it. Texts
+            that are too many or too few.
     """
     if array.ndim != 2:
         raise ValueError(f"a heatmap needs two axes, not {array.dims}; average the others, as in .mean('prompt')")
@@ -32,21 +33,21 @@ def heatmap(
     reach = float(np.nanmax(np.abs(values))) or 1.0
     signed = bool(np.nanmin(values) < 0) if diverging is None else diverging
     if significant is not None:
-        text = significant.transpose(*array.dims).copy(data=np.where(significant.transpose(*array.dims), "★", ""))
+        text = significant.copy(data=np.where(significant, "★", ""))
     y, x = array.dims
-    figure = go.Figure(
-        go.Heatmap(
-            z=values, x=[str(v) for v in array[x].values], y=[str(v) for v in array[y].values],
-            colorscale="RdBu" if signed else "Blues", zmid=0 if signed else None,
-            zmin=-reach if signed else 0, zmax=reach, colorbar=dict(title=array.name, thickness=12),
-            text=None if text is None else text.values, texttemplate=None if text is None else "%{text}",
-            hovertemplate=f"{y} %{{y}}<br>{x} %{{x}}<br>%{{z:.3f}}<extra></extra>", hoverongaps=False,
-        )
+    image = go.Heatmap(
+        z=values, x=[plain(v) for v in array[x].values], y=[plain(v) for v in array[y].values],
+        colorscale="RdBu" if signed else "Blues", zmid=0 if signed else None,
+        zmin=-reach if signed else 0, zmax=reach, colorbar=BAR | dict(title=quantity(array)),
+        hovertemplate=f"{plain(y)} %{{y}}<br>{plain(x)} %{{x}}<br>%{{z:.4g}}<extra></extra>", hoverongaps=False,
     )  # fmt: skip
-    figure.update_xaxes(title=x, type="category", tickangle=-45 if array.sizes[x] > 8 else 0, showgrid=False)
-    figure.update_yaxes(title=y, type="category", showgrid=False)
-    row = 44 if array.sizes[y] <= 8 else 26
-    figure = dress(figure, title, height=170 + max(row * array.sizes[y], 200))
+    if text is not None:
+        cells = _cells(_aligned(text, array))
+        image.update(text=cells, texttemplate="%{text}", textfont_size=size_of(cells))
+    figure = go.Figure([image] if text is None else legible(image))
+    figure.update_xaxes(title=plain(x), type="category", showgrid=False)
+    figure.update_yaxes(title=plain(y), type="category", showgrid=False)
+    figure = _sized(figure, title, array.sizes[y], array.sizes[x])
     return figure.update_layout(plot_bgcolor="#e8e8e8") if np.isnan(values).any() else figure
 
 
@@ -60,3 +61,30 @@ def triangle(array: xr.DataArray, title: str = "", significant: xr.DataArray | N
         raise ValueError(f"a triangle needs the axes query and key, not {array.dims}; choose or average the others")
     figure = heatmap(array.transpose("query", "key"), title, significant=significant, diverging=True)
     return figure.update_yaxes(autorange="reversed")
+
+
+def _aligned(text: xr.DataArray, array: xr.DataArray) -> np.ndarray:
+    """In the order of the array's axes, or as it is if they have other names."""
+    found = text.transpose(*array.dims) if set(text.dims) == set(array.dims) else text
+    if found.shape != array.shape:
+        raise ValueError(f"each cell of {dict(array.sizes)} gets a text of its own, not {dict(text.sizes)}")
+    return found.values
+
+
+def _cells(values: np.ndarray) -> np.ndarray:
+    """What is written into cells: numbers to two places, or as many more as the largest needs for two digits."""
+    numbers = [abs(v) for v in values.ravel().tolist() if isinstance(v, float) and np.isfinite(v)]
+    places = int(np.clip(1 - np.floor(np.log10(max(numbers, default=1.0) or 1.0)), 2, 6))
+    cell = lambda v: ("" if np.isnan(v) else f"{v:z.{places}f}") if isinstance(v, float) else plain(v)
+    return np.array([cell(v) for v in values.ravel().tolist()], dtype=object).reshape(values.shape)
+
+
+def _sized(figure: go.Figure, title: str, rows: int, columns: int) -> go.Figure:
+    """A figure as large as its labels need, all of which are shown while they are few enough to be read."""
+    row = 44.0 if rows <= 8 else min(26.0, 900 / rows)
+    if 8 < rows <= 90:
+        figure.update_yaxes(dtick=1, tickfont_size=int(min(13, row - 2)))
+    figure.update_xaxes(tickangle=-45 if columns > 8 else 0)
+    if 30 < columns <= 90:
+        figure.update_xaxes(dtick=1, tickfont_size=10, tickangle=-90).update_layout(width=max(700, 220 + 12 * columns))
+    return dress(figure, title, height=170 + round(max(row * rows, 200)))

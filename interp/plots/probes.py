@@ -3,7 +3,7 @@
 import plotly.graph_objects as go
 import xarray as xr
 
-from interp.plots.style import COLOURS, dress
+from interp.plots.style import COLOURS, dress, plain
 
 _NULLS = {"skill": 0.0, "auroc": 0.5, "selectivity": 0.0, "compression": 1.0}
 
@@ -19,8 +19,12 @@ def probes(result: xr.Dataset, value: str = "accuracy", title: str = "") -> go.F
         value: Such as "accuracy", "skill", "balanced_accuracy", "auroc", "selectivity" or "compression".
 
     Raises:
-        ValueError: A value that the result does not have by layer and position.
+        ValueError: What is no dataset; a value that the result does not have by layer and position.
     """
+    if not isinstance(result, xr.Dataset):
+        raise ValueError(
+            f"probes are drawn from the dataset that probing.probe gives, not from a {type(result).__name__}"
+        )
     known = [str(name) for name in result if {"layer", "pos"} <= set(result[name].dims) <= {"layer", "pos", "head"}]
     if value not in known:
         raise ValueError(f"there is no {value!r} by layer and position in these probes; there are {', '.join(known)}")
@@ -40,13 +44,13 @@ def probes(result: xr.Dataset, value: str = "accuracy", title: str = "") -> go.F
             error = dict(type="data", array=up.values, arrayminus=down.values, thickness=1.2, width=4)
         shift = 0.03 * (i - (result.sizes["pos"] - 1) / 2)  # so that intervals do not hide each other
         figure.add_trace(
-            go.Scatter(x=[layer + shift for layer in layers], y=here[value].values, error_y=error, name=str(place),
+            go.Scatter(x=[layer + shift for layer in layers], y=here[value].values, error_y=error, name=plain(place),
                        mode="lines+markers", line_color=colour,
-                       text=[str(word) for word in here["verdict"].values] if "verdict" in here else None,
+                       text=[plain(word) for word in here["verdict"].values] if "verdict" in here else None,
                        hovertemplate="layer %{x:.0f}<br>%{y:.3f}<br>%{text}<extra>%{fullData.name}</extra>")
         )  # fmt: skip
     figure.update_xaxes(title="layer", tickvals=layers, zeroline=False)
-    figure.update_yaxes(title=value.replace("_", " "), zeroline=False)
+    figure.update_yaxes(title=plain(value.replace("_", " ")), zeroline=False)
     return dress(figure, title)
 
 

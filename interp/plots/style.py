@@ -1,17 +1,85 @@
-"""How every figure looks: fonts, colours, margins."""
+"""How every figure looks: fonts, colours, margins, and letters that can be read."""
 
+import re
+import unicodedata
+from html import escape, unescape
+from typing import Any
+
+import numpy as np
 import plotly.graph_objects as go
+import xarray as xr
+from plotly.colors import sample_colorscale, unlabel_rgb
 
 FONT = dict(family="Inter, Helvetica, Arial, sans-serif", size=13, color="#222")
 COLOURS = ("#2a5d9f", "#c0562f", "#5b8c5a", "#8a5a9e", "#b08d2e", "#3f9a98", "#6b6b6b")
+BAR: dict[str, Any] = dict(thickness=12, exponentformat="power")  # 0.00015, where plotly would write 150µ
+
+_SEEN = {"\n": "↵", "\t": "⇥"}
 
 
 def dress(figure: go.Figure, title: str, height: int = 380) -> go.Figure:
     """The figure with its title, and the house's look."""
     figure.update_layout(
-        title=dict(text=title, x=0.02, font_size=16, y=1, yanchor="top", pad_t=16),
+        title=dict(text=plain(title), x=0.02, font_size=16, y=1, yanchor="top", pad_t=16),
         template="plotly_white", font=FONT, height=height,
         margin=dict(l=70, r=30, t=76, b=90),
         legend=dict(orientation="h", y=1.02, yanchor="bottom", x=1, xanchor="right"),
     )  # fmt: skip
-    return figure
+    return figure.update_yaxes(exponentformat="power")
+
+
+def visible(text: str) -> str:
+    """Text whose control characters are seen, a new line as ↵: a figure with one as it is cannot be drawn."""
+    return "".join(
+        _seen(letter) if unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") else letter for letter in text
+    )
+
+
+def _seen(letter: str) -> str:
+    return _SEEN.get(letter) or repr(letter)[1:-1]
+
+
+def plain(text: object) -> str:
+    """A label that plotly shows as it stands: it takes `<s>` for markup, `&lt;` for a sign and dollars for formulas.
+
+    A new line between words breaks the line; any other is a token's, and seen.
+    """
+    lines = map(visible, re.split(r"(?<=\S)\n(?=\S)", str(text)))
+    return "<br>".join(escape(line, quote=False).replace("$", "&#36;") for line in lines)
+
+
+def quantity(array: xr.DataArray) -> str:
+    """What an array measures, as a label; of a mean and its bounds, what they are of."""
+    of = array.attrs.get("long_name") if array.name in ("mean", "low", "high") else None
+    return plain(of or ("" if array.name is None else array.name))
+
+
+def legible(image: go.Heatmap) -> list[go.Heatmap]:
+    """An image with black letters, and over it the dark cells with white ones: an image has one colour for all its
+    letters, and those that plotly chooses are grey on blue.
+    """
+    z = np.asarray(image.z, float)
+    shares = np.nan_to_num(np.clip((z - image.zmin) / ((image.zmax - image.zmin) or 1.0), 0, 1))
+    colours = sample_colorscale([colour for _, colour in image.colorscale], shares.ravel())  # evenly spaced
+    dark = np.isfinite(z) & (np.array([_luminance(colour) for colour in colours]).reshape(z.shape) < 0.18)
+    image.update(textfont_color="#111")
+    if not dark.any():
+        return [image]
+    text = np.where(dark, image.text, "")
+    return [
+        image,
+        go.Heatmap(image).update(z=np.where(dark, z, np.nan), text=text, textfont_color="#fff", showscale=False),
+    ]
+
+
+def size_of(cells: np.ndarray) -> int:
+    """The size of letters at which the longest line fits its cell, on a page of usual width."""
+    longest = max((len(unescape(line)) for cell in cells.ravel() for line in cell.split("<br>")), default=1)
+    return int(np.clip(1000 / max(cells.shape[1], 1) / max(longest, 1), 8, 13))
+
+
+def _luminance(colour: str) -> float:
+    """Of a colour, as WCAG defines it; black and white letters contrast alike at 0.18."""
+    channels = np.array(unlabel_rgb(colour)) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from interp.plots.maps import heatmap
+from interp.plots.style import visible
 
 # Paper is blended with blue (positive) or orange (negative), which those can tell apart who do not see red or green as
 # others do. On every blend the ink keeps a contrast of at least 5 to 1 (WCAG AA asks for 4.5).
@@ -167,7 +168,7 @@ def _token(word: str, value: float, size: float) -> str:
 
 def _shown(word: str) -> str:
     """A token as it can be seen."""
-    return word.replace("\n", "↵").replace("\t", "⇥") or "∅"
+    return visible(word) or "∅"
 
 
 def blend(share: float, colours: dict[str, str]) -> str:

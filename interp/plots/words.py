@@ -1,10 +1,12 @@
 """What a model would say, word by word: maps with a word in each cell, and trajectories over layers."""
 
+from typing import Any
+
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
-from interp.plots.style import COLOURS, dress
+from interp.plots.style import BAR, COLOURS, dress, legible, plain, quantity, size_of
 from interp.stats import interval
 
 _GREYS = [[0, "#f7f7f7"], [1, "#a8a8a8"]]
@@ -35,42 +37,36 @@ def words(
         )
     y, x = values.dims
     several = (word if "top" in word.dims else word.expand_dims("top")).transpose("top", y, x).values
-    hover = np.array(["<br>".join(filter(None, cell)) for cell in several.reshape(len(several), -1).T.tolist()])
-    under = [str(label) for label in (values[x] if labels is None else labels).values]
-    plain = np.zeros(values.sizes[y], bool) if grey is None else grey.values
+    cells = several.reshape(len(several), -1).T.tolist()
+    hover = np.array(["<br>".join(plain(word) for word in cell if word) for cell in cells])
+    inside = np.array([plain(word) for word in several[0].ravel()], dtype=object).reshape(values.shape)
+    under = [plain(label) for label in (values[x] if labels is None else labels).values]
+    greys = np.zeros(values.sizes[y], bool) if grey is None else grey.values
     shared = dict(
-        x=list(range(len(under))), y=[str(v) for v in values[y].values], text=several[0], texttemplate="%{text}",
-        customdata=hover.reshape(values.shape), textfont_size=_size(several[0]),
+        x=list(range(len(under))), y=[plain(v) for v in values[y].values], texttemplate="%{text}",
+        customdata=hover.reshape(values.shape), textfont_size=size_of(inside),
         zmin=0, xgap=1, ygap=1, hoverongaps=False,
         zmax=float(np.nanmax(values.values, initial=1e-9)),
-        hovertemplate=f"{y} %{{y}}<br>%{{z:.3f}}<br>%{{customdata}}<extra></extra>",
+        hovertemplate=f"{plain(y)} %{{y}}<br>%{{z:.4g}}<br>%{{customdata}}<extra></extra>",
     )  # fmt: skip
-    figure = go.Figure()
-    for rows, scale in ((~plain, "Blues"), (plain, _GREYS)):
+    images: list[go.Heatmap] = []
+    for rows, scale in ((~greys, "Blues"), (greys, _GREYS)):
         if rows.any():
             z = np.where(rows[:, None], values.values, np.nan)
-            shown = np.where(np.isnan(z), "", several[0])
-            bar = (
-                dict(colorbar=dict(title=str(values.name).replace("_", " "), thickness=12))
-                if scale == "Blues"
-                else dict(showscale=False)
-            )
-            figure.add_trace(go.Heatmap(z=z, colorscale=scale, **(shared | {"text": shown}), **bar))
+            shown = np.where(np.isnan(z), "", inside)
+            bar: dict[str, Any] = dict(colorbar=BAR | dict(title=quantity(values).replace("_", " ")))
+            bar = bar if scale == "Blues" else dict(showscale=False)
+            images.append(go.Heatmap(z=z, colorscale=scale, text=shown, **shared, **bar))
+    figure = go.Figure([*images, *(dark for image in images for dark in legible(image)[1:])])
     figure.update_xaxes(
-        title=x,
+        title=plain(x),
         tickvals=list(range(len(under))),
         ticktext=under,
         tickangle=-45 if len(under) > 6 else 0,
         showgrid=False,
     )
-    figure.update_yaxes(title=y, type="category", categoryarray=shared["y"], showgrid=False)
+    figure.update_yaxes(title=plain(y), type="category", categoryarray=shared["y"], showgrid=False)
     return dress(figure, title, height=190 + 34 * values.sizes[y])
-
-
-def _size(shown: np.ndarray) -> int:
-    """The size of letters at which the longest word fits its cell, on a page of usual width."""
-    longest = max((len(word) for word in shown.ravel()), default=1)
-    return int(np.clip(1000 / shown.shape[1] / max(longest, 1), 8, 13))
 
 
 def trajectories(
@@ -117,6 +113,6 @@ def trajectories(
         figure.add_trace(
             go.Scatter(x=[None], y=[None], mode="markers", marker=marker | {"color": "#bbb"}, name="no skill")
         )
-    figure.update_xaxes(title=x, dtick=1 if x == "layer" else None)
-    figure.update_yaxes(title=str(array.name).replace("_", " "), zeroline=True, zerolinecolor="#bbb")
+    figure.update_xaxes(title=plain(x), dtick=1 if x == "layer" else None)
+    figure.update_yaxes(title=quantity(array).replace("_", " "), zeroline=True, zerolinecolor="#bbb")
     return dress(figure, title)
