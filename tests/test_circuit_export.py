@@ -10,7 +10,7 @@ from wired import model_of
 
 from interp import circuits, plots
 from interp.circuits.export import nodes_of
-from interp.graph import place_of
+from interp.graph import Graph, place_of
 
 
 @pytest.fixture(params=["gpt2", "llama", "gpt_neox", "gemma2"])
@@ -102,6 +102,16 @@ def test_the_figure_of_a_mask_needs_the_graph_that_names_its_edges(graph):
         assert one.to_dict() == other.to_dict()
         with pytest.raises(ValueError, match="does not say which writers and readers its edges have; give the graph"):
             plots.circuit_graph(bare)
+
+
+@pytest.mark.parametrize("n_heads", [4, 12, 20])
+def test_the_names_of_heads_have_room_in_their_boxes(n_heads):
+    wide = Graph(2, n_heads, n_heads, False, True)
+    layout = plots.circuit_graph(wide.mask(), most=10**4, graph=wide).layout
+    left, right = layout.xaxis.range
+    column = ((layout.width or 700) - layout.margin.l - layout.margin.r) / (right - left)
+    longest = max(len(note.text) for note in layout.annotations)
+    assert column * (layout.shapes[0].x1 - layout.shapes[0].x0) > 0.6 * layout.annotations[0].font.size * longest
 
 
 def _pairs(texts):

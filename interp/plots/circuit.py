@@ -7,11 +7,12 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from interp.graph import Graph, Mask, node_of, place_of
-from interp.plots.style import COLOURS, dress
+from interp.plots.style import COLOURS, dress, plain, quantity
 
 _PORTS = {"q": -0.2, "k": 0.0, "v": 0.2}  # where edges end at a head
 _WIDTH, _HEIGHT = 0.66, 0.38  # of a node, in columns and rows
 _WIDEST = 9.0
+_COLUMN = 66  # pixels, in which the name of a head has room
 
 Places = dict[str, tuple[float, float]]
 Edges = list[tuple[str, str, float]]
@@ -46,7 +47,7 @@ def circuit_graph(values: Mask, title: str = "", most: int = 60, graph: Graph | 
         x, y = _curve(where[writer], _port(where, reader))
         line = dict(color=COLOURS[value < 0], width=max(0.8, _WIDEST * abs(value) / widest), shape="spline")
         figure.add_trace(go.Scatter(x=x, y=y, mode="lines", line=line, opacity=0.6, hoverinfo="skip", showlegend=False))
-    figure.add_trace(_hovers(edges, where, str(values.name or "value")))
+    figure.add_trace(_hovers(edges, where, quantity(values) or "value"))
     figure.add_trace(_nodes(edges, where))
     _boxes(figure, edges, where)
     _rows(figure, where)
@@ -123,7 +124,7 @@ def _hovers(edges: Edges, where: Places, name: str) -> go.Scatter:
     return go.Scatter(
         x=[x[1] for x, _ in middles], y=[y[1] for _, y in middles], mode="markers",
         marker=dict(size=14, color="rgba(0,0,0,0)"), showlegend=False,
-        text=[f"{writer} → {reader}<br>{name} {value:.4g}" for writer, reader, value in edges],
+        text=[f"{plain(writer)} → {plain(reader)}<br>{name} {value:.4g}" for writer, reader, value in edges],
         hovertemplate="%{text}<extra></extra>",
     )  # fmt: skip
 
@@ -155,7 +156,7 @@ def _boxes(figure: go.Figure, edges: Edges, where: Places) -> None:
 
 
 def _rows(figure: go.Figure, where: Places) -> None:
-    """Name the rows, and take the axes away."""
+    """Name the rows, take the axes away, and give every column its room."""
     labels: dict[float, str] = {}
     for node, (_, y) in where.items():
         layer, kind, _ = place_of(node)
@@ -163,5 +164,8 @@ def _rows(figure: go.Figure, where: Places) -> None:
             labels[y] = kind if kind in ("embed", "logits") else f"{kind} {layer:.0f}"
     ticks: dict[str, Any] = dict(tickvals=list(labels), ticktext=list(labels.values()), showgrid=False, zeroline=False)
     figure.update_yaxes(**ticks, range=[-0.5, max(labels) + 0.5])
-    xs = [x for x, _ in where.values()]
-    figure.update_xaxes(visible=False, range=[min(xs) - 0.8, max(xs) + 0.8])
+    xs = [x for trace in figure.data for x in trace.x]  # also of edges that swing out
+    left, right = min(xs) - 0.8, max(xs) + 0.8
+    figure.update_xaxes(visible=False, range=[left, right])
+    if right - left > 8:
+        figure.update_layout(width=max(700, round(100 + _COLUMN * (right - left))))
