@@ -15,15 +15,27 @@ from interp.traces import Tokens
 
 @dataclass(frozen=True)
 class Row:
-    """One identity: the largest error found, relative to the size of what was compared."""
+    """One identity, or another thing that a model is asked.
+
+    Attributes:
+        error: The largest found, relative to the size of what was compared. Of what is just so or not, 0 or 1.
+        tolerance: How large it may be; None of what is just so or not.
+    """
 
     identity: str
     error: float
-    tolerance: float
+    tolerance: float | None
 
     @property
     def holds(self) -> bool:
-        return self.error <= self.tolerance
+        return self.error <= (self.tolerance or 0)
+
+    @property
+    def found(self) -> str:
+        """What was found, in words."""
+        if self.tolerance is None:
+            return "yes" if self.holds else "no"
+        return f"{self.error:.1e}  (at most {self.tolerance:.0e})"
 
 
 @dataclass(frozen=True)
@@ -40,13 +52,13 @@ class Report:
         return all(row.holds for row in self.rows)
 
     def __str__(self) -> str:
+        width = max((len(row.identity) for row in self.rows), default=0)
         lines = [self.model, ""]
-        lines += [
-            f"  {'ok  ' if r.holds else 'FAIL'} {r.identity:<52} {r.error:.1e}  (at most {r.tolerance:.0e})"
-            for r in self.rows
-        ]
+        lines += [f"  {'ok  ' if row.holds else 'FAIL'} {row.identity:<{width}}  {row.found}" for row in self.rows]
         lines += [f"  --   {kind}: {why}" for kind, why in self.missing.items()]
         return "\n".join(lines)
+
+    __repr__ = __str__
 
 
 @torch.no_grad()
@@ -65,7 +77,7 @@ def check(model: Model, seed: int = 0) -> Report:
     with believed(model):  # that padding does not matter is one of the identities
         rows = [Row(name, error, fine) for name, error in _identities(model, Tokens(ids, mask))]
         rows += [
-            Row(f"{kind}: an edit has an effect", 0.0 if moved else 1.0, 0.5)
+            Row(f"{kind}: an edit has an effect", 0.0 if moved else 1.0, None)
             for kind, moved in _effects(model, Tokens(ids, mask))
         ]
     return Report(repr(model), tuple(rows), dict(model.missing))

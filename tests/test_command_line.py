@@ -1,10 +1,13 @@
 """`python -m interp check`: what it prints and how it ends."""
 
+import re
 import subprocess
 import sys
 
 import pytest
 import tiny
+
+from interp.checking import Report, Row
 
 
 def interp(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -39,3 +42,12 @@ def test_a_folder_that_is_not_there_is_one_line_and_two(tmp_path):
 def test_help_names_the_command_its_arguments_and_the_exit_codes():
     text = interp("--help").stdout
     assert all(word in text for word in ("check", "MODEL", "--backend", "transformer_lens", "exit code"))
+
+
+def test_a_report_says_what_was_found_in_words():
+    """An effect has no size here: 0.0 beside it read as none."""
+    moved, still = (Row("z: an edit has an effect", error, None) for error in (0.0, 1.0))
+    text = str(Report("a model", (Row("a = b", 2e-7, 1e-5), moved, still), {}))
+    assert re.search(r"ok +a = b +2.0e-07 +\(at most 1e-05\)\n", text)
+    assert re.search(r"ok +z: an edit has an effect +yes\n", text)
+    assert re.search(r"FAIL +z: an edit has an effect +no$", text)
