@@ -1,5 +1,8 @@
 """Matrices from weights are what the model computes with, and what is read off them is what was put there."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tiny
@@ -238,3 +241,10 @@ def test_what_is_wrong_is_said(embedded):
         weights.qk(embedded, ids=[3])
     with pytest.raises(ValueError, match="three different tokens or more are repeated"):
         weights.behaviour(embedded, ids=[3, 4])
+
+
+def test_torch_is_used_without_its_warnings():
+    """In a process of its own: torch warns at the first use of its forward mode alone."""
+    code = "import interp, warnings; warnings.simplefilter('error'); interp.weights.unembedding(interp.load())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

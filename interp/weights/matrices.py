@@ -1,5 +1,6 @@
 """Heads, embedding and unembedding as matrices, from the model's own weights, with the norms before them folded in."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -151,7 +152,9 @@ def unembedding(model: Model, ids: Int[Tensor, " token"] | None = None) -> Float
     zeros = torch.zeros(d_model, d_model, device=model.device, dtype=model.dtype)
     some = slice(None) if ids is None else ids
     of = lambda resid: uncapped(model, model.unembed(resid))[..., some]
-    slopes = torch.func.jvp(of, (zeros,), (torch.eye(d_model).to(zeros),))[1]
+    with warnings.catch_warnings():  # the first use of torch's forward mode compiles scripts, which torch deprecates
+        warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=DeprecationWarning)
+        slopes = torch.func.jvp(of, (zeros,), (torch.eye(d_model).to(zeros),))[1]
     unit = _unit(zeros)
     with torch.no_grad():
         gain, linear = of(unit) - of(0 * unit), unit @ slopes
