@@ -87,6 +87,9 @@ class Continuations:
     log_probs: Float[Tensor, "batch step"]
     how: dict[str, Any]
 
+    def __repr__(self) -> str:
+        return f"Continuations({len(self.texts)} of at most {self.log_probs.shape[1]} tokens: {str(self.texts)[:80]})"
+
 
 def generate(
     model: Model, prompts: Prompts, n_tokens: int = 20, edits: Sequence[Edit] = (), **options: Any

@@ -59,6 +59,9 @@ class Recording:
     calls: Sequence[Call]
     packing: Packing | None
 
+    def __repr__(self) -> str:
+        return f"Recording({len(self.calls)} blocks; {self.trace!r})"
+
     @property
     def tokens(self) -> Tokens:
         """What was run."""

@@ -57,6 +57,9 @@ class FutureLens:
     skipgrams: Mapping[int, Skipgrams]
     fingerprint: str
 
+    def __repr__(self) -> str:
+        return f"FutureLens({max(self.maps)} tokens ahead, from {', '.join(map(str, self.sites))})"
+
     @property
     def sites(self) -> list[Site]:
         """Where hidden states are read."""

@@ -28,6 +28,9 @@ class Translator:
     weight: Float[Tensor, "d_model d_model"]
     bias: Float[Tensor, " d_model"]
 
+    def __repr__(self) -> str:
+        return f"Translator(d_model {len(self.bias)})"
+
     def __call__(self, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """The stream as the last layer would leave it, at least in single precision."""
         wide = resid.to(torch.promote_types(resid.dtype, torch.float32))
@@ -47,6 +50,9 @@ class TunedLens:
     translators: Mapping[Site, Translator]
     fingerprint: str
     made: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"TunedLens({', '.join(map(str, self.translators))})"
 
     def __getitem__(self, site: Site) -> Translator:
         if site not in self.translators:

@@ -44,6 +44,10 @@ class Activations:
     n: int
     shards: Sequence[Mapping[str, Tensor] | Path]
 
+    def __repr__(self) -> str:
+        heads = f" of {self.n_heads} heads" if self.n_heads else ""
+        return f"Activations({self.n} prompts at {', '.join(map(str, self.sites))}{heads}; positions: {list(self.at)})"
+
     def __len__(self) -> int:
         return self.n
 

@@ -36,6 +36,9 @@ class Eraser:
     write: Float[Tensor, "k d"]
     strength: Float[Tensor, " k"]
 
+    def __repr__(self) -> str:
+        return f"Eraser({len(self.read)} of {self.read.shape[1]} dimensions)"
+
     def __call__(self, x: Float[Tensor, "*rest d"]) -> Float[Tensor, "*rest d"]:
         """The same without what a linear probe could read."""
         mean, read, write = (part.to(x) for part in (self.mean, self.read, self.write))

@@ -21,6 +21,10 @@ class Probe:
     weight: Float[Tensor, "out d"]
     bias: Float[Tensor, " out"]
 
+    def __repr__(self) -> str:
+        n_outputs, width = self.weight.shape
+        return f"Probe({n_outputs} {'output' if n_outputs == 1 else 'outputs'} of {width} features)"
+
     def __call__(self, x: Float[Tensor, "example d"]) -> Float[Tensor, "example *out"]:
         """Log odds, or numbers, (example); of more than two classes, unnormalised log probabilities of each."""
         outputs = x @ self.weight.to(x).T + self.bias.to(x)

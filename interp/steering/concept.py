@@ -28,6 +28,10 @@ class Concept:
     groups: tuple[Sequence[str], Sequence[str]]
     paired: bool
 
+    def __repr__(self) -> str:
+        how = "pairs" if self.paired else "not in pairs"
+        return f"Concept({self.name}: {len(self.positive)} positive and {len(self.negative)} negative prompts, {how})"
+
     def split(self, held_out: float = 0.3, seed: int = 0) -> "tuple[Concept, Concept | None]":
         """What to fit on, and what to hold out: whole groups, with prompts of both sides in each part.
 

@@ -43,6 +43,10 @@ class Tuned:
     setting: Setting
     table: xr.Dataset
 
+    def __repr__(self) -> str:
+        chosen = f"{self.name!r} at dose {self.setting.dose:g}"
+        return f"Tuned({chosen}, of {self.table.sizes['candidate']} candidates at {self.table.sizes['dose']} doses)"
+
 
 @torch.no_grad()
 def tune(

@@ -1,5 +1,6 @@
 """A steering vector: what writes a concept at a site, what reads it there, and what is known of both."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -45,6 +46,14 @@ class Vector:
     at: int | str = -1
     how: Mapping[str, Any] = field(default_factory=dict)
     checks: Sequence[Check] = ()
+
+    def __repr__(self) -> str:
+        concept, head = self.how.get("concept") or "a direction", "" if self.head is None else f" of head {self.head}"
+        counts = Counter(check.status for check in self.checks)
+        checks = ", ".join(f"{n} {status}" for status, n in counts.items()) or "none"
+        return (
+            f"Vector({concept} at {self.site}{head}, read at {self.at}; gap {self.writer.norm():.3g}; checks: {checks})"
+        )
 
     def __post_init__(self) -> None:
         unit_of(self.writer)  # refuses what is no direction

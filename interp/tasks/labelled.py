@@ -37,6 +37,11 @@ class Labelled:
     families: Sequence[str] | None = None
     answers: Int[Tensor, "batch class answer"] | None = None
 
+    def __repr__(self) -> str:
+        classes = [repr(label) for label in self.classes]
+        known = ", ".join(classes if len(classes) <= 6 else [*classes[:5], f"… ({len(classes)})"]) or "numbers"
+        return f"Labelled({self.name}, known of {self.prompts!r}; labels: {known})"
+
     def __len__(self) -> int:
         return len(self.prompts)
 

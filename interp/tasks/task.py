@@ -36,6 +36,9 @@ class Task:
     labels: Mapping[str, Sequence[Any]]
     texts: tuple[Sequence[str], Sequence[str]]
 
+    def __repr__(self) -> str:
+        return f"Task({self.name}: {len(self)} pairs, clean {self.clean!r}; labels: {', '.join(self.labels) or 'none'})"
+
     def __len__(self) -> int:
         return len(self.clean)
 

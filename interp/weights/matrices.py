@@ -44,6 +44,11 @@ class Heads:
     scaling: Float[Tensor, " layer"]
     left_out: str
 
+    def __repr__(self) -> str:
+        n_layers, n_heads, *sizes = self.q.shape
+        left_out = self.left_out or "nothing"
+        return f"Heads({n_layers} layers of {n_heads}, each (d_head, d_model) {tuple(sizes)}; left out: {left_out})"
+
     @property
     def names(self) -> list[str]:
         """The heads' names, "L0H1", layer by layer."""

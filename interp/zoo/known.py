@@ -40,6 +40,10 @@ class Known:
     edges: Mapping[str, frozenset[Edge]]
     directions: Mapping[str, tuple[Site, Tensor]] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{len(edges)} ({ablation})" for ablation, edges in self.edges.items())
+        return f"Known({self.name}: {self.model!r}; edges that matter: {counts})"
+
     @property
     def metric(self) -> Metric:
         """What the edges matter to."""
