@@ -26,7 +26,8 @@ _CORE = ("Site", "Edit", "Model", "Tokens", "Trace", "load", "check", "generate"
 
 def reference() -> dict[str, str]:
     """The text of each reference page by its name."""
-    modules = {name: value for name, value in vars(interp).items() if _is_public_module(name, value)}
+    public = {name: getattr(interp, name) for name in interp.__all__}
+    modules = {name: value for name, value in public.items() if isinstance(value, ModuleType)}
     pages = {f"{name}.md": _page(f"interp.{name}", module) for name, module in sorted(modules.items())}
     core = "\n".join(_entry(name, getattr(interp, name)) for name in _CORE)
     pages["core.md"] = f"# `interp`\n\n{inspect.getdoc(interp)}\n\n{core}"
@@ -38,12 +39,6 @@ def reference() -> dict[str, str]:
         "|---|---|",
     ]
     return pages | {"README.md": "\n".join(head + rows) + "\n"}
-
-
-def _is_public_module(name: str, value: Any) -> bool:
-    """Whether `from interp import name` is meant: what interp/__init__.py imports, not what came along with it."""
-    imported = (DOCS.parent / "interp" / "__init__.py").read_text()
-    return isinstance(value, ModuleType) and f" as {name}\n" in imported
 
 
 def _page(title: str, module: ModuleType) -> str:

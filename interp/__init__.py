@@ -28,3 +28,39 @@ from interp.model import Model as Model
 from interp.sites import Site as Site
 from interp.traces import Tokens as Tokens
 from interp.traces import Trace as Trace
+
+__all__ = [
+    "BACKENDS",
+    "Edit",
+    "Model",
+    "Site",
+    "Tokens",
+    "Trace",
+    "ablation",
+    "attribution",
+    "attribution_patching",
+    "check",
+    "circuits",
+    "components",
+    "edits",
+    "effects",
+    "english",
+    "generate",
+    "interactions",
+    "lens",
+    "load",
+    "metrics",
+    "patching",
+    "plots",
+    "probing",
+    "stats",
+    "steering",
+    "subspaces",
+    "tasks",
+    "weights",
+]
+
+
+def __dir__() -> list[str]:
+    """What completion offers: not the modules that these are made of, which are imported by their full names."""
+    return sorted(__all__)

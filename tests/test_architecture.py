@@ -108,3 +108,11 @@ def test_importing_interp_imports_no_heavy_dependency():
     code = f"import interp, sys; print([m for m in {heavy} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
+
+
+def test_what_is_imported_at_the_top_is_public_and_nothing_else():
+    import interp
+
+    tree = ast.parse((ROOT / "__init__.py").read_text())
+    imported = [alias.asname for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    assert sorted(interp.__all__) == sorted(imported) == dir(interp)
