@@ -78,7 +78,7 @@ def check(model: Model, seed: int = 0) -> Report:
         rows = [Row(name, error, fine) for name, error in _identities(model, Tokens(ids, mask))]
         rows += [
             Row(f"{kind}: an edit has an effect", 0.0 if moved else 1.0, None)
-            for kind, moved in _effects(model, Tokens(ids, mask))
+            for kind, moved in _effects(model, Tokens(ids, mask), generator)
         ]
     return Report(repr(model), tuple(rows), dict(model.missing))
 
@@ -131,12 +131,13 @@ def _identities(model: Model, tokens: Tokens) -> Iterator[tuple[str, float]]:
         )
 
 
-def _effects(model: Model, tokens: Tokens) -> Iterator[tuple[str, bool]]:
+def _effects(model: Model, tokens: Tokens, generator: torch.Generator) -> Iterator[tuple[str, bool]]:
     plain = model.run(tokens).logits
     for kind in (kind for kind, editable in model.editable.items() if editable):
         site = Site(kind) if kind in UNLAYERED else Site(kind, 0)
         # Of scores a sum cancels in the softmax, so the change is a factor as well.
-        edited = model.run(tokens, edits=[Edit(site, lambda x: x * 0.5 + 0.1 * torch.rand_like(x))]).logits
+        noise = lambda x: torch.rand(x.shape, generator=generator).to(x)
+        edited = model.run(tokens, edits=[Edit(site, lambda x: x * 0.5 + 0.1 * noise(x))]).logits
         yield kind, bool((edited - plain)[tokens.mask.bool()].abs().max() > 0)
 
 
