@@ -121,7 +121,7 @@ def _rerun(store: Store, given: argparse.Namespace) -> int:
     for name, value in apart.items():
         print(f"{name}: {value:.2e} of its largest value apart" if value < float("inf") else f"{name}: not comparable")
     if key != old.key:
-        print(f"kept as {old.experiment}/{key}: its version, model or data is another than in {old.name}")
+        print(f"kept as {old.experiment}/{key}: its code, version, model or data is another than in {old.name}")
     same = max(apart.values(), default=0.0) <= _SAME
     print("the same numbers" if same else f"other numbers (more than {_SAME:g} apart)")
     return 0 if same else 1

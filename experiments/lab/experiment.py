@@ -1,6 +1,7 @@
 """An experiment: a module that asks one question.
 
-It has `QUESTION`, `VERSION` (to be raised when the same config gives other numbers), a frozen dataclass `Config`, and
+It has `QUESTION`, `VERSION` (to be raised when the same config gives other numbers; one of your own is computed anew whenever its
+file changes), a frozen dataclass `Config`, and
 
     inputs(cfg) -> tuple      what it depends on beside the config: models, tasks, files; hashed into the key
     run(cfg) -> arrays        pure: labelled arrays, data sets and tensors by name
@@ -11,10 +12,11 @@ It has `QUESTION`, `VERSION` (to be raised when the same config gives other numb
 
 import ast
 import difflib
+import hashlib
 import importlib
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,7 +24,8 @@ from typing import Any
 from experiments.lab.options import Arrays, Shown
 
 FOLDER = Path(__file__).parents[1]
-_PARTS = ("QUESTION", "VERSION", "Config", "inputs", "run", "numbers", "answer", "draw")
+_SAYING = ("numbers", "answer", "draw")
+_PARTS = ("QUESTION", "VERSION", "Config", "inputs", "run", *_SAYING)
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,28 @@ class Experiment:
     def version(self) -> int:
         """Raised by hand when the same config gives other numbers."""
         return int(self.module.VERSION)
+
+    @property
+    def file(self) -> Path:
+        """Where it is written."""
+        return Path(str(self.module.__file__))
+
+    @property
+    def shipped(self) -> bool:
+        """Whether it is one of this folder."""
+        return self.file.parent == FOLDER
+
+    @property
+    def code(self) -> str:
+        """A hash of its file."""
+        return hashlib.sha256(self.file.read_bytes()).hexdigest()[:16]
+
+    @property
+    def computing(self) -> str:
+        """A hash of its file without what only reads the arrays: `numbers`, `answer` and `draw`."""
+        tree = ast.parse(self.file.read_bytes())
+        kept = [node for node in tree.body if getattr(node, "name", "") not in _SAYING]
+        return hashlib.sha256("\n".join(map(ast.unparse, kept)).encode()).hexdigest()[:16]
 
     @property
     def config(self) -> type:
@@ -91,7 +116,11 @@ def find(name: str) -> Experiment:
 
 
 def experiment_of(cfg: Any) -> Experiment:
-    """The experiment whose config this is."""
+    """The experiment whose config this is.
+
+    Raises:
+        ValueError: A config of a notebook or of standard input, of which no file tells how a run was made.
+    """
     # Not sys.modules: once nnsight is imported, cloudpickle sends classes to other processes without their modules.
     return _checked(importlib.import_module(type(cfg).__module__))
 
@@ -101,7 +130,17 @@ def _checked(module: ModuleType) -> Experiment:
         raise ValueError(
             f"{module.__name__} is no experiment: it lacks {', '.join(lost)}; see experiments.lab.experiment"
         )
-    return Experiment(module.__name__.rpartition(".")[2], module)
+    if not Path(str(getattr(module, "__file__", ""))).is_file():
+        raise ValueError(
+            "a question is kept by the file that asks it, and this one is typed in a notebook or on standard input; write it "
+            "to a file (in a notebook: %%writefile my_question.py), and import that"
+        )
+    found = Experiment(Path(str(module.__file__)).stem, module)  # what is run as a script calls itself "__main__"
+    if not found.shipped and (FOLDER / found.file.name).exists():
+        return replace(
+            found, name=f"my_{found.name}"
+        )  # a copy of one that is shipped stands beside it, not among its runs
+    return found
 
 
 def _from_file(path: Path) -> ModuleType:

@@ -6,10 +6,9 @@ import shlex
 import time
 import traceback
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-from experiments.lab.experiment import FOLDER, Experiment, experiment_of, find
+from experiments.lab.experiment import Experiment, experiment_of, find
 from experiments.lab.fingerprints import identify
 from experiments.lab.logs import Record, recorded
 from experiments.lab.options import Arrays, from_settings, settings, wheres
@@ -35,7 +34,14 @@ def keep(cfg: Any, store: Store | None = None) -> Run:
     store = Store() if store is None else store
     experiment = experiment_of(cfg)
     key, found = _identified(experiment, cfg)
-    return store.get(experiment.name, key) or _recorded(experiment, cfg, store, key, found)
+    if (run := store.get(experiment.name, key)) is None:
+        return _recorded(experiment, cfg, store, key, found)
+    if run.manifest.get("code", experiment.code) != experiment.code:
+        log.warning(
+            "%s was found by %s.py as it was then; it has changed since, but not its VERSION (%s): raise that, or `rerun %s` "
+            "to compare", run.name, experiment.name, experiment.version, run.key
+        )  # fmt: skip
+    return run
 
 
 def repeat(run: Run, store: Store) -> tuple[str, Arrays]:
@@ -52,10 +58,14 @@ def repeat(run: Run, store: Store) -> tuple[str, Arrays]:
 
 
 def _identified(experiment: Experiment, cfg: Any) -> tuple[str, dict[str, Any]]:
-    """A run's key, and what the manifest says of its inputs."""
+    """A run's key, and what the manifest says of its inputs.
+
+    A file of one's own is in the key: nobody raises its `VERSION` at each change, and others may have its name.
+    """
     prints, models = identify(experiment.inputs(cfg))
-    key = key_of(experiment.name, experiment.version, settings(cfg), prints)
-    return key, {"inputs": prints, "models": models}
+    known = prints if experiment.shipped else [*prints, experiment.code]
+    key = key_of(experiment.name, experiment.version, settings(cfg), known)
+    return key, {"inputs": prints, "models": models, "code": experiment.code}
 
 
 def _recorded(experiment: Experiment, cfg: Any, store: Store, key: str, found: dict[str, Any]) -> Run:
@@ -73,7 +83,9 @@ def _recorded(experiment: Experiment, cfg: Any, store: Store, key: str, found: d
 
 def _run(experiment: Experiment, cfg: Any, store: Store, key: str, record: Record, found: dict[str, Any]) -> Run:
     log.info("%s %s", experiment.name, settings(cfg))
-    stage = store.stage(experiment.name, key)
+    # A mended `draw` is another file with another key, and goes on from the arrays; a mended `run` does not.
+    staged = key_of(experiment.name, experiment.version, settings(cfg), [*found["inputs"], experiment.computing])
+    stage = store.stage(experiment.name, staged)
     arrays = stage.arrays if stage else experiment.run(cfg)
     log.info("%s", "its arrays were there already" if stage else f"its arrays took {record.seconds:.1f} s")
     try:
@@ -84,19 +96,18 @@ def _run(experiment: Experiment, cfg: Any, store: Store, key: str, record: Recor
         if stage is None:  # what took long is not lost because a figure could not be drawn
             with suppress(TypeError, OSError):  # what cannot be kept either is no news
                 files, kinds = payload.encode(arrays, {}, record.text)
-                store.keep_stage(experiment.name, key, files, {"kinds": kinds})
+                store.keep_stage(experiment.name, staged, files, {"kinds": kinds})
         raise
     files[payload.LOG] = record.text.encode()
     ended = {"kinds": kinds, "checks": payload.checks_in(arrays), "seconds": record.seconds, "finished": time.time()}
     run = store.publish(experiment.name, key, files, {**_described(experiment, cfg), **said, **found, **ended})
-    store.drop_stage(experiment.name, key)
+    store.drop_stage(experiment.name, staged)
     return run
 
 
 def _described(experiment: Experiment, cfg: Any) -> dict[str, Any]:
     """What was asked, and how to ask it again."""
-    file = Path(str(experiment.module.__file__))
-    shipped = file.parent == FOLDER
+    file, shipped = experiment.file, experiment.shipped
     usual = settings(experiment.config()) | wheres(experiment.config())
     changed = {name: value for name, value in (settings(cfg) | wheres(cfg)).items() if value != usual[name]}
     words = [shlex.quote(f"{name}={_hydra(value)}") for name, value in changed.items()]

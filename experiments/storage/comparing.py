@@ -58,7 +58,12 @@ def _inputs(run: Run) -> dict[str, Any]:
 def _maker(run: Run) -> dict[str, Any]:
     made = run.manifest.get("made", {})
     kept = {name: made.get(name) for name in ("python", "platform", "commit", "changed")}
-    return {"version": run.manifest.get("version"), **kept, **made.get("versions", {})}
+    return {
+        "version": run.manifest.get("version"),
+        "code": run.manifest.get("code"),
+        **kept,
+        **made.get("versions", {}),
+    }
 
 
 def _unequal(sides: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

@@ -1,0 +1,106 @@
+"""Whose numbers are served: a run is known by the file that asks, as well as by its options and inputs."""
+
+import importlib
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from experiments import facts
+from experiments.lab import Experiment, find, keep
+from experiments.lab.keeping import repeat
+from experiments.storage.manifests import sealed
+from experiments.store import Store
+
+HERE = Path(__file__).parent
+
+
+def own_file(folder, name, height="1"):
+    """A question in a file of its own, which answers with a number that is written in it."""
+    folder.mkdir(exist_ok=True)
+    lines = [
+        "from dataclasses import dataclass", "from experiments.lab import option", "QUESTION, VERSION = 'How high?', 1",
+        "@dataclass(frozen=True)", "class Config:", "    n: int = option(1, 'how many')", "def inputs(cfg): return ()",
+        "def run(cfg):", "    import xarray as xr", f"    return {{'height': xr.DataArray([{height}.0])}}",
+        "def numbers(arrays): return {'height': float(arrays['height'][0])}",
+        "def answer(arrays): return f'{numbers(arrays)}'", "def draw(arrays): return {}",
+    ]  # fmt: skip
+    path = folder / f"{name}.py"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def freshly(path, monkeypatch):
+    """The experiment of a file, as another process finds it."""
+    monkeypatch.syspath_prepend(str(path.parent))
+    monkeypatch.delitem(sys.modules, path.stem, raising=False)
+    importlib.invalidate_caches()
+    return find(str(path))
+
+
+def test_an_edited_file_and_another_of_its_name_are_computed_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # what is edited within a second looks like what was compiled
+    store, files = Store(tmp_path / "runs"), [own_file(tmp_path / folder, "question", 1) for folder in "ab"]
+    keys = []
+    for file, height in [(files[0], 1), (files[0], 2), (files[1], 3)]:
+        own_file(file.parent, "question", height)
+        run = keep(freshly(file, monkeypatch).config(), store)
+        assert run.numbers == {"height": height} and run.manifest["source"] == str(file)
+        keys.append(run.key)
+    assert len(set(keys)) == 3 and len(store.runs("question")) == 3
+    key, arrays = repeat(store.find(keys[2]), store)
+    assert key == keys[2] and arrays["height"].item() == 3
+
+
+def test_a_copy_of_a_shipped_file_stands_beside_it(tmp_path, monkeypatch):
+    copy = freshly(own_file(tmp_path, "facts"), monkeypatch)
+    assert copy.name == "my_facts" and not copy.shipped and find("facts").shipped
+    store = Store(tmp_path / "runs")
+    assert keep(copy.config(), store).experiment == "my_facts" and store.experiments() == ["my_facts"]
+
+
+def test_arrays_that_were_kept_aside_are_those_of_the_same_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    store, file = Store(tmp_path / "runs"), own_file(tmp_path, "aside", 4)
+    whole = file.read_text()
+    file.write_text(whole.replace("return {}", "return 1 / 0"))
+    with pytest.raises(ZeroDivisionError):
+        keep(freshly(file, monkeypatch).config(), store)
+    file.write_text(whole)
+    mended = freshly(file, monkeypatch)
+    monkeypatch.setattr(mended.module, "run", None)  # not asked for: only `draw` was mended
+    assert keep(mended.config(), store).numbers == {"height": 4.0}
+    file.write_text(whole.replace("return {}", "return 1 / 0").replace("4.0", "5.0"))
+    with pytest.raises(ZeroDivisionError):
+        keep(freshly(file, monkeypatch).config(), store)
+    own_file(tmp_path, "aside", 6)
+    assert keep(freshly(file, monkeypatch).config(), store).numbers == {"height": 6.0}
+
+
+def test_a_shipped_file_that_changed_under_its_version_is_told_of(tmp_path, monkeypatch, caplog):
+    store, cfg = Store(tmp_path), facts.Config(n=4)
+    run = keep(cfg, store)
+    assert keep(cfg, store).key == run.key and "has changed since" not in caplog.text
+    monkeypatch.setattr(Experiment, "code", "another")
+    assert keep(cfg, store).key == run.key
+    assert f"it has changed since, but not its VERSION (1): raise that, or `rerun {run.key}`" in caplog.text
+    path = tmp_path / f"{run.name}.json"
+    before = {name: value for name, value in run.manifest.items() if name not in ("code", "seal")}
+    path.write_bytes(sealed(before))
+    caplog.clear()
+    assert keep(cfg, store).key == run.key and not caplog.text, "runs of before this was noted are read as ever"
+
+
+def test_a_question_that_is_in_no_file_is_refused(tmp_path):
+    script = own_file(tmp_path, "script").read_text() + (
+        "if __name__ == '__main__':\n    from experiments.lab import keep\n    print(keep(Config()).name)\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    start = partial(subprocess.run, capture_output=True, text=True, cwd=tmp_path)
+    start = partial(start, env=os.environ | {"PYTHONPATH": str(HERE.parent)})
+    assert start([sys.executable, "script.py"]).stdout.startswith("script/")
+    said = start([sys.executable, "-"], input=script).stderr
+    assert "this one is typed in a notebook or on standard input; write it to a file" in said
