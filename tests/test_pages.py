@@ -6,6 +6,7 @@ import shutil
 import subprocess
 
 import pytest
+import xarray as xr
 from parabola import Config
 
 from experiments import report
@@ -13,6 +14,7 @@ from experiments.lab import keep, sweep
 from experiments.lab.commands import write_page
 from experiments.report.comparing import _share_scale
 from experiments.store import Store
+from interp import plots
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +73,15 @@ def test_maps_side_by_side_share_one_scale():
     maps = [{"data": [{"type": "heatmap", "zmin": -reach, "zmax": reach}]} for reach in (1.0, 3.0)]
     _share_scale(maps)
     assert [data["data"][0]["zmax"] for data in maps] == [3.0, 3.0] and maps[0]["data"][0]["zmin"] == -3.0
+    for values in ([[[1.0, -0.5]], [[4.0, 2.0]]], [[[4.0, 2.0]], [[1.0, -0.5]]]):  # one signed, the other not
+        drawn = [json.loads(plots.heatmap(xr.DataArray(z, dims=("y", "x"))).to_json()) for z in values]
+        _share_scale(drawn)
+        scales = [{name: data["data"][0][name] for name in ("zmin", "zmax", "zmid", "colorscale")} for data in drawn]
+        assert scales[0] == scales[1] and scales[0] | {"zmin": -4.0, "zmax": 4.0, "zmid": 0} == scales[0]
+        assert scales[0]["colorscale"][5][1].lower() in ("#f7f7f7", "rgb(247,247,247)"), "the middle has no colour"
+    plain = [json.loads(plots.heatmap(xr.DataArray([[z]], dims=("y", "x"))).to_json()) for z in (1.0, 2.0)]
+    _share_scale(plain)
+    assert [data["data"][0]["zmin"] for data in plain] == [0, 0] and "zmid" not in plain[0]["data"][0]
 
 
 def test_a_browser_without_a_network_draws_the_figures(store):

@@ -45,10 +45,18 @@ def _figures(runs: Sequence[Run], name: str) -> str:
 
 
 def _share_scale(found: Sequence[dict[str, Any]]) -> None:
-    """Give the maps of several figures the widest of their scales."""
+    """Give the maps of several figures the widest of their scales, and one meaning of each colour.
+
+    If one of them has values of both signs, zero is in the middle of all, in its colours.
+    """
     maps = [trace for data in found for trace in data["data"] if trace.get("type") == "heatmap" and "zmax" in trace]
+    signed = next((trace for trace in maps if trace.get("zmid") == 0 or trace["zmin"] < 0), None)
+    low, high = min((t["zmin"] for t in maps), default=0), max((t["zmax"] for t in maps), default=0)
     for trace in maps:
-        trace["zmin"], trace["zmax"] = min(t["zmin"] for t in maps), max(t["zmax"] for t in maps)
+        trace["zmin"], trace["zmax"] = low, high
+        if signed:
+            reach = max(abs(low), abs(high))
+            trace |= {"zmin": -reach, "zmax": reach, "zmid": 0, "colorscale": signed.get("colorscale")}
 
 
 def _cell(value: Any, values: Sequence[Any]) -> str:
