@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from experiments.lab import command_line
+from experiments.lab.options import configured
 from experiments.store import Store
 
 HERE = Path(__file__).parent
@@ -187,3 +188,24 @@ def test_commands_on_the_store(tmp_path, said):
     code, text = said("verify")
     assert code == 1 and f"{manifest['folder']}/height.nc: 0 bytes" in text and "1 files are not what they were" in text
     assert said("show", "zz")[0] == 2
+
+
+def test_words_of_a_harvest_and_of_the_gallery_are_checked_like_those_of_a_run(tmp_path, said):
+    from parabola import Config
+
+    assert configured(Config, ["x=2", "sign=up", "powers=[1,3]"]) == Config(x=2.0, sign="up", powers=(1, 3))
+    assert configured(Config, ["powers=2"]).powers == (2,) and configured(Config, []) == Config()
+    for word, message in (
+        ("sed=1", "options: there is no 'sed'; did you mean 'seed'?"),
+        ("sign=dwn", "sign: there is no 'dwn'; did you mean 'down'? Choose from up, down"),
+        ("powers=[1,a]", "powers is of type int, not 'a'"),
+        ("x", "'x' is no key=value"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            configured(Config, [word])
+    Path("texts").write_text("the dog runs\n")
+    for command in (["harvest", "texts", "resid_post.1"], ["gallery"]):
+        code, text = said(*command, "modle=gpt2")
+        assert code == 2 and "options: there is no 'modle'; did you mean 'model'?" in text
+    code, text = said("harvest", "texts", "resid_post.1", "backend=nnsigt")
+    assert code == 2 and "backend: there is no 'nnsigt'; did you mean 'nnsight'?" in text and not Path("runs").exists()

@@ -168,9 +168,8 @@ def _pictures(store: Store, given: argparse.Namespace) -> int:
 
 
 def _harvest(store: Store, given: argparse.Namespace) -> int:
-    from experiments.lab.gallery import configured
     from experiments.lab.harvest import harvest
-    from experiments.lab.options import OnModel
+    from experiments.lab.options import OnModel, configured
     from experiments.lab.subjects import lines_of
 
     texts = lines_of(given.file)

@@ -73,6 +73,23 @@ def chosen(given: Sequence[str], known: Collection[str], option: str) -> list[st
     return list(dict.fromkeys(given))
 
 
+def configured(config: type, words: Sequence[str]) -> Any:
+    """A config from words such as "n=8", "task=ioi" or "shares=[0.1,0.2]".
+
+    Raises:
+        ValueError: A word that is no key=value, no option of the config, or not of its type.
+    """
+    hints = get_type_hints(config)
+    values = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals:
+            raise ValueError(f"{word!r} is no key=value")
+        chosen([name], hints, "options")
+        values[name] = _parsed(text, hints[name], name)
+    return config(**values)
+
+
 def settings(cfg: Any) -> dict[str, Any]:
     """What a run depends on, as plain values in the types that the options declare."""
     return {name: value for name, value in _plain(cfg).items() if name not in wheres(cfg)}
@@ -117,6 +134,25 @@ def _as_declared(value: Any, hint: Any) -> Any:
         inner = get_args(hint)[0]
         return tuple(_as_declared(part, inner) for part in value)
     return value
+
+
+def _parsed(text: str, hint: Any, option: str) -> Any:
+    """The value that a word stands for where an option is declared so; ValueError if it stands for none."""
+    parts = get_args(hint)
+    if get_origin(hint) is Literal:
+        return {str(part): part for part in parts}[chosen([text], [*map(str, parts)], option)[0]]
+    if get_origin(hint) in (Union, UnionType):
+        kinds = [part for part in parts if part is not NoneType]
+        return None if text == "null" and kinds != [*parts] else _parsed(text, kinds[0], option)
+    if get_origin(hint) in (tuple, list):
+        words = [word.strip() for word in text.removeprefix("[").removesuffix("]").split(",")]
+        return tuple(_parsed(word, parts[0], option) for word in words if word)
+    if hint is bool:
+        return chosen([text.lower()], ("true", "false"), option) == ["true"]
+    try:
+        return hint(text)
+    except ValueError:
+        raise ValueError(f"{option} is of type {_readable(hint)}, not {text!r}") from None
 
 
 def _readable(hint: Any) -> str:
