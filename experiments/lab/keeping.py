@@ -86,6 +86,8 @@ def _run(experiment: Experiment, cfg: Any, store: Store, key: str, record: Recor
     # A mended `draw` is another file with another key, and goes on from the arrays; a mended `run` does not.
     staged = key_of(experiment.name, experiment.version, settings(cfg), [*found["inputs"], experiment.computing])
     stage = store.stage(experiment.name, staged)
+    if stage and not stage.manifest.get("whole", True):
+        stage = None
     arrays = stage.arrays if stage else experiment.run(cfg)
     log.info("%s", "its arrays were there already" if stage else f"its arrays took {record.seconds:.1f} s")
     try:
@@ -94,15 +96,23 @@ def _run(experiment: Experiment, cfg: Any, store: Store, key: str, record: Recor
         files, kinds = payload.encode(arrays, experiment.draw(arrays), record.text)
     except Exception:
         if stage is None:  # what took long is not lost because a figure could not be drawn
-            with suppress(TypeError, OSError):  # what cannot be kept either is no news
-                files, kinds = payload.encode(arrays, {}, record.text)
-                store.keep_stage(experiment.name, staged, files, {"kinds": kinds})
+            with suppress(Exception):  # it is the first error that is told
+                _keep_aside(arrays, store, experiment.name, staged, record)
         raise
     files[payload.LOG] = record.text.encode()
     ended = {"kinds": kinds, "checks": payload.checks_in(arrays), "seconds": record.seconds, "finished": time.time()}
     run = store.publish(experiment.name, key, files, {**_described(experiment, cfg), **said, **found, **ended})
     store.drop_stage(experiment.name, staged)
     return run
+
+
+def _keep_aside(arrays: Arrays, store: Store, name: str, key: str, record: Record) -> None:
+    """Keep what can be kept of a run's arrays, and say what cannot; the next try goes on from them if all are there."""
+    kept = payload.keepable(arrays)
+    files, kinds = payload.encode(kept, {}, record.text)
+    store.keep_stage(name, key, files, {"kinds": kinds, "whole": len(kept) == len(arrays)})
+    if lost := [name for name in arrays if name not in kept]:
+        log.error("of its arrays, %s are kept aside, and %s cannot be", ", ".join(kept) or "none", ", ".join(lost))
 
 
 def _described(experiment: Experiment, cfg: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 TENSORS = "tensors.safetensors"
@@ -27,7 +28,7 @@ def encode(
     files, tensors = {LOG: log.encode()}, {}
     for name, thing in arrays.items():
         if kinds["arrays"][name] == "tensor":
-            tensors[name] = thing.detach().cpu().contiguous()
+            tensors[name] = _own(name, thing)
         else:
             files[file_of(name, kinds["arrays"][name])] = _netcdf(name, thing)
     for name, thing in shown.items():
@@ -37,6 +38,16 @@ def encode(
     if tensors:
         files[TENSORS] = save(tensors)
     return files, kinds
+
+
+def keepable(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of some arrays that `encode` can keep."""
+    kept = {}
+    for name, thing in arrays.items():
+        with suppress(Exception):
+            encode({name: thing}, {}, "")
+            kept[name] = thing
+    return kept
 
 
 def decode(kind: str, data: bytes) -> Any:
@@ -96,9 +107,21 @@ def _kind(name: str, thing: Any, kinds: tuple[str, ...]) -> str:
     )
 
 
+def _own(name: str, tensor: Any) -> Any:
+    """The tensor with memory of its own: safetensors refuses two that share theirs, such as a tensor and its slice."""
+    import torch
+
+    try:
+        return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+    except RuntimeError as error:
+        raise TypeError(f"{name!r} cannot be kept as a dense tensor: {error}") from error
+
+
 def _netcdf(name: str, thing: Any) -> bytes:
     try:
         # Into memory first: a full disk then is an error of writing bytes, not one inside the HDF5 library.
         return bytes(thing.to_netcdf(None, engine="h5netcdf"))
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name!r} cannot be kept as netCDF: {error}") from error
+    except Exception as error:  # each library between here and the file has errors of its own
+        raise TypeError(
+            f"{name!r} cannot be kept as netCDF, which knows numbers and text as attributes and plain coordinates: {error}"
+        ) from error
