@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.storage import upkeep
-from experiments.storage.manifests import manifests, plain, sealed, sha256
+from experiments.storage.manifests import loaded, manifests, mapping, plain, sealed, sha256
 from experiments.storage.places import Disk, Place
 from experiments.storage.records import Run as Run
 from experiments.storage.records import combine
@@ -47,9 +47,14 @@ class Store:
         self.root = str(root)
 
     def get(self, experiment: str, key: str) -> Run | None:
-        """A finished run, or None."""
+        """A finished run, or None.
+
+        Raises:
+            ValueError: Its manifest is broken.
+        """
+        name = f"{experiment}/{key}.json"
         try:
-            return Run(self.place, json.loads(self.place.get(f"{experiment}/{key}.json")))
+            return Run(self.place, loaded(f"{self.root}/{name}", self.place.get(name)))
         except FileNotFoundError:
             return None
 
@@ -140,9 +145,12 @@ class Store:
         self.place.create(f"{_SWEEPS}/{sweep}/{run.name}", b"")
 
     def sweeps(self) -> dict[str, dict[str, Any]]:
-        """What each sweep is."""
+        """What each sweep is; a note that cannot be read is left out, with a warning in the log."""
         names = [f"{_SWEEPS}/{file}" for file in self.place.listing(_SWEEPS)[1] if file.endswith(".json")]
-        return {Path(name).stem: json.loads(data) for name, data in self.place.get_all(names)}
+        found = {name: mapping(data) for name, data in self.place.get_all(names)}
+        for name in (name for name, note in found.items() if not note):
+            log.warning("%s/%s cannot be read; remove it, and start the sweep again to note it anew", self.root, name)
+        return {Path(name).stem: note for name, note in found.items() if note}
 
     def keep_stage(self, experiment: str, key: str, files: Mapping[str, bytes], record: Mapping[str, Any]) -> None:
         """Keep a part of a run that failed later, so that it need not be computed again."""

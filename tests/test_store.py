@@ -136,6 +136,51 @@ def test_a_broken_manifest_hides_no_other_run_and_gc_spares_its_files(tmp_path, 
     assert store.gc(older_than=-1) == [] and (tmp_path / runs[0].manifest["folder"]).is_dir()
 
 
+@pytest.mark.parametrize("text", [b"", b"{}", b"[]", b"null", b'{"experiment": "par', bytes(range(256))])
+def test_a_broken_manifest_says_what_to_do_and_that_helps(store, text):
+    cfg = Config(x=2.0)
+    run, other = keep(cfg, store), keep(Config(x=3.0), store)
+    name = f"{run.name}.json"
+    store.place.delete(name)
+    store.place.put(name, text)
+    wanted = f"/{name} is no manifest of a run: {len(text)} bytes .* Remove this file, and the run is computed again"
+    for ask in (lambda: keep(cfg, store), lambda: store.find(run.key), lambda: store.get(run.experiment, run.key)):
+        with pytest.raises(ValueError, match=wanted):
+            ask()
+    assert [r.key for r in store.runs()] == [other.key] and store.frame()["key"].tolist() == [other.key]
+    store.place.delete(name)
+    assert keep(cfg, store).numbers == run.numbers
+
+
+def test_a_file_that_was_cut_short_is_named_by_whoever_reads_it(tmp_path):
+    store, cfg = Store(tmp_path), Config(x=2.0)
+    run = keep(cfg, store)
+    for file, read in (
+        ("height.nc", lambda: run.arrays),
+        ("tensors.safetensors", lambda: run.load("noise")),
+        ("log.txt", lambda: run.log),
+    ):
+        path = tmp_path / run.manifest["folder"] / file
+        whole = path.read_bytes()
+        for data in (whole[:-1], b"", bytes(len(whole))):
+            path.write_bytes(data)
+            with pytest.raises(ValueError, match=rf"{file} has changed since it was kept .*; remove {run.name}\.json"):
+                read()
+        path.unlink()
+        with pytest.raises(ValueError, match=rf"{file} is missing; remove {run.name}\.json"):
+            read()
+        path.write_bytes(whole)
+    (tmp_path / f"{run.name}.json").unlink()
+    assert keep(cfg, store).arrays
+
+
+def test_a_note_of_a_sweep_that_cannot_be_read_hides_no_other(tmp_path, caplog):
+    store = Store(tmp_path)
+    first, second = (sweep(Config(), store, x=[x]).name for x in (0.0, 1.0))
+    (tmp_path / f".sweeps/{first}.json").write_bytes(b"{")
+    assert list(store.sweeps()) == [second] and f"{first}.json cannot be read" in caplog.text
+
+
 def test_gc_removes_what_killed_processes_left_and_nothing_else(tmp_path):
     store = Store(tmp_path)
     run = keep(Config(), store)

@@ -46,11 +46,31 @@ def manifests(place: Place, experiments: list[str]) -> Iterator[tuple[str, dict[
 
 def parsed(data: bytes) -> dict[str, Any] | None:
     """A manifest's content, or None if it is broken."""
+    manifest = mapping(data)
+    return manifest if manifest.keys() >= _NEEDED else None
+
+
+def mapping(data: bytes) -> dict[str, Any]:
+    """The JSON object that a file holds; nothing, if it holds none."""
     try:
-        manifest = json.loads(data)
+        found = json.loads(data)
     except ValueError:
-        return None
-    return manifest if isinstance(manifest, dict) and manifest.keys() >= _NEEDED else None
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def loaded(name: str, data: bytes) -> dict[str, Any]:
+    """A manifest's content.
+
+    Raises:
+        ValueError: It is broken.
+    """
+    if (manifest := parsed(data)) is None:
+        raise ValueError(
+            f"{name} is no manifest of a run: {len(data)} bytes that were cut short or overwritten. Remove this file, and "
+            "the run is computed again; `python -m experiments verify` names others"
+        )
+    return manifest
 
 
 def _seal(manifest: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from experiments.storage import payload
+from experiments.storage.manifests import sha256
 from experiments.storage.places import Place
 
 if TYPE_CHECKING:
@@ -69,11 +70,23 @@ class Run:
         """One of its files.
 
         Raises:
-            ValueError: There is no such file in this run.
+            ValueError: There is no such file in this run; it is not what it was when the run was kept.
         """
         if file not in self.manifest["files"]:
             raise ValueError(f"{self.name} has no file {file!r}; it has {', '.join(self.manifest['files'])}")
-        return self.place.get(f"{self.manifest['folder']}/{file}")
+        path, wanted = f"{self.manifest['folder']}/{file}", self.manifest["files"][file]
+        try:
+            data = self.place.get(path)
+        except FileNotFoundError:
+            data = None
+        if data is None or sha256(data) != wanted["sha256"]:
+            what = (
+                "is missing"
+                if data is None
+                else f"has changed since it was kept ({len(data)} bytes, once {wanted['bytes']})"
+            )
+            raise ValueError(f"{path} {what}; remove {self.name}.json from the store, and the run is computed again")
+        return data
 
     def names(self, kind: str) -> list[str]:
         """The names of its arrays, datasets, tensors, figures or tables: `names("figure")`."""
