@@ -191,7 +191,7 @@ class Store:
         Finished runs are never removed.
         """
         homes = [*self.experiments(), *(f"{_STAGES}/{name}" for name in self.place.listing(_STAGES)[0])]
-        found = list(upkeep.orphans(self.place, homes, older_than))
+        found = [*upkeep.orphans(self.place, homes, older_than), *upkeep.drafts(self.place, PAGES, older_than)]
         for name in [] if dry else found:
             (self.place.drop if name.endswith("/") else self.place.delete)(name.rstrip("/"))
         return found

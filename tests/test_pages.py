@@ -1,9 +1,11 @@
 """Pages: whole, readable offline, made from the store alone, safe against what labels contain."""
 
+import errno
 import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import xarray as xr
@@ -82,6 +84,33 @@ def test_maps_side_by_side_share_one_scale():
     plain = [json.loads(plots.heatmap(xr.DataArray([[z]], dims=("y", "x"))).to_json()) for z in (1.0, 2.0)]
     _share_scale(plain)
     assert [data["data"][0]["zmin"] for data in plain] == [0, 0] and "zmid" not in plain[0]["data"][0]
+
+
+def test_a_page_that_finds_no_room_says_that_the_run_is_kept_and_leaves_nothing(tmp_path, monkeypatch):
+    own = Store(tmp_path)
+    run = keep(Config(), own)
+    page = write_page([run], own.root)
+    before, write = page.read_bytes(), Path.write_text
+
+    def fills_up(self, text, **more):
+        write(self, text[:1000], **more)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", fills_up)
+    with pytest.raises(
+        OSError, match=r"the page .* could not be written: No space left on device\. What it shows is kept"
+    ):
+        write_page([run], own.root)
+    monkeypatch.undo()
+    assert [path.name for path in page.parent.iterdir()] == [page.name] and page.read_bytes() == before
+    draft = page.with_name(f"{page.name}.12345678.tmp")  # of a process that was killed
+    draft.write_text("half")
+    (page.parent / "pictures").mkdir()
+    assert own.gc(older_than=3600) == []
+    assert own.gc(older_than=-1) == [f"pages/{draft.name}"] and sorted(p.name for p in page.parent.iterdir()) == [
+        page.name,
+        "pictures",
+    ]
 
 
 def test_a_browser_without_a_network_draws_the_figures(store):

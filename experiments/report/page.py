@@ -2,6 +2,7 @@
 
 import os
 import uuid
+from contextlib import suppress
 from functools import lru_cache
 from html import escape
 from importlib import resources
@@ -26,11 +27,22 @@ def page(title: str, body: str) -> str:
 
 
 def write(path: Path, html: str) -> Path:
-    """Write a page at once and whole; return its path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    draft.write_text(html, encoding="utf-8")
-    os.replace(draft, path)
+    """Write a page at once and whole; return its path.
+
+    Raises:
+        OSError: The disk is full, or cannot be written; the page that was there stays.
+    """
+    draft = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(html, encoding="utf-8")
+        os.replace(draft, path)
+    except OSError as error:
+        said = f"the page {path} could not be written: {error.strerror}. What it shows is kept; write it elsewhere by --page FILE"
+        raise OSError(error.errno, said) from error
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
     return path
 
 

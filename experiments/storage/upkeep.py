@@ -38,12 +38,18 @@ def orphans(place: Place, homes: list[str], older_than: float) -> Iterator[str]:
         found = list(manifests(place, [home]))
         kept = {manifest["folder"] for _, manifest in found if manifest}
         broken = {name.removesuffix(".json") for name, manifest in found if manifest is None}
-        folders, files = place.listing(home)
-        names = [f"{home}/{name}" for name in folders] + [f"{home}/{name}" for name in files if name.endswith(".tmp")]
-        for name in names:
-            free = name not in kept and name.partition(".")[0] not in broken
+        for name in [f"{home}/{folder}" for folder in place.listing(home)[0]]:
+            free = name not in kept and name.rpartition(".")[0] not in broken
             if free and time.time() - place.written(name) > older_than:
-                yield name if name.endswith(".tmp") else f"{name}/"
+                yield f"{name}/"
+        yield from drafts(place, home, older_than)
+
+
+def drafts(place: Place, home: str, older_than: float) -> Iterator[str]:
+    """What was begun in a folder, never got its name, and was not written for so many seconds."""
+    for name in [f"{home}/{file}" for file in place.listing(home)[1] if file.endswith(".tmp")]:
+        if time.time() - place.written(name) > older_than:
+            yield name
 
 
 def _wrong_files(place: Place, manifest: Mapping[str, Any]) -> Iterator[Problem]:
