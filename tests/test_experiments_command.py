@@ -68,7 +68,7 @@ def test_a_run_its_page_and_the_same_again(tmp_path):
     assert log.read_text().count("\n") == 1
     run = Store(tmp_path / "runs").runs()[0]
     assert run.config == {"x": 3.0, "seed": 0, "sign": "down", "powers": [1, 3]}
-    assert run.manifest["command"] == f"python -m experiments ./parabola.py x=3.0 'powers=[1,3]' log={log}"
+    assert run.manifest["command"] == f"python -m experiments {PARABOLA} x=3.0 'powers=[1,3]' log={log}"
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,17 @@
 """Run an experiment, or fetch it from the store if it has been run."""
 
 import logging
-import re
-import shlex
 import time
 import traceback
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from experiments.lab.experiment import Experiment, experiment_of, find
 from experiments.lab.fingerprints import identify
 from experiments.lab.logs import Record, recorded
 from experiments.lab.options import Arrays, from_settings, settings, wheres
+from experiments.lab.overrides import command, override
 from experiments.lab.provenance import provenance
 from experiments.storage import payload
 from experiments.store import Run, Store, key_of
@@ -120,7 +120,7 @@ def _described(experiment: Experiment, cfg: Any) -> dict[str, Any]:
     file, shipped = experiment.file, experiment.shipped
     usual = settings(experiment.config()) | wheres(experiment.config())
     changed = {name: value for name, value in (settings(cfg) | wheres(cfg)).items() if value != usual[name]}
-    words = [shlex.quote(f"{name}={_hydra(value)}") for name, value in changed.items()]
+    words = [override(name, value) for name, value in changed.items()]
     return {
         "question": experiment.question,
         "version": experiment.version,
@@ -129,17 +129,11 @@ def _described(experiment: Experiment, cfg: Any) -> dict[str, Any]:
         "changed": changed,
         "shipped": shipped,
         "source": experiment.name if shipped else str(file),
-        "command": " ".join(
-            ["python -m experiments", experiment.name if shipped else shlex.quote(f"./{file.name}"), *words]
-        ),
+        "command": command(experiment.name if shipped else _near(file), *words),
         "made": provenance(),
     }
 
 
-def _hydra(value: Any) -> str:
-    """A value as the command line's grammar reads it."""
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(_hydra, value))}]"
-    if isinstance(value, str):
-        return value if re.fullmatch(r"[\w@/.+-]+", value) else f'"{value}"'
-    return "null" if value is None else str(value)
+def _near(file: Path) -> str:
+    """The path of a file from the current folder, if it lies below that."""
+    return str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
