@@ -268,6 +268,10 @@ def test_differences_and_repeats(store, monkeypatch):
     assert repeat(replace(a, manifest=shipped), store)[0] != a.key and len(store.runs()) == 3
     lost = {**a.arrays, "height": a.load("height")[:2]}
     assert largest_differences(a.arrays, lost)["height"] == float("inf")
+    far = xr.DataArray([4.0, float("inf")], dims="i")
+    assert largest_differences({"a": far}, {"a": far}) == {"a": 0.0}
+    assert largest_differences({"a": far}, {"a": far - 1}) == {"a": 0.25}
+    assert largest_differences({"a": far}, {"a": -far}) == {"a": float("inf")}
 
 
 def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
@@ -302,6 +306,22 @@ def test_five_thousand_runs_are_one_frame(tmp_path):
         took.append(time.process_time() - start)
     assert len(frame) == 5001 and frame["key"].is_unique
     assert min(took) < 1, f"{min(took):.2f} s of CPU"
+
+
+def test_infinities_and_nans_among_the_options_come_back_as_they_were(store):
+    from parabola import numbers
+
+    cfg = Config(x=float("inf"), wait=0.0, powers=(0, 1))
+    run = keep(cfg, store)
+    assert run.config["x"] == float("inf") and keep(cfg, store).key == run.key
+    assert keep(replace(cfg, x=float("nan")), store).key != run.key
+    text = store.place.get(f"{run.name}.json").decode()
+    assert "Infinity" not in text and json.loads(text)["config"]["x"] == {"float": "inf"}
+    key, arrays = repeat(store.find(run.key), store)
+    assert key == run.key and numbers(arrays)["height"] == -float("inf")
+    assert from_settings(Config, run.config) == cfg and sorted(map(str, store.frame()["x"])) == ["inf", "nan"]
+    again = [keep(replace(cfg, x=float("nan"), sign=sign), store) for sign in ("up", "down")]
+    assert list(differences(again)["options"]) == ["sign"], "one NaN is as good as another"
 
 
 def test_a_number_that_there_is_not_is_null_in_the_file_and_nan_in_the_frame(store, monkeypatch):

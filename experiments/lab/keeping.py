@@ -14,6 +14,7 @@ from experiments.lab.options import Arrays, from_settings, settings, wheres
 from experiments.lab.overrides import command, override
 from experiments.lab.provenance import provenance
 from experiments.storage import payload
+from experiments.storage.manifests import spelled
 from experiments.store import Run, Store, key_of
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def repeat(run: Run, store: Store) -> tuple[str, Arrays]:
     Under another key, because the version, the model or the data have changed, it is a run of its own and kept.
     """
     experiment = find(run.experiment if run.manifest.get("shipped", True) else str(run.manifest["source"]))
-    cfg = from_settings(experiment.config, run.config | run.manifest.get("where", {}))
+    cfg = from_settings(experiment.config, run.config | run.where)
     key, found = _identified(experiment, cfg)
     if key == run.key:
         return key, experiment.run(cfg)
@@ -119,14 +120,14 @@ def _described(experiment: Experiment, cfg: Any) -> dict[str, Any]:
     """What was asked, and how to ask it again."""
     file, shipped = experiment.file, experiment.shipped
     usual = settings(experiment.config()) | wheres(experiment.config())
-    changed = {name: value for name, value in (settings(cfg) | wheres(cfg)).items() if value != usual[name]}
+    changed = {name: value for name, value in (settings(cfg) | wheres(cfg)).items() if repr(value) != repr(usual[name])}
     words = [override(name, value) for name, value in changed.items()]
     return {
         "question": experiment.question,
         "version": experiment.version,
-        "config": settings(cfg),
-        "where": wheres(cfg),
-        "changed": changed,
+        "config": spelled(settings(cfg)),
+        "where": spelled(wheres(cfg)),
+        "changed": spelled(changed),
         "shipped": shipped,
         "source": experiment.name if shipped else str(file),
         "command": command(experiment.name if shipped else _near(file), *words),

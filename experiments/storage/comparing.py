@@ -9,7 +9,7 @@ from experiments.storage.records import Run
 def differences(runs: Sequence[Run]) -> dict[str, dict[str, list[Any]]]:
     """What is not the same in all runs: part, name, and each run's value; of numbers, all of them."""
     parts = {
-        "options": [run.config | run.manifest.get("where", {}) for run in runs],
+        "options": [run.config | run.where for run in runs],
         "inputs": [_inputs(run) for run in runs],
         "made by": [_maker(run) for run in runs],
     }
@@ -46,8 +46,9 @@ def _difference(old: Any, new: Any) -> float:
     a, b = a.astype(float), b.astype(float)
     if not np.array_equal(np.isnan(a), np.isnan(b)):
         return float("inf")
-    scale = float(np.nanmax(np.abs(a), initial=0.0)) or 1.0
-    return float(np.nanmax(np.abs(a - b), initial=0.0)) / scale
+    scale = float(np.max(np.abs(a[np.isfinite(a)]), initial=0.0)) or 1.0
+    apart = np.abs(a[a != b] - b[a != b])  # an infinity is no distance from itself
+    return float(np.nanmax(apart, initial=0.0)) / scale
 
 
 def _inputs(run: Run) -> dict[str, Any]:
@@ -67,7 +68,7 @@ def _maker(run: Run) -> dict[str, Any]:
 
 
 def _unequal(sides: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    return {name: values for name, values in _aligned(sides).items() if any(value != values[0] for value in values)}
+    return {name: values for name, values in _aligned(sides).items() if len({*map(repr, values)}) > 1}
 
 
 def _aligned(sides: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

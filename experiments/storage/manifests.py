@@ -29,6 +29,22 @@ def plain(value: Any) -> Any:
     return [plain(part) for part in value] if isinstance(value, list | tuple) else value
 
 
+def spelled(value: Any) -> Any:
+    """A value whose infinities and NaNs strict JSON keeps apart from null and from text, as `restored` reads them."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": str(value)}
+    if isinstance(value, Mapping):
+        return {str(name): spelled(part) for name, part in value.items()}
+    return [spelled(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def restored(value: Any) -> Any:
+    """What `spelled` spelled."""
+    if isinstance(value, Mapping):
+        return float(value["float"]) if value.keys() == {"float"} else {name: restored(v) for name, v in value.items()}
+    return [restored(part) for part in value] if isinstance(value, list) else value
+
+
 def is_sealed(manifest: Mapping[str, Any]) -> bool:
     """Whether a manifest is as it was written."""
     rest = {name: value for name, value in manifest.items() if name != "seal"}

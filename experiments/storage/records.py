@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from experiments.storage import payload
-from experiments.storage.manifests import sha256
+from experiments.storage.manifests import restored, sha256
 from experiments.storage.places import Place
 
 if TYPE_CHECKING:
@@ -38,7 +38,17 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """The options that its numbers depend on."""
-        return dict(self.manifest["config"])
+        return dict(restored(self.manifest["config"]))
+
+    @property
+    def where(self) -> dict[str, Any]:
+        """The options that say where and how it was run."""
+        return dict(restored(self.manifest.get("where", {})))
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """The options that were not left at their defaults."""
+        return dict(restored(self.manifest.get("changed", {})))
 
     @property
     def question(self) -> str:
