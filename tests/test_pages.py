@@ -3,16 +3,18 @@
 import errno
 import json
 import re
+import shlex
 import shutil
 import subprocess
+from html import unescape
 from pathlib import Path
 
 import pytest
 import xarray as xr
 from parabola import Config
 
-from experiments import report
-from experiments.lab import keep, sweep
+from experiments import facts, report
+from experiments.lab import command_line, keep, sweep
 from experiments.lab.commands import write_page
 from experiments.report.comparing import _share_scale
 from experiments.store import Store
@@ -55,6 +57,26 @@ def test_a_page_has_all_of_a_run_and_needs_nothing_else(store, monkeypatch):
         assert said in html, said
     assert "<b>" not in html and "a &lt;b&gt;" in html
     assert all(name in html for name in run.manifest["files"])
+
+
+def test_what_a_page_says_to_type_is_the_same_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = Store(tmp_path / "my runs")
+    cfg = Config(x=float("inf"), log="it's ${x}", powers=(1,))
+    run = keep(cfg, own)
+    code = unescape(re.search(r"<pre[^>]*>(.*?)</pre>", report.run_page(run), re.S)[1])
+    command, rerun, _, *notebook = code.splitlines()
+    words = shlex.split(command)
+    source = str(Path(__file__).with_name("parabola.py"))
+    assert words[:4] == ["python", "-m", "experiments", source] and words[-2:] == ["--store", str(tmp_path / "my runs")]
+    assert command_line.main([*words[3:], "--no-page"]) == 0 and [r.key for r in own.runs()] == [run.key]
+    assert command_line.main(shlex.split(rerun, comments=True)[3:]) == 0
+    said: dict = {}
+    exec("\n".join(notebook), said)
+    assert said["run"].key == run.key and len(own.runs()) == 1 and [p.name for p in tmp_path.iterdir()] != ["runs"]
+    shipped = keep(facts.Config(n=4), Store("runs"))
+    code = unescape(re.search(r"<pre[^>]*>(.*?)</pre>", report.run_page(shipped), re.S)[1])
+    assert code.startswith("python -m experiments facts n=4\n") and "run = keep(facts.Config(n=4))" in code
 
 
 def test_pages_of_sweeps_comparisons_and_galleries(store):

@@ -1,8 +1,11 @@
 """Pages of one run, and of several in a row."""
 
 import json
+import math
+import shlex
 from collections.abc import Sequence
 from html import escape
+from typing import Any
 
 from experiments.report import html
 from experiments.report.html import element
@@ -41,20 +44,29 @@ def figures(run: Run) -> dict[str, str]:
 
 def again(run: Run) -> str:
     """The command, and the same in a notebook."""
-    inside = ", ".join(f"{name}={value!r}" for name, value in run.manifest.get("changed", {}).items())
+    root = run.place.address
+    there = "" if root == "runs" else f" --store {shlex.quote(root)}"
+    inside = ", ".join(f"{name}={_python(value)}" for name, value in run.changed.items())
+    shipped, source = run.manifest.get("shipped", True), run.manifest.get("source", "")
     lines = [
-        run.manifest.get("command", ""),
-        f"python -m experiments rerun {run.key}    # and compare with what is stored",
+        f"{run.manifest.get('command', '')}{there}",
+        f"python -m experiments rerun {run.key}{there}    # and compare with what is stored",
         "",
         "# in a notebook",
-        "from experiments.lab import keep",
-        f"from experiments import {run.experiment}"
-        if run.manifest.get("shipped", True)
-        else f"import {run.experiment}",
-        f"run = keep({run.experiment}.Config({inside}))",
+        f"from experiments.lab import {'' if shipped else 'find, '}keep",
+        f"from experiments import {run.experiment}" if shipped else f"{run.experiment} = find({source!r}).module",
+        *(["from experiments.store import Store"] if there else []),
+        f"run = keep({run.experiment}.Config({inside}){f', Store({root!r})' if there else ''})",
         "run.arrays, run.numbers, run.answer",
     ]
     return html.code("\n".join(lines))
+
+
+def _python(value: Any) -> str:
+    """A value as Python reads it, infinities and NaNs too."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_python, value))}]"
+    return repr(value) if not isinstance(value, float) or math.isfinite(value) else f"float('{value}')"
 
 
 def _meta(run: Run) -> str:
@@ -84,7 +96,7 @@ def _made(run: Run) -> list[str]:
         element("h3", "Numbers"),
         html.pairs(run.numbers),
         element("h3", "Options"),
-        html.pairs({**run.config, **manifest.get("where", {})}),
+        html.pairs(run.config | run.where),
         *(element("h3", "Model") + html.pairs(model) for model in manifest.get("models", [])),
         element("h3", "Provenance"),
         html.pairs(about),

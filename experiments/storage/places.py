@@ -20,7 +20,13 @@ class Entry:
 
 
 class Place(ABC):
-    """Named bytes. What `put` and `create` have returned from is on the disk, or on the server."""
+    """Named bytes. What `put` and `create` have returned from is on the disk, or on the server.
+
+    Attributes:
+        address: What a store here is opened by.
+    """
+
+    address: str
 
     @abstractmethod
     def put(self, name: str, data: bytes) -> None:
@@ -72,6 +78,7 @@ class Disk(Place):
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.address = str(root)
 
     def put(self, name: str, data: bytes) -> None:
         path = self.root / name
