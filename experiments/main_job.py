@@ -13,6 +13,7 @@ from experiments import (
     sentiment_steering,
 )
 from experiments.lab import keep
+from experiments.lab.command_options import add_store
 from experiments.store import PAGES, Run, Store
 
 TITLE = "What does a small model know, and where?"
@@ -38,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--n", type=int, default=48, help="prompt pairs a task (default: 48)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--store", default="runs", help="folder of the store (default: runs)")
+    add_store(parser)
     given = parser.parse_args()
     start = time.perf_counter()
     page, runs = run(given.n, given.seed, given.store)

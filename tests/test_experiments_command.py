@@ -2,6 +2,8 @@
 
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -209,3 +211,35 @@ def test_words_of_a_harvest_and_of_the_gallery_are_checked_like_those_of_a_run(t
         assert code == 2 and "options: there is no 'modle'; did you mean 'model'?" in text
     code, text = said("harvest", "texts", "resid_post.1", "backend=nnsigt")
     assert code == 2 and "backend: there is no 'nnsigt'; did you mean 'nnsight'?" in text and not Path("runs").exists()
+
+
+def test_a_store_and_a_file_may_have_any_name(tmp_path, said, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    shutil.copy(PARABOLA, "tö.py")
+    names = ["s=4", "s(1)", "s,2", "sü", "s[1]", "s{a}", "s'q", "s#1", "s 5", "${x}", "~/x"]
+    for name in names:
+        code, text = said("tö.py", "x=1", f"--store={name}")
+        folder = Path(name).expanduser()
+        assert code == 0 and [run.experiment for run in Store(folder).runs()] == ["tö"], (name, text)
+        assert Path(text.rpartition("page: ")[2].strip()).parent == folder / "pages"
+        code, text = said("page", Store(folder).runs()[0].key, f"--store={name}")
+        assert code == 0 and Path(text.rpartition("page: ")[2].strip()).parent == folder / "pages"
+    assert said("tö.py", "-m", "x=2,3", "--store=s=4,(1)")[0] == 0 and len(Store("s=4,(1)").runs()) == 2
+    code, text = said("tö.py", "x=interval(0,4)", "--maximize=height", "--trials=2", "--store=s#[1]")
+    assert code == 0 and len(Store("s#[1]").runs()) == 2, text
+    assert not Path("~").exists() and not Path("runs").exists()
+    shutil.copy(PARABOLA, "my.toy.py")
+    code, text = said("my.toy.py")
+    assert code == 2 and "'my.toy.py' cannot be imported by its name; call it my_toy.py" in text
+
+
+def test_a_sweep_says_how_to_go_on_with_it_where_and_how_it_was_begun(tmp_path, said):
+    words = [PARABOLA, "x=0,1", "sign=up", "-m", "--store", "my runs", "--on", "joblib", "--jobs", "2"]
+    assert said(*words)[0] == 0
+    told = next(iter(Store("my runs").sweeps().values()))["command"]
+    assert shlex.split(told)[3:] == [PARABOLA, "sign=up", "x=0,1", "--multirun", *words[6:], *words[4:6]]
+    assert (
+        said(*shlex.split(told)[3:])[0] == 0
+        and len(Store("my runs").runs()) == 2
+        and len(Store("my runs").sweeps()) == 1
+    )

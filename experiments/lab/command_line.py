@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from experiments.lab import commands, logs
+from experiments.lab.command_options import add_store
 from experiments.lab.experiment import Experiment, find, shipped
 from experiments.lab.options import describe
 
@@ -102,7 +103,7 @@ def _parser(name: str) -> argparse.ArgumentParser:
     )
     group.add_argument("--minimize", default="", metavar="NUMBER", help="search for the smallest")
     group.add_argument("--trials", type=int, default=20, metavar="N", help="how many points a search tries in all")
-    group.add_argument("--store", default="runs", help="folder, or s3://bucket/prefix (default: runs)")
+    add_store(group)
     group.add_argument("--page", default="", metavar="FILE", help="where to write the page (default: beside the store)")
     group.add_argument("--no-page", action="store_true", help="write none")
     group.add_argument("-v", "--verbose", action="store_true", help="show what it logs")

@@ -1,6 +1,7 @@
 """The commands on what is stored, and what each understands."""
 
 import argparse
+import os
 
 COMMANDS = {
     "list": "the runs of the store, of one experiment or of one sweep",
@@ -21,7 +22,7 @@ COMMANDS = {
 def parser_of(name: str) -> argparse.ArgumentParser:
     """What a command understands."""
     parser = argparse.ArgumentParser(prog=f"python -m experiments {name}", description=COMMANDS[name])
-    parser.add_argument("--store", default="runs", help="folder, or s3://bucket/prefix (default: runs)")
+    add_store(parser)
     if name in ("show", "diff", "rerun", "export"):
         parser.add_argument("key", help="a run's key, or how it begins")
     if name in ("page", "compare", "pictures"):
@@ -36,6 +37,12 @@ def parser_of(name: str) -> argparse.ArgumentParser:
         parser.add_argument("--sweep", default="", help="of this sweep only")
     _more(name, parser)
     return parser
+
+
+def add_store(parser: "argparse._ActionsContainer") -> None:
+    """The flag that says where runs are; a shell leaves the ~ of --store=~/x to us."""
+    at = "folder, or s3://bucket/prefix (default: runs)"
+    parser.add_argument("--store", default="runs", type=os.path.expanduser, metavar="STORE", help=at)
 
 
 def _more(name: str, parser: argparse.ArgumentParser) -> None:

@@ -147,6 +147,11 @@ def _from_file(path: Path) -> ModuleType:
     """The module of a file, under its own name and importable in processes started from this one."""
     if not path.is_file():
         raise ValueError(f"there is no file {str(path)!r}; give a .py file that asks a question")
+    if "." in path.stem:
+        better = path.name.replace(".", "_", path.stem.count("."))
+        raise ValueError(
+            f"{path.name!r} cannot be imported by its name; call it {better}, without a dot before the last"
+        )
     folder = str(path.resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)

@@ -1,7 +1,6 @@
 """Hydra as the outer layer: it reads overrides, makes the points of a sweep, and launches them; nothing else knows it."""
 
 import argparse
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.lab import searching
 from experiments.lab.experiment import Experiment, find
 from experiments.lab.keeping import keep
+from experiments.lab.overrides import command, override
 from experiments.lab.sweeping import note, sweep_name
 from experiments.store import Run, Store
 
@@ -42,12 +42,12 @@ def launch(experiment: Experiment, source: str, overrides: Sequence[str], given:
     )  # a frozen dataclass would refuse overrides; what is made of it is frozen again
     ConfigStore.instance().store(name=experiment.name, node=schema, replace=True)
     scratch = Path(".experiments" if "://" in given.store else f"{given.store}/.hydra") / experiment.name
-    words = [*overrides, *_QUIET, f"hydra.job.name={experiment.name}", f"hydra.run.dir={scratch}"]
+    words = [*overrides, *_QUIET, override("hydra.job.name", experiment.name), override("hydra.run.dir", str(scratch))]
     if not (given.multirun or number):
         return _one(experiment, source, words, given)
     swept = sorted(word for word in overrides if not word.startswith("hydra"))
     sweep = sweep_name(experiment.name, swept, number)
-    words += ["--multirun", f"hydra.sweep.dir={scratch}/{sweep}", *_engine(given.on, given.jobs)]
+    words += ["--multirun", override("hydra.sweep.dir", f"{scratch}/{sweep}"), *_engine(given.on, given.jobs)]
     points, database, store = _count(swept), scratch / f"{sweep}.db", Store(given.store)
     if not points:
         return _call(experiment, _point(source, given.store, sweep, number, 0), words) and 2  # Hydra says what
@@ -74,10 +74,15 @@ def _count(swept: Sequence[str]) -> int:
 
 def _command(source: str, swept: Sequence[str], given: argparse.Namespace) -> str:
     """What to type to go on with a sweep."""
-    words = ["python", "-m", "experiments", source, *swept]
-    for flag in ("maximize", "minimize"):
-        words += [f"--{flag}", getattr(given, flag), "--trials", str(given.trials)] if getattr(given, flag) else []
-    return shlex.join([*words, *([] if given.maximize or given.minimize else ["--multirun"])])
+    number = next((name for name in ("maximize", "minimize") if getattr(given, name)), "")
+    words = [
+        source,
+        *swept,
+        *([f"--{number}", getattr(given, number), "--trials", str(given.trials)] if number else ["--multirun"]),
+    ]
+    words += ["--on", given.on] if given.on != "here" else []
+    words += ["--jobs", str(given.jobs)] if given.jobs else []
+    return command(*words, *(["--store", given.store] if given.store != "runs" else []))
 
 
 def _one(experiment: Experiment, source: str, words: Sequence[str], given: argparse.Namespace) -> int:

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from experiments.lab.overrides import override
+
 
 def overrides(database: Path, name: str, trials: int, at_once: int, maximize: bool) -> list[str]:
     """How to run what is left of a search; nothing if no trial is."""
@@ -16,7 +18,7 @@ def overrides(database: Path, name: str, trials: int, at_once: int, maximize: bo
         f"hydra.sweeper.n_jobs={max(1, at_once)}",
         f"hydra.sweeper.direction={'maximize' if maximize else 'minimize'}",
         f"hydra.sweeper.study_name={name}",
-        f"hydra.sweeper.storage=sqlite:///{database}",
+        override("hydra.sweeper.storage", f"sqlite:///{database}"),
         f"hydra.sweeper.sampler.seed={done}",  # the same seed would draw the same first points again
     ]
 
