@@ -93,6 +93,15 @@ def test_pages_of_sweeps_comparisons_and_galleries(store):
         report.comparison_page(done.runs[:1])
 
 
+def test_pages_of_several_runs_have_names_that_are_short_and_their_own(tmp_path):
+    own = Store(tmp_path)
+    keys = [keep(Config(x=float(x)), own).key for x in range(45)]
+    for command in ("page", "compare"):
+        for some in (keys, keys[:2], [keys[0], keys[2]], keys[1::-1]):
+            assert command_line.main([command, *some, f"--store={tmp_path}"]) == 0
+    assert len(list((tmp_path / "pages").iterdir())) == 8
+
+
 def test_maps_side_by_side_share_one_scale():
     maps = [{"data": [{"type": "heatmap", "zmin": -reach, "zmax": reach}]} for reach in (1.0, 3.0)]
     _share_scale(maps)

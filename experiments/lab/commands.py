@@ -8,6 +8,7 @@ from experiments.lab import logs
 from experiments.lab.command_options import COMMANDS as COMMANDS
 from experiments.lab.command_options import parser_of
 from experiments.storage.comparing import differences, largest_differences
+from experiments.storage.manifests import sha256
 from experiments.storage.records import Run
 from experiments.store import PAGES, Store
 
@@ -35,13 +36,21 @@ def write_page(runs: Sequence[Run], root: str, file: str = "", sweep: str = "") 
     elif len(runs) == 1:
         name, page = f"{first.experiment}-{first.key}", run_page(first)
     else:
-        name, page = "several", gallery_page(runs, "Several runs", ", ".join(run.name for run in runs))
+        name, page = (
+            f"several-{_together(runs)}",
+            gallery_page(runs, "Several runs", ", ".join(run.name for run in runs)),
+        )
     return write(Path(file) if file else pages(root) / f"{name}.html", page)
 
 
 def pages(root: str) -> Path:
     """Where pages go: beside the runs, or into a folder of this machine if those are elsewhere."""
     return Path(PAGES) if "://" in root else Path(root) / PAGES
+
+
+def _together(runs: Sequence[Run]) -> str:
+    """A name for several runs in their order."""
+    return sha256(" ".join(run.name for run in runs).encode())[:12]
 
 
 def _sweep_page(runs: Sequence[Run], store: Store, sweep: str) -> str:
@@ -153,9 +162,7 @@ def _compare(store: Store, given: argparse.Namespace) -> int:
     from experiments.report import comparison_page, write
 
     runs = [store.find(key) for key in given.keys]
-    file = (
-        Path(given.page) if given.page else pages(given.store) / f"compare-{'-'.join(run.key[:6] for run in runs)}.html"
-    )
+    file = Path(given.page) if given.page else pages(given.store) / f"compare-{_together(runs)}.html"
     print(f"page: {write(file, comparison_page(runs))}")
     return 0
 
