@@ -180,7 +180,13 @@ def test_commands_on_the_store(tmp_path, said):
     assert code == 0 and "options   x: 1 -> 3" in text and "arrays    noise: the same" in text
     code, text = said("rerun", three)
     assert code == 0 and text.endswith("the same numbers\n") and "height: 0.00e+00 of its largest value apart" in text
-    assert said("verify") == (0, "every file is what it was\n")
+    files = sum(path.is_file() and "/parabola/" in str(path) for path in Path("runs").resolve().rglob("*"))
+    assert said("verify") == (0, f"every file is what it was: {files} of 2 runs\n")
+    code, text = said("verify", "--store", "rnus")
+    assert code == 2 and "there is nothing to verify in rnus; is it the right --store?" in text
+    shutil.copy(PARABOLA, "pages.py")
+    code, text = said("./pages.py")
+    assert code == 2 and "give the file pages.py another name" in text
     assert said("gc") == (0, "0 leftovers removed\n")
     for command in (["page", three], ["page", one, three], ["compare", one, three]):
         code, text = said(*command)

@@ -137,10 +137,18 @@ def _rerun(store: Store, given: argparse.Namespace) -> int:
 
 
 def _verify(store: Store, given: argparse.Namespace) -> int:
+    if not store.experiments():
+        raise ValueError(f"there is nothing to verify in {store.root}; is it the right --store?")
     problems = store.verify()
     for problem in problems:
         print(problem)
-    print(f"{len(problems)} files are not what they were" if problems else "every file is what it was")
+    runs = store.runs()
+    files = sum(1 + len(run.manifest["files"]) for run in runs)
+    print(
+        f"{len(problems)} files are not what they were"
+        if problems
+        else f"every file is what it was: {files} of {len(runs)} runs"
+    )
     return 1 if problems else 0
 
 

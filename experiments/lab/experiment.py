@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import Any
 
 from experiments.lab.options import Arrays, Shown
+from experiments.store import PAGES
 
 FOLDER = Path(__file__).parents[1]
 _SAYING = ("numbers", "answer", "draw")
@@ -135,6 +136,8 @@ def _checked(module: ModuleType) -> Experiment:
             "a question is kept by the file that asks it, and this one is typed in a notebook or on standard input; write it "
             "to a file (in a notebook: %%writefile my_question.py), and import that"
         )
+    if Path(str(module.__file__)).stem == PAGES:
+        raise ValueError(f"{PAGES!r} is the folder of the pages in a store; give the file {PAGES}.py another name")
     found = Experiment(Path(str(module.__file__)).stem, module)  # what is run as a script calls itself "__main__"
     if not found.shipped and (FOLDER / found.file.name).exists():
         return replace(
