@@ -104,3 +104,19 @@ def test_a_question_that_is_in_no_file_is_refused(tmp_path):
     assert start([sys.executable, "script.py"]).stdout.startswith("script/")
     said = start([sys.executable, "-"], input=script).stderr
     assert "this one is typed in a notebook or on standard input; write it to a file" in said
+
+
+def test_a_run_on_a_file_is_repeated_from_any_folder(tmp_path, monkeypatch):
+    rows = "clean,corrupt,right,wrong\nthe dog,the dogs,runs,run\nthe cat,the cats,runs,run\n"
+    for folder in ("mine", "other"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "mine/pairs.csv").write_text(rows)
+    (tmp_path / "other/pairs.csv").write_text(rows + "the car,the cars,runs,run\n")
+    monkeypatch.chdir(tmp_path / "mine")
+    store = Store("runs")
+    run = keep(facts.Config(data="pairs.csv"), store)
+    for folder in ("mine", "other", "."):
+        monkeypatch.chdir(tmp_path / folder)
+        key, arrays = repeat(store.find(run.key), store)
+        assert key == run.key and arrays["stream"].sizes["prompt"] == 2
+        assert Path.cwd() == (tmp_path / folder).resolve() and len(store.runs()) == 1

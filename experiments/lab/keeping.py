@@ -3,7 +3,7 @@
 import logging
 import time
 import traceback
-from contextlib import suppress
+from contextlib import chdir, suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +48,17 @@ def keep(cfg: Any, store: Store | None = None) -> Run:
 def repeat(run: Run, store: Store) -> tuple[str, Arrays]:
     """The same config run again by today's code, on the model and data as they are today: its key, and its arrays.
 
-    Under another key, because the version, the model or the data have changed, it is a run of its own and kept.
+    Under another key, because the version, the model or the data have changed, it is a run of its own and kept. Files and
+    folders that its options name are looked for from where it was run first, if that is still there.
     """
     experiment = find(run.experiment if run.manifest.get("shipped", True) else str(run.manifest["source"]))
     cfg = from_settings(experiment.config, run.config | run.where)
-    key, found = _identified(experiment, cfg)
-    if key == run.key:
-        return key, experiment.run(cfg)
-    return key, (store.get(experiment.name, key) or _recorded(experiment, cfg, store, key, found)).arrays
+    first = Path(run.manifest.get("cwd", "."))
+    with chdir(first if first.is_dir() else "."):
+        key, found = _identified(experiment, cfg)
+        if key == run.key:
+            return key, experiment.run(cfg)
+        return key, (store.get(experiment.name, key) or _recorded(experiment, cfg, store, key, found)).arrays
 
 
 def _identified(experiment: Experiment, cfg: Any) -> tuple[str, dict[str, Any]]:
@@ -131,6 +134,7 @@ def _described(experiment: Experiment, cfg: Any) -> dict[str, Any]:
         "shipped": shipped,
         "source": experiment.name if shipped else str(file),
         "command": command(experiment.name if shipped else _near(file), *words),
+        "cwd": str(Path.cwd()),
         "made": provenance(),
     }
 

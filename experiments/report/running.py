@@ -88,6 +88,7 @@ def _made(run: Run) -> list[str]:
     commit = f"{made.get('commit', '')}{' and changes that were not committed' if made.get('changed') else ''}"
     about = {"key": run.key, "version of the experiment": manifest.get("version"), "commit": commit}
     about |= {"python": f"{made.get('python', '')}, {made.get('platform', '')}", "packages": versions}
+    about |= {"folder where it was run": manifest.get("cwd")}
     about |= {"fingerprints of its inputs": ", ".join(manifest.get("inputs", []))}
     files = (
         [escape(name), f"{about['bytes']:,}", escape(about["sha256"])] for name, about in manifest["files"].items()

@@ -77,7 +77,7 @@ class Disk(Place):
     """A folder, on any file system with hard links; several processes and machines may share it."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root = root.absolute()
         self.address = str(root)
 
     def put(self, name: str, data: bytes) -> None:
