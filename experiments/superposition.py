@@ -37,6 +37,10 @@ class Config(OnModel):
 def inputs(cfg: Config) -> tuple[Any, ...]:
     if cfg.draws < 19:
         raise ValueError(f"of draws={cfg.draws} at random, none can show p ≤ 0.05; give 19 or more")
+    if min(cfg.features, cfg.length) < 2:
+        raise ValueError(
+            f"features={cfg.features} and length={cfg.length} should be 2 or more: the first token is left out"
+        )
     model = open_model(cfg)
     return model, open_texts(cfg, model, cfg.length)
 

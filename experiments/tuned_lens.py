@@ -161,6 +161,11 @@ def _by_layer(found: "xr.Dataset") -> "xr.Dataset":
 def _given(cfg: Config, model: "Model") -> "Tokens | None":
     """Documents of a file or of the embedded language; None where the model is to write them itself."""
     total = cfg.n + cfg.held_out
+    if min(cfg.n, cfg.held_out) < 1 or cfg.length < 2:
+        raise ValueError(
+            f"n={cfg.n} and held_out={cfg.held_out} should be 1 or more, and length={cfg.length} 2 or more: a lens needs text to "
+            "be tuned on, and other text to be measured on"
+        )
     if cfg.data:
         return _read(model, _lines(cfg, total), cfg.length)
     if not speaks_embedded(model):

@@ -90,6 +90,30 @@ def test_a_mistake_is_said_and_ends_with_two(tmp_path, capsys, monkeypatch, word
     assert code == 2 and said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("facts device=bogus", "device=bogus cannot be computed on here; there is cpu"),
+        ("facts device=cuda:99", "device=cuda:99 cannot be computed on here; there is cpu"),
+        ("facts +z=1", "options: there is no 'z'. Choose from model, backend"),
+        ("facts ++sed=1", "options: there is no 'sed'; did you mean 'seed'?"),
+        *((f"induction_heads period={n}", f"period={n} is not from 3 to ") for n in (0, 1, 2, 500)),
+        ("superposition features=0", "features=0 and length=24 should be 2 or more"),
+        ("superposition n=0", "n=0 texts cannot be read; give 1 or more"),
+        ("tuned_lens held_out=0", "n=480 and held_out=0 should be 1 or more"),
+        ("tuned_lens n=0", "n=0 and held_out=96 should be 1 or more"),
+    ],
+)
+def test_a_plain_mistake_is_one_line(said, words, message):
+    code, text = said(*words.split())
+    assert code == 2 and message in text and text.count("\n") == 1, text
+
+
+def test_what_is_as_small_as_can_be_is_run(said):
+    assert said("induction_heads", "period=3", "n=4", "--no-page")[0] == 0
+    assert said("facts", "++n=2", "--no-page")[0] == 0
+
+
 def test_unknown_names_are_answered_with_the_nearest(tmp_path, capsys):
     assert command_line.main(["indirect_objct"]) == 2
     assert "there is no experiment 'indirect_objct'; did you mean 'indirect_object'?" in capsys.readouterr().err

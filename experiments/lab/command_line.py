@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from experiments.lab import commands, logs
 from experiments.lab.command_options import add_store
 from experiments.lab.experiment import Experiment, find, shipped
-from experiments.lab.options import describe
+from experiments.lab.options import chosen, describe
 
 _USAGE = """usage: python -m experiments NAME [key=value ...] [options]
        python -m experiments COMMAND ...
@@ -82,6 +82,10 @@ def _run(experiment: Experiment, name: str, rest: Sequence[str]) -> int:
     given, overrides = _parser(name).parse_known_args(rest)
     if wrong := [word for word in overrides if "=" not in word and not word.startswith("~")]:
         raise ValueError(f"{wrong[0]!r} is neither an option (key=value) nor a flag; see --help")
+    for word in overrides:  # Hydra adds what is not there, to a config that takes nothing more
+        added = word.lstrip("+").partition("=")[0]
+        if word.startswith("+") and not added.startswith("hydra"):
+            chosen([added], [option.name for option in describe(experiment.config)], "options")
     logs.show(given.verbose)
     try:
         from experiments.lab import hydra_layer

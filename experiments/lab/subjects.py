@@ -5,6 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.lab.devices import usable
 from experiments.lab.options import OnModel
 
 if TYPE_CHECKING:
@@ -106,6 +107,8 @@ def open_texts(cfg: OnModel, model: "Model", words: int = 24) -> "Tokens":
     from interp import english
     from interp.zoo import corpus
 
+    if cfg.n < 1:
+        raise ValueError(f"n={cfg.n} texts cannot be read; give 1 or more")
     if cfg.data:
         return model.tokens(_lines(cfg))
     if speaks_embedded(model):
@@ -165,13 +168,11 @@ def _random_repeats(cfg: OnModel, model: "Model", period: int) -> "Task":
     from interp.tasks import Task
 
     special = getattr(model.tokenizer, "all_special_ids", [])
-    usable = torch.tensor([i for i in range(model.shape.d_vocab) if i not in special])
-    if len(usable) <= period:
-        raise ValueError(
-            f"period={period} needs more tokens than the {len(usable)} of {model.name}; give a shorter one"
-        )
+    tokens = torch.tensor([i for i in range(model.shape.d_vocab) if i not in special])
+    if not 3 <= period < len(tokens):
+        raise ValueError(f"period={period} is not from 3 to {len(tokens) - 1}, as the tokens of {model.name} allow")
     generator = torch.Generator().manual_seed(cfg.seed)
-    drawn = torch.stack([usable[torch.randperm(len(usable), generator=generator)[: period + 1]] for _ in range(cfg.n)])
+    drawn = torch.stack([tokens[torch.randperm(len(tokens), generator=generator)[: period + 1]] for _ in range(cfg.n)])
     block, other = drawn[:, :-1], drawn[:, -1:]
     at = period // 2
     changed = torch.cat([block[:, : at + 1], other, block[:, at + 2 :]], 1)
@@ -202,7 +203,7 @@ def _open(name: str, backend: str, dtype: str, device: str, remote: str) -> "Mod
     elif _revision(source):
         source, more["tokenizer"] = _opened(source, more.pop("dtype"))
     if device not in ("spread", "auto"):
-        more["device"] = device
+        more["device"] = usable(device)
     if remote:
         more["remote"] = True if remote == "ndif" else remote
     return interp.load(source, **more)

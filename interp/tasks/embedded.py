@@ -116,7 +116,15 @@ def refusal(model: Model, n: int = 32, seed: int = 0, split: str = "test") -> Ta
 
 
 def induction(model: Model, n: int = 32, seed: int = 0, period: int = 12) -> Task:
-    """What followed this word before? Corrupt: another word followed it (roles first, source, END)."""
+    """What followed this word before? Corrupt: another word followed it (roles first, source, END).
+
+    Raises:
+        ValueError: A period in which no word is between two others, or for which there are too few words.
+    """
+    if not 3 <= period < len(lexicon.CONTENT):
+        raise ValueError(
+            f"period={period} is not from 3 to {len(lexicon.CONTENT) - 1}, as the words of the language allow"
+        )
 
     def draw(rng: random.Random) -> Pair:
         *block, other = rng.sample(lexicon.CONTENT, period + 1)
