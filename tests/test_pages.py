@@ -9,6 +9,7 @@ import subprocess
 from html import unescape
 from pathlib import Path
 
+import plotly.graph_objects as go
 import pytest
 import xarray as xr
 from parabola import Config
@@ -154,6 +155,22 @@ def test_a_browser_without_a_network_draws_the_figures(store):
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
     drawn = dom.partition('class="plot')[2]
     assert "main-svg" in drawn and "scatterlayer" in drawn
+
+
+def test_a_picture_is_as_high_as_its_figure(tmp_path, monkeypatch):
+    import parabola
+    import plotly.io
+
+    heights = {"low": 200, "high": 720, "usual": None}
+    shown = {name: go.Figure(go.Scatter(y=[1, 2]), layout_height=height) for name, height in heights.items()}
+    monkeypatch.setattr(parabola, "draw", lambda arrays: shown)
+    said = report.pictures([keep(Config(), Store(tmp_path / "runs"))], tmp_path / "pictures")
+    if said.startswith("no pictures"):
+        pytest.skip(said)
+    found = {}
+    for file in (tmp_path / "pictures").iterdir():
+        found[file.name.split("-")[1]] = int.from_bytes(file.read_bytes()[20:24], "big")  # as PNG says it
+    assert found == {"low": 400, "high": 1440, "usual": 2 * plotly.io.defaults.default_height}
 
 
 def test_pictures_are_written_or_one_line_says_why_not(store, tmp_path, monkeypatch):

@@ -28,8 +28,9 @@ def pictures(runs: Sequence[Run], folder: Path, formats: Sequence[str] = ("png",
     if not files:
         return "no pictures: these runs have no figures"
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        plotly.io.write_images(figures, [str(file) for file in files], width=900, scale=2)  # one browser for all
+    heights = [figure["layout"].get("height") for figure in figures]  # of several figures plotly does not look at it
+    try:  # one browser for all
+        plotly.io.write_images(figures, [str(file) for file in files], width=900, height=heights, scale=2)
     except Exception as error:  # kaleido raises its own errors, and what a browser raises
         return f"no pictures: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
     return f"{len(files)} pictures in {folder}"
