@@ -15,7 +15,7 @@ import xarray as xr
 from parabola import Config
 
 from experiments import facts, report
-from experiments.lab import command_line, keep, sweep
+from experiments.lab import Sweep, command_line, keep, sweep
 from experiments.lab.commands import write_page
 from experiments.report.comparing import _share_scale
 from experiments.store import Store
@@ -92,6 +92,23 @@ def test_pages_of_sweeps_comparisons_and_galleries(store):
     assert len(stored_figures(gallery)) == 3 and gallery.count("<section") == 3
     with pytest.raises(ValueError, match="a comparison needs two runs or more, not 1"):
         report.comparison_page(done.runs[:1])
+
+
+def test_a_page_of_a_sweep_shows_points_without_a_value_and_says_which_are_missing(tmp_path, monkeypatch):
+    import parabola
+
+    own, read = Store(tmp_path), lambda done: write_page(done.runs, own.root, sweep=done.name).read_text()
+    monkeypatch.setattr(parabola, "run", lambda cfg: {"x": xr.DataArray([cfg.x or 0.0])})
+    monkeypatch.setattr(parabola, "numbers", lambda arrays: {"height": float(arrays["x"][0])})
+    monkeypatch.setattr(parabola, "answer", lambda arrays: "It is.")
+    monkeypatch.setattr(parabola, "draw", lambda arrays: {})
+    page = read(sweep(Config(), own, x=[1.0, None, 2.0, 3.0], sign=["up", None]))
+    figure = stored_figures(page)[0]
+    assert [trace["x"] for trace in figure["data"]] == [[1.0, 2.0, 3.0, "None"]] * 2 and "8 runs" in page
+    assert figure["layout"]["xaxis"]["type"] == "category"
+    assert {trace["name"] for trace in figure["data"]} == {"sign up", "sign None"}
+    page = read(Sweep((few := sweep(Config(), own, x=[4.0, 5.0, 6.0])).name, few.runs[:2]))
+    assert "2 of 3 points" in page and "The others have failed, or have not been run yet" in page
 
 
 def test_pages_of_several_runs_have_names_that_are_short_and_their_own(tmp_path):

@@ -56,7 +56,8 @@ def _together(runs: Sequence[Run]) -> str:
 def _sweep_page(runs: Sequence[Run], store: Store, sweep: str) -> str:
     from experiments.report import sweep_page
 
-    return sweep_page(runs, _asked(store, sweep), store.sweeps()[sweep].get("command", ""))
+    noted = store.sweeps()[sweep]
+    return sweep_page(runs, _asked(store, sweep), noted.get("command", ""), noted.get("points", 0))
 
 
 def _asked(store: Store, sweep: str) -> str:

@@ -51,7 +51,7 @@ def launch(experiment: Experiment, source: str, overrides: Sequence[str], given:
     points, database, store = _count(swept), scratch / f"{sweep}.db", Store(given.store)
     if not points:
         return _call(experiment, _point(source, given.store, sweep, number, 0), words) and 2  # Hydra says what
-    store.begin_sweep(sweep, note(experiment.name, swept, _command(source, swept, given)))
+    store.begin_sweep(sweep, note(experiment.name, swept, _command(source, swept, given), 0 if number else points))
     print(f"sweep {sweep}: {' '.join(swept)}")
     if number:
         search = searching.overrides(database, sweep, given.trials, given.jobs, bool(given.maximize))

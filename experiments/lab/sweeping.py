@@ -44,8 +44,8 @@ def sweep(base: Any, store: Store | None = None, on: str = "here", jobs: int = -
     experiment = experiment_of(base).name
     swept = {axis: list(values) for axis, values in axes.items()}
     name = sweep_name(experiment, settings(base), swept)
-    store.begin_sweep(name, note(experiment, swept))
     points = [replace(base, **dict(zip(swept, values))) for values in product(*swept.values())]
+    store.begin_sweep(name, note(experiment, swept, points=len(points)))
     parallel(partial(_point, store=store, sweep=name), points, on, jobs)
     return Sweep(name, store.runs(experiment, name))
 
@@ -55,9 +55,9 @@ def sweep_name(experiment: str, *parts: Any) -> str:
     return hashlib.sha256(json.dumps([experiment, *parts], sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
-def note(experiment: str, what: Any, command: str = "") -> dict[str, Any]:
-    """What the store keeps of a sweep itself."""
-    return {"experiment": experiment, "what": what, "command": command, "began": time.time()}
+def note(experiment: str, what: Any, command: str = "", points: int = 0) -> dict[str, Any]:
+    """What the store keeps of a sweep itself; points are 0 for a search, which can always be continued."""
+    return {"experiment": experiment, "what": what, "command": command, "points": points, "began": time.time()}
 
 
 def _point(cfg: Any, store: Store, sweep: str) -> str:

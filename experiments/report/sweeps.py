@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 _MOST = 6  # figures, and curves in one
 
 
-def sweep_page(runs: Sequence[Run], what: str, command: str = "") -> str:
+def sweep_page(runs: Sequence[Run], what: str, command: str = "", points: int = 0) -> str:
     """Every point of a sweep.
 
     Args:
         what: Which points it has.
         command: What runs it again, or goes on with it.
+        points: How many runs it has when all are finished, if that is known.
 
     Raises:
         ValueError: No runs.
@@ -31,15 +32,18 @@ def sweep_page(runs: Sequence[Run], what: str, command: str = "") -> str:
         raise ValueError("a sweep without a finished run has no page yet")
     import pandas as pd
 
-    data = pd.DataFrame([run.row() for run in runs])
+    rows_found = [run.row() for run in runs]
+    data = pd.DataFrame(rows_found)
     axes, numbers = differing(runs), list(runs[0].numbers)
-    body = [element("h1", escape(runs[0].question)), element("p", escape(f"{len(runs)} runs: {what}"), kind="lead")]
+    many = f"{len(runs)} of {points} points" if points > len(runs) else f"{len(runs)} runs"
+    body = [element("h1", escape(runs[0].question)), element("p", escape(f"{many}: {what}"), kind="lead")]
+    if points > len(runs):
+        body.append(
+            element("p", "The others have failed, or have not been run yet; the logs of failures are in .failed.")
+        )
     body += [html.figure(figure) for figure in _figures(data, axes, numbers)]
     columns = ["key", *axes, *numbers, "checks", "seconds"]
-    rows = (
-        [html.verdict(row[c]) if c == "checks" else html.text(row[c]) for c in columns]
-        for row in data.to_dict("records")
-    )
+    rows = ([html.verdict(row[c]) if c == "checks" else html.text(row[c]) for c in columns] for row in rows_found)
     body += [element("h2", "Points"), html.table(columns, rows), element("h2", "Checks"), _verdicts(runs)]
     body += [element("h2", "Run it again"), html.code(command)] if command else []
     body += [element("h2", "How it was made"), _makers(runs)]
@@ -55,26 +59,26 @@ def _figures(data: "pd.DataFrame", axes: Sequence[str], numbers: Sequence[str]) 
 
     from interp.plots.style import COLOURS, dress
 
-    ordered = sorted(axes, key=lambda axis: (axis != "seed", data[axis].nunique()), reverse=True)
+    ordered = sorted(axes, key=lambda axis: (axis != "seed", data[axis].nunique(dropna=False)), reverse=True)
     if not ordered:
         return []
     x, by = ordered[0], (ordered[1] if len(ordered) > 1 and ordered[1] != "seed" else None)
-    groups = list(data.groupby(by)) if by else [("", data)]
+    groups = list(data.groupby(by, dropna=False)) if by else [("", data)]
     made = []
     for number in numbers[:_MOST]:
         figure, barred = go.Figure(), False
         for i, (value, group) in enumerate(groups[:_MOST]):
-            means = group.groupby(x)[number].agg(["mean", "min", "max"]).reset_index()
+            means = group.groupby(x, dropna=False)[number].agg(["mean", "min", "max"]).reset_index()
             several = bool((means["max"] > means["min"]).any())
             barred |= several
             spread = dict(
                 type="data", array=means["max"] - means["mean"], arrayminus=means["mean"] - means["min"], thickness=1
             )
             figure.add_scatter(
-                x=means[x].map(_label), y=means["mean"], error_y=spread if several else None, mode="lines+markers",
+                x=[_label(value) for value in means[x]], y=means["mean"], error_y=spread if several else None, mode="lines+markers",
                 line_color=COLOURS[i % len(COLOURS)], name=f"{by} {_label(value)}" if by else number, showlegend=bool(by),
             )  # fmt: skip
-        figure.update_xaxes(title=x).update_yaxes(title=number)
+        figure.update_xaxes(title=x, type="category" if data[x].isna().any() else None).update_yaxes(title=number)
         title = f"{number} (bars: lowest to highest of the other options)" if barred else number
         made.append(json.loads(dress(figure, title).to_json()))
     return made
@@ -110,4 +114,7 @@ def _setting(run: Run, axes: Sequence[str]) -> str:
 
 
 def _label(value: Any) -> Any:
+    """How a value of an option is written at an axis; a data frame has NaN for None."""
+    if value is None or value != value:
+        return "None"
     return value if isinstance(value, int | float | str) else json.dumps(value)
