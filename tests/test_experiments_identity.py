@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from experiments import facts
 from experiments.lab import Experiment, find, keep
 from experiments.lab.keeping import repeat
+from experiments.lab.provenance import _revision
 from experiments.storage.manifests import sealed
 from experiments.store import Store
 
@@ -120,3 +122,19 @@ def test_a_run_on_a_file_is_repeated_from_any_folder(tmp_path, monkeypatch):
         key, arrays = repeat(store.find(run.key), store)
         assert key == run.key and arrays["stream"].sizes["prompt"] == 2
         assert Path.cwd() == (tmp_path / folder).resolve() and len(store.runs()) == 1
+
+
+def test_the_commit_of_another_project_is_not_ours(tmp_path):
+    git = partial(subprocess.run, cwd=tmp_path, check=True, capture_output=True)
+    for words in (["init"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--allow-empty", "-m", "theirs"]):
+        git(["git", *words])
+    file = tmp_path / "site-packages" / "provenance.py"
+    file.parent.mkdir()
+    file.write_text("")
+    assert _revision(file) == {"commit": f"interp {version('interp')}", "changed": None}
+    git(["git", "add", "."])
+    git(["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-m", "ours now"])
+    head = git(["git", "rev-parse", "HEAD"], text=True).stdout.strip()
+    assert _revision(file) == {"commit": head, "changed": False}
+    file.write_text("changed")
+    assert _revision(file) == {"commit": head, "changed": True}

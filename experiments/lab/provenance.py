@@ -22,8 +22,20 @@ def _of_process() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "versions": {name: _version(name) for name in PACKAGES},
-        "commit": _git("rev-parse", "HEAD") or "unknown",
-        "changed": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        **_revision(Path(__file__)),
+    }
+
+
+def _revision(file: Path) -> dict[str, Any]:
+    """The commit that a file of ours is of, and whether anything tracked was changed since; else the package's version.
+
+    Installed below another project's folder, it is not git's business here: the commit would be that project's.
+    """
+    if not _git(file.parent, "ls-files", "--error-unmatch", file.name):
+        return {"commit": f"interp {_version('interp')}", "changed": None}
+    return {
+        "commit": _git(file.parent, "rev-parse", "HEAD") or "unknown",
+        "changed": bool(_git(file.parent, "status", "--porcelain", "--untracked-files=no")),
     }
 
 
@@ -34,8 +46,7 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _git(*arguments: str) -> str:
-    here = Path(__file__).parent
+def _git(here: Path, *arguments: str) -> str:
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, cwd=here, timeout=20)
     except (OSError, subprocess.TimeoutExpired):

@@ -101,10 +101,13 @@ def _verdicts(runs: Sequence[Run]) -> str:
 def _makers(runs: Sequence[Run]) -> str:
     """Which versions and commits made the points, and how many each."""
     made = [run.manifest.get("made", {}) for run in runs]
-    counts = Counter((m.get("commit", ""), str(m.get("changed", "")), json.dumps(m.get("versions", {}))) for m in made)
+    changed = {True: "yes", False: "no"}
+    counts = Counter(
+        (m.get("commit", ""), changed.get(m.get("changed"), "unknown"), json.dumps(m.get("versions", {}))) for m in made
+    )
     rows = (
-        [escape(commit[:12]), escape(changed), escape(versions.strip("{}")), str(n)]
-        for (commit, changed, versions), n in counts.items()
+        [escape(commit[:16]), escape(since), escape(versions.strip("{}")), str(n)]
+        for (commit, since, versions), n in counts.items()
     )
     return html.table(["commit", "changed since", "packages", "points"], rows)
 
