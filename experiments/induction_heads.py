@@ -58,15 +58,11 @@ def answer(arrays: Arrays) -> str:
 
 
 def draw(arrays: Arrays) -> Shown:
-    import plotly.graph_objects as go
-
     from interp import plots
     from interp.plots.style import dress
 
     looking, table = arrays["attention"].mean("prompt"), arrays["heads_table"]
-    names = [f"L{layer}H{number}" for layer in looking["layer"].values for number in looking["head"].values]
-    points = go.Scatter(x=looking.values.ravel(), y=table["mean"].values.ravel(), text=names, mode="markers+text")
-    both = go.Figure(points.update(textposition="top center", marker_size=9, marker_color="#2a5d9f"))
+    both = _beside(looking, table["mean"])
     both.update_xaxes(title="attention to what followed before").update_yaxes(title="share of the answer restored")
     return {
         "effect": plots.heatmap(
@@ -75,6 +71,22 @@ def draw(arrays: Arrays) -> Shown:
         "attention": plots.heatmap(looking, "Attention from the last word to what followed before"),
         "both": dress(both, "Looking there, and carrying the answer"),
     }
+
+
+def _beside(looking: Any, effect: Any) -> Any:
+    """A point a head; those that do a tenth of the most either way have their names beside them, the rest under the pointer."""
+    import numpy as np
+    import plotly.graph_objects as go
+
+    names = [f"L{layer}H{number}" for layer in looking["layer"].values for number in looking["head"].values]
+    x, y = looking.values.ravel(), effect.transpose(*looking.dims).values.ravel()
+    far = [bool(out) for out in (abs(x) > 0.1 * np.nanmax(abs(x))) | (abs(y) > 0.1 * np.nanmax(abs(y)))]
+    points = go.Scatter(
+        x=x, y=y, text=[name if out else "" for name, out in zip(names, far)], hovertext=names, mode="markers+text",
+        textposition="top center", cliponaxis=False, marker_size=9, marker_color="#2a5d9f",
+        hovertemplate="%{hovertext}<br>attention %{x:.3f}<br>restored %{y:.3f}<extra></extra>",
+    )  # fmt: skip
+    return go.Figure(points)
 
 
 def _attention(model: "Model", task: "Task") -> Any:

@@ -65,6 +65,12 @@ def test_induction_heads(embedded):
     np.testing.assert_allclose(arrays["attention"].sel(layer=2, head=3), by_hand, atol=1e-6)
     assert numbers["attention"] == pytest.approx(float(arrays["attention"].mean("prompt").max()))
     assert "puts" in answer and len(figures) == 3
+    points = figures["both"].data[0]
+    assert points.hovertext[11] == "L2H3" and points.x[11] == pytest.approx(float(np.mean(by_hand)), abs=1e-5)
+    shown = {name for name in points.text if name}
+    assert "L2H3" in shown and len(shown) < len(points.hovertext) == 16, (
+        "names of heads at the origin lie on each other"
+    )
 
 
 def test_induction_on_another_family_draws_random_tokens(tmp_path):
