@@ -17,7 +17,9 @@ from parabola import Config
 from experiments import facts, report
 from experiments.lab import Sweep, command_line, keep, sweep
 from experiments.lab.commands import write_page
+from experiments.report import html
 from experiments.report.comparing import _share_scale
+from experiments.report.page import page, write
 from experiments.store import Store
 from interp import plots
 
@@ -162,16 +164,35 @@ def test_a_page_that_finds_no_room_says_that_the_run_is_kept_and_leaves_nothing(
     ]
 
 
-def test_a_browser_without_a_network_draws_the_figures(store):
+def drawn(page):
+    """What a browser without a network makes of a page."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("there is no Chromium to open the page with")
-    page = write_page([keep(Config(x=3.0), store)], store.root)
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND"]
     command = [browser, *flags, "--virtual-time-budget=20000", "--dump-dom", f"file://{page}"]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
-    drawn = dom.partition('class="plot')[2]
-    assert "main-svg" in drawn and "scatterlayer" in drawn
+    return dom.partition('class="plot')[2]
+
+
+def test_a_browser_without_a_network_draws_the_figures(store):
+    dom = drawn(write_page([keep(Config(x=3.0), store)], store.root))
+    assert "main-svg" in dom and "scatterlayer" in dom
+
+
+def test_on_a_phone_the_title_is_broken_and_the_legend_is_below_the_plot(tmp_path):
+    curve = xr.DataArray([0.0, 1.0], dims="layer", coords={"layer": [0, 1]})
+    title = "A title that is as long as a title of a figure may well be, or longer"
+    figure = plots.lines({f"one of several curves, number {i}": curve for i in range(4)}, "layer", title, "share")
+    found = {}
+    for width in (390, 900):
+        body = html.figure(json.loads(figure.to_json())) + f"<style>main{{width:{width}px}}</style>"
+        dom = drawn(write(tmp_path / f"{width}.html", page("A page", body)))
+        lines = len(re.findall("<tspan", re.search(r'class="g-gtitle">(.*?)</g>', dom, re.S)[1]))
+        legend = float(re.search(r'class="legend"[^>]*transform="translate\([\d.]+,\s*([\d.]+)\)', dom)[1])
+        below = float(re.search(r'class="xtitle" x="[\d.]+" y="([\d.]+)"', dom)[1])
+        found[width] = lines > 1, legend > below
+    assert found == {390: (True, True), 900: (False, False)}
 
 
 def test_a_picture_is_as_high_as_its_figure(tmp_path, monkeypatch):

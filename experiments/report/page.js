@@ -23,8 +23,32 @@
   };
   const rescaled = (trace) =>
     trace.type === "heatmap" ? { ...trace, colorscale: trace.zmid === 0 ? scales.signed : scales.plain } : trace;
-  // Labels that lie side by side on a wide page are turned where the place is narrow.
-  const narrow = (axis) => ({ ...axis, automargin: true, ...(axis.type === "category" ? { tickangle: -45 } : {}) });
+  // A narrow place: labels side by side are turned, the title is broken into lines, and the legend goes below the plot.
+  const NARROW = 560, LINE = 20, LETTER = 8.2, ENTRY = 48, SMALL = 7; // pixels
+  const broken = (text, letters) => {
+    const lines = [""];
+    for (const word of text.replace(/<br>/g, " ").split(" ")) {
+      const longer = `${lines.at(-1)} ${word}`.trim();
+      if (longer.length > letters && lines.at(-1)) lines.push(word);
+      else lines[lines.length - 1] = longer;
+    }
+    return lines;
+  };
+  const narrowed = (layout, data, width) => {
+    const xaxis = { ...layout.xaxis, automargin: true, ...(layout.xaxis.type === "category" ? { tickangle: -45 } : {}) };
+    const lines = broken(layout.title?.text || "", Math.floor((width - 24) / LETTER));
+    const named = data.filter((trace) => trace.type !== "heatmap" && trace.name && trace.showlegend !== false);
+    const listed = layout.showlegend ?? (named.length > 1 || named.some((trace) => trace.showlegend));
+    const longest = ENTRY + SMALL * Math.max(0, ...named.map((trace) => trace.name.length));
+    const rows = listed ? Math.ceil(named.length / Math.max(1, Math.floor((width - 24) / longest))) : 0;
+    const margin = { ...layout.margin, t: 36 + LINE * lines.length, b: (layout.margin?.b ?? 80) + LINE * rows, r: 16 };
+    const more = margin.t - (layout.margin?.t ?? 100) + LINE * rows;
+    return {
+      ...layout, xaxis, margin, height: (layout.height ?? 450) + Math.max(0, more),
+      title: { ...layout.title, text: lines.join("<br>") },
+      legend: { ...layout.legend, orientation: "h", x: 0, xanchor: "left", yref: "container", y: 0, yanchor: "bottom" },
+    };
+  };
   const dressed = (stored, width) => {
     const dark = asked() === "dark";
     const css = getComputedStyle(root);
@@ -36,11 +60,10 @@
     layout.hoverlabel = { ...layout.hoverlabel, bgcolor: css.getPropertyValue("--wash").trim(), font: { color: ink } };
     for (const name of new Set([...Object.keys(layout).filter((key) => /^[xy]axis/.test(key)), "xaxis", "yaxis"]))
       layout[name] = { gridcolor: line, linecolor: line, zerolinecolor: line, ...layout[name] };
-    if (width < 560) layout.xaxis = narrow(layout.xaxis);
     const bar = { bgcolor: "rgba(0,0,0,0)", color: css.getPropertyValue("--soft").trim(), activecolor: ink };
     layout.modebar = { ...bar, ...layout.modebar };
     const data = recolour(stored.data, dark);
-    return { data: dark ? data.map(rescaled) : data, layout };
+    return { data: dark ? data.map(rescaled) : data, layout: width < NARROW ? narrowed(layout, data, width) : layout };
   };
   const figures = [...document.querySelectorAll(".plot")].map((place) => ({
     place, stored: JSON.parse(place.parentElement.querySelector("script").textContent), drawn: false,
