@@ -138,6 +138,7 @@ def test_a_sweep_on_two_processes_goes_on_from_what_there_is(tmp_path, said):
 
 def test_a_point_that_fails_stops_no_other(tmp_path, said):
     code, text = said(PARABOLA, "-m", "x=0,-1,2")
+    assert "experiment.run(cfg)" not in text and "ValueError: a parabola of negative x is not measured" in text
     assert code == 1 and "2 of 3 points" in Path(re.search(r"page: (.*)", text)[1]).read_text()
     assert sorted(Store(tmp_path / "runs").frame()["x"]) == [0, 2]
     assert list((tmp_path / "runs/.failed/parabola").glob("*.log"))

@@ -114,7 +114,10 @@ def _point(source: str, root: str, sweep: str, number: str, points: int) -> Task
         begun = time.time()
         find(source)
         store = Store(root)
-        run = keep(OmegaConf.to_object(cfg), store)
+        try:
+            run = keep(OmegaConf.to_object(cfg), store)
+        except (ValueError, OSError) as error:  # its log has the whole traceback, of which Hydra would show every line
+            raise error.with_traceback(None) from None
         store.join_sweep(sweep, run)
         took = "was there" if run.manifest["finished"] < begun else f"{time.time() - begun:.1f} s"
         done = HydraConfig.get().job.num + 1
