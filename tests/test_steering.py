@@ -149,6 +149,31 @@ def test_one_pair_gives_the_difference_and_promises_nothing():
         steering.steer(vector, 1.0, unit="sigma")
 
 
+def test_noise_is_not_said_to_be_read():
+    """Of embeddings that are nothing but noise; of a few pairs no outcome could be told from chance."""
+    model, _ = wordlist(signal=0.0)
+    for pairs in (3, 10, 20):
+        found = []
+        for seed in range(40):
+            words = torch.randperm(160, generator=torch.Generator().manual_seed(seed))[: 2 * pairs, None]
+            concept = steering.contrast_pairs(model, "nothing", words[:pairs], words[pairs:])
+            vector = steering.extract(model, concept, Site("embed"), reader="mean_difference", seed=seed)
+            found.append(check(vector.checks, "held-out AUROC of the reader").status)
+        assert found.count("pass") <= 5, pairs  # of 40, where 2 are expected: more in a case of a hundred
+        assert (found.count("skipped") == 40) == (pairs < 9)
+
+
+def test_reading_is_judged_by_groups_and_not_by_prompts():
+    """Twelve prompts in four groups tell no more than four: two against two can always come out in order."""
+    positive, negative = torch.arange(6) + 10.0, torch.arange(6.0)
+    assert estimators.p_of_separation(positive, negative) == pytest.approx(1 / 924)
+    two = ["a", "a", "a", "b", "b", "b"]
+    assert estimators.means_of(positive, two).tolist() == [11.0, 14.0]
+    p = estimators.p_of_separation(*(estimators.means_of(side, two) for side in (positive, negative)))
+    assert p != p
+    assert estimators.p_of_separation(torch.zeros(6), torch.zeros(6)) > 0.5
+
+
 def test_no_group_is_on_both_sides_of_a_split():
     model = load("gpt2")
     groups = ["a", "a", "b", "c", "c", "d", "d", "e", "f", "f"]

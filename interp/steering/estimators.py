@@ -5,7 +5,8 @@ with shrunken covariance: Ledoit & Wolf 2004. Principal components of contrast p
 (arXiv:2310.01405).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import comb
 
 import torch
 from jaxtyping import Float
@@ -79,6 +80,26 @@ def auroc(positive: Float[Tensor, " n"], negative: Float[Tensor, " m"]) -> float
     """How often a positive reading is above a negative one; a tie counts half."""
     above = (positive[:, None] > negative).double() + 0.5 * (positive[:, None] == negative).double()
     return float(above.mean())
+
+
+def p_of_separation(positive: Float[Tensor, " n"], negative: Float[Tensor, " m"]) -> float:
+    """One-sided p-value that positive readings are above negative ones (Mann & Whitney 1947).
+
+    NaN where there are too few of them for any outcome to reach 0.05.
+    """
+    from scipy.stats import mannwhitneyu
+
+    n, m = len(positive), len(negative)
+    if 1 / comb(n + m, n) > 0.05:
+        return float("nan")
+    # The exact distribution knows no ties; rounding the statistic down makes it careful there.
+    sides = (positive.double().cpu().numpy(), negative.double().cpu().numpy())
+    return float(mannwhitneyu(*sides, alternative="greater", method="exact" if min(n, m) <= 8 else "asymptotic").pvalue)
+
+
+def means_of(readings: Float[Tensor, " n"], groups: Sequence[str]) -> Float[Tensor, " group"]:
+    """The mean reading of each group."""
+    return torch.stack([readings[[g == name for g in groups]].mean() for name in dict.fromkeys(groups)])
 
 
 def cut(positive: Float[Tensor, " n"], negative: Float[Tensor, " m"]) -> float:

@@ -13,7 +13,16 @@ from interp.model import Model, Prompts
 from interp.sites import Site
 from interp.steering.activations import Sides, collect
 from interp.steering.concept import Concept, exchange_of
-from interp.steering.estimators import METHODS, OF_PAIRS, agreement, auroc, cut, stability
+from interp.steering.estimators import (
+    METHODS,
+    OF_PAIRS,
+    agreement,
+    auroc,
+    cut,
+    means_of,
+    p_of_separation,
+    stability,
+)
 from interp.steering.vector import Vector, Vectors, many
 
 _BRAUN = "arXiv:2505.22637"
@@ -63,9 +72,9 @@ def extract_each(
 ) -> list[Vector]:
     """A steering vector of a concept at each site, from one pass over its prompts.
 
-    Directions are fitted on one part of the prompts. On the other, which shares no group with it, their signs are
-    fixed, the reader's threshold is set, and both are tested. Of a single pair nothing can be held out, and the checks
-    say so.
+    Directions and their signs are fitted on one part of the prompts. On the other, which shares no group with it, the
+    reader's threshold is set, and both are tested. Of a single pair nothing can be held out, and of a few nothing could
+    be told from chance: the checks say so.
 
     Args:
         at: The position read: an index, or a role of the prompts.
@@ -90,7 +99,7 @@ def extract_each(
         "tested_on": "none" if test is None else f"{len(test.positive)} with, {len(test.negative)} without",
     }  # fmt: skip
     return [
-        _vector(site, fitted[site, at], None if tested is None else tested[site, at], concept.paired, head, at, how)
+        _vector(site, fitted[site, at], None if tested is None else tested[site, at], (fit, test), head, at, how)
         for site in sites
     ]
 
@@ -104,17 +113,21 @@ def check_method(method: str, concept: Concept) -> None:
 
 
 def _vector(
-    site: Site, fitted: Sides, tested: Sides | None, paired: bool, head: int | None, at: int | str, how: dict[str, Any]
+    site: Site,
+    fitted: Sides,
+    tested: Sides | None,
+    parts: tuple[Concept, Concept | None],
+    head: int | None,
+    at: int | str,
+    how: dict[str, Any],
 ) -> Vector:
-    judges = tested or fitted
     gap = METHODS["mean_difference"](*fitted)
     if not bool(gap.any()):
         raise ValueError(f"the classes do not differ at {site}, position {at!r}; choose another site or position")
-    directions, agreed = {}, {}
+    directions = {}
     for role in ("writer", "reader"):
         unit = torch.nn.functional.normalize(METHODS[how[role]](*fitted), dim=0)
-        sign = 1.0 if float((METHODS["mean_difference"](*judges) * unit).sum()) >= 0 else -1.0
-        directions[role], agreed[role] = sign * unit, sign * float(gap @ unit) > 0
+        directions[role] = unit if float(gap @ unit) >= 0 else -unit
     reader = directions["reader"]
     return Vector(
         site=site,
@@ -123,11 +136,11 @@ def _vector(
         mean=(fitted[0].mean(0) + fitted[1].mean(0)) / 2,
         sigma=_spread(directions["writer"], fitted),
         norm=float(torch.cat(fitted).norm(dim=-1).mean()),
-        threshold=cut(*(side @ reader for side in judges)),
+        threshold=cut(*(side @ reader for side in tested or fitted)),
         head=head,
         at=at,
         how=how,
-        checks=_checks(directions, agreed, fitted, tested, paired, how),
+        checks=_checks(directions, fitted, tested, parts, how),
     )
 
 
@@ -138,23 +151,18 @@ def _spread(unit: Tensor, sides: Sides) -> float:
 
 
 def _checks(
-    directions: dict[str, Tensor], agreed: dict[str, bool], fitted: Sides, tested: Sides | None, paired: bool, how: Any
+    directions: dict[str, Tensor], fitted: Sides, tested: Sides | None, parts: tuple[Concept, Concept | None], how: Any
 ) -> list[Check]:
     """Whether writer and reader tell the classes apart on held-out prompts, and would come out again."""
-    rows = []
+    rows, (fit, test) = [], parts
     for role, unit in directions.items():
-        score = float("nan") if tested is None else auroc(*(side @ unit for side in tested))
-        why = (
-            "how often a held-out prompt with the concept reads higher than one without; the sign was fixed on them too"
-        )
-        rows.append(_at_least(f"held-out AUROC of the {role}", score, 0.8, why))
-        same = float("nan") if tested is None else float(agreed[role])
-        rows.append(_at_least(f"sign of the {role} on held-out prompts", same, 1.0, "1 if it is that of the fit"))
+        readings = None if tested is None or test is None else [side @ unit for side in tested]
+        rows.append(_tells_apart(role, readings, None if test is None else test.groups))
         method = METHODS[how[role]]
-        again = stability(method, *fitted, paired, how["seed"])
+        again = stability(method, *fitted, fit.paired, how["seed"])
         why = "mean cosine of the directions of two random halves; an unstable one is one of many"
         rows.append(_at_least(f"stability of the {role}", again, 0.7, why))
-    alike = agreement(*fitted) if paired else float("nan")
+    alike = agreement(*fitted) if fit.paired else float("nan")
     why = (
         "mean cosine of two pairs' differences; where they disagree, steering is unreliable (no threshold in the paper)"
     )
@@ -167,6 +175,21 @@ def _checks(
         )
         rows.append(_at_least("mean difference along the component", share, 0.7, why, "arXiv:2310.01405"))
     return rows
+
+
+def _tells_apart(role: str, readings: Sequence[Tensor] | None, groups: Sequence[Sequence[str]] | None) -> Check:
+    """The check that held-out prompts with the concept read higher, by more than chance: groups are its units."""
+    score, p = float("nan"), float("nan")
+    if readings is not None and groups is not None:
+        score = auroc(readings[0], readings[1])
+        p = p_of_separation(*(means_of(side, names) for side, names in zip(readings, groups)))
+    if p == p:
+        why = f"how often a held-out prompt with the concept reads higher than one without; {p:.2g} by Mann & Whitney"
+        why += " over the held-out groups, which must be 0.05 or less"
+    else:
+        why = "too few groups are held out to tell reading from chance: three on each side can; give more"
+    status = "skipped" if p != p else "pass" if score >= 0.8 and p <= 0.05 else "warn"
+    return Check(f"held-out AUROC of the {role}", score, 0.8, status, why)
 
 
 def _explained(unit: Tensor, fitted: Sides) -> float:

@@ -198,9 +198,9 @@ def _checks(
 
 def _verdict(vectors: Vectors, flipped: float, checks: Sequence[Check]) -> str:
     """Whether it reads, by what extraction found out, and whether it steers."""
-    found = [c.value for v in many(vectors) for c in v.checks if c.name == "held-out AUROC of the reader"]
-    reads = "reading was not tested" if not found or np.isnan(found[0]) else (
-        "reads the concept" if min(found) >= 0.8 else "does not read the concept"
+    found = {c.status for v in many(vectors) for c in v.checks if c.name == "held-out AUROC of the reader"}
+    reads = "reading was not tested" if not found or "skipped" in found else (
+        "reads the concept" if found == {"pass"} else "does not read the concept"
     )  # fmt: skip
     beats = all(check.status == "pass" for check in checks if check.name.startswith("effect against"))
     steers = "steers it" if beats and flipped >= 0.5 else "does not steer it"
