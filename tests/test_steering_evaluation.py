@@ -212,6 +212,46 @@ def test_a_random_vector_is_not_said_to_steer(embedded):
     assert "does not steer" in found.attrs["verdict"]
 
 
+def test_steering_without_enough_nulls_is_not_tested(embedded):
+    """Five nulls can give no p-value of 0.05, and none at all give none; neither makes steering good or bad."""
+    model, concept = learned("sentiment")
+    vector = steering.extract(model, concept, Site("resid_post", 2))
+    given = lacking(embedded, "sentiment", 64, 3, "test")
+    few = {"random": steering.random_like(vector, 5), "random b": steering.random_like(vector, 19, seed=1)}
+    for nulls in ({}, few, {"random": []}):
+        found = steering.evaluate(embedded, steering.Setting(vector), *given, nulls=nulls)
+        assert found.attrs["verdict"] == "reads the concept, but whether it steers was not tested"
+        rows = {row.name: row for row in checks_of(found) if row.name.startswith("effect against")}
+        assert set(rows) == {f"effect against {name} vectors" for name in nulls}
+        assert rows == {} or rows["effect against random vectors"].status == "skipped"
+    found = steering.evaluate(embedded, steering.Setting(vector), *given, nulls=few)
+    (row,) = [row for row in checks_of(found) if row.name == "effect against random b vectors"]
+    assert row.status == "pass" and row.value == 1 / 20
+    found = steering.evaluate(embedded, steering.Setting(vector, dose=-1.0), *given, nulls={})
+    assert found.attrs["verdict"] == "reads the concept, but does not steer it"  # whatever nulls would do
+
+
+def test_kinds_of_nulls_are_told_apart_by_more_than_how_their_names_begin():
+    model = load("gpt2")
+    vector = vector_of(model)
+    nulls = {"random": steering.random_like(vector, 19), "random b": [vector] * 19}
+    rows = checks_of(steering.dose_response(model, PROMPTS, vector, METRIC, DOSES, nulls))
+    mean = {name: rows[i] for i, name in enumerate(nulls)}
+    assert mean["random b"].value == 1.0
+    wanted = steering.dose_response(model, PROMPTS, vector, METRIC, DOSES, {"random": nulls["random"]})
+    assert mean["random"].value == checks_of(wanted)[0].value
+
+
+def test_one_dose_has_no_slope():
+    model = load("gpt2")
+    vector = vector_of(model)
+    for doses in ([1.0], [1.0, 1.0]):
+        rows = checks_of(steering.dose_response(model, PROMPTS, vector, METRIC, doses))
+        assert [row.status for row in rows] == ["skipped", "skipped"]
+    rows = checks_of(steering.dose_response(model, PROMPTS, vector, METRIC, DOSES))
+    assert all(row.status != "skipped" for row in rows)
+
+
 def test_prompting_is_a_baseline(embedded):
     model, concept = learned("sentiment")
     vector = steering.extract(model, concept, Site("resid_post", 2))

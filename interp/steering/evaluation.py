@@ -25,6 +25,7 @@ from interp.traces import Tokens
 
 _TAN = "arXiv:2407.12404"
 DOSES = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
+_FEWEST = 19  # nulls that a p-value of 0.05 takes: one in twenty is the vector itself
 _LOGITS = 2**26  # so many logits of neutral text are held at a time
 
 
@@ -48,7 +49,8 @@ def dose_response(
 
     Returns:
         Values by (vector, dose, prompt); the first vector is "steered", the others "random 0", "random 1", ... Checks:
-        the slope against those of the nulls, and the share of prompts that go the wrong way.
+        the slope against those of the nulls, of which it takes nineteen, and the share of prompts that go the wrong
+        way; both are skipped where there are not two different doses.
 
     Raises:
         ValueError: No doses; what `steer` raises.
@@ -62,7 +64,8 @@ def dose_response(
     swept = sweep(model, tokens, cells, [metric], progress=progress)
     values = swept.values.view(len(named), len(doses), -1)
     coords: dict[str, Sequence[Any]] = {"vector": list(named), "dose": doses, "prompt": range(len(tokens))}
-    checks = [_against(values, doses, list(named), name) for name in nulls] + [_wrong_way(values[0], doses)]
+    checks = [_against(values, doses, own, name) for name, own in places_of(nulls, 1).items()]
+    checks.append(_wrong_way(values[0], doses))
     how = {"method": "steering", "metric": metric.name} | described(vectors, options) | swept.how
     return labelled(values, metric.name, coords, model, checks, **how)
 
@@ -120,20 +123,37 @@ def clopper_pearson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
     return low, high
 
 
+def places_of(nulls: Mapping[str, Sequence[Any]], start: int) -> dict[str, range]:
+    """Where the vectors of each kind stand, if all kinds follow each other from some place on."""
+    ends = np.cumsum([start, *(len(group) for group in nulls.values())]).tolist()
+    return {name: range(a, b) for name, a, b in zip(nulls, ends, ends[1:])}
+
+
 def p_above(value: float, nulls: Sequence[float]) -> float:
     """How often a null is as high, the value itself counted as one of them; NaN without any."""
-    return (1 + sum(null >= value for null in nulls)) / (1 + len(nulls)) if len(nulls) else float("nan")
+    if not len(nulls) or value != value:
+        return float("nan")
+    return (1 + sum(not null < value for null in nulls)) / (1 + len(nulls))
 
 
-def _against(values: Float[Tensor, "vector dose prompt"], doses: Sequence[float], names: list[str], kind: str) -> Check:
-    mean = slope(values, doses).mean(-1).tolist()
-    p = p_above(mean[0], [m for m, name in zip(mean, names) if name.startswith(kind + " ")])
-    status = "skipped" if p != p else "pass" if p <= 0.05 else "fail"
-    why = f"p-value of the mean slope over the dose, against {kind} vectors; nineteen or more of them can reach 0.05"
-    return Check(f"slope against {kind} vectors", p, 0.05, status, why, _TAN)
+def beats(name: str, what: str, value: float, nulls: Sequence[float], source: str = "") -> Check:
+    """The check that a value is above those of nulls: skipped where they are too few for any value to be."""
+    p = p_above(value, nulls)
+    status = "skipped" if p != p or len(nulls) < _FEWEST else "pass" if p <= 0.05 else "fail"
+    why = f"p-value of {what}; it takes {_FEWEST} nulls or more to reach 0.05, and {len(nulls)} were given"
+    return Check(name, p, 0.05, status, why, source)
+
+
+def _against(values: Float[Tensor, "vector dose prompt"], doses: Sequence[float], own: range, kind: str) -> Check:
+    mean = slope(values, doses).mean(-1).tolist() if len(set(doses)) > 1 else [float("nan")] * len(values)
+    what = f"the mean slope over two doses or more, against {kind} vectors"
+    return beats(f"slope against {kind} vectors", what, mean[0], [mean[i] for i in own], _TAN)
 
 
 def _wrong_way(values: Float[Tensor, "dose prompt"], doses: Sequence[float]) -> Check:
+    if len(set(doses)) < 2:
+        why = "a prompt has a direction over two different doses or more; one was given"
+        return Check("share of prompts that go the wrong way", float("nan"), 0.1, "skipped", why, _TAN)
     wrong = int((slope(values, doses) < 0).sum())
     low, high = clopper_pearson(wrong, values.shape[-1])
     why = (

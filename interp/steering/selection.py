@@ -21,7 +21,7 @@ from interp.progress import Progress
 from interp.stats import interval
 from interp.steering.application import Setting
 from interp.steering.comparison import prefixed, swept
-from interp.steering.evaluation import clopper_pearson, described, p_above, side_effects
+from interp.steering.evaluation import beats, clopper_pearson, described, places_of, side_effects
 from interp.steering.nulls import random_like
 from interp.steering.vector import Vectors, many
 
@@ -162,7 +162,7 @@ def evaluate(
     shares = [_flipped(values[0], value) for value in values]
     effects = (values - values[0]).mean(-1).tolist()
     kl = float(parts["kl"].mean()) if parts else float("nan")
-    checks = _checks(shares, effects, ways, list(nulls), kl, budget)
+    checks = _checks(shares, effects, places_of(nulls, 2), "prompted" in ways, kl, budget)
     how = {"method": "steering, held-out report", "metric": metric.name, "dose": setting.dose}
     how |= described(setting.vectors, options) | {"prefix": prefix or ""}
     how["verdict"] = _verdict(setting.vectors, shares[1][0] / shares[1][1], checks)
@@ -173,22 +173,23 @@ def evaluate(
 
 
 def _checks(
-    shares: list[tuple[int, int]], effects: list[float], ways: list[str], kinds: list[str], kl: float, budget: float
+    shares: list[tuple[int, int]],
+    effects: list[float],
+    nulls: Mapping[str, range],
+    prompted: bool,
+    kl: float,
+    budget: float,
 ) -> list[Check]:
     k, n = shares[1]
     low, high = clopper_pearson(k, n)
     why = f"{k} of {n} prompts, {low:.2f} to {high:.2f} at 95 % (Clopper-Pearson)"
     rows = [Check("share of prompts flipped", k / n, 0.5, "pass" if k / n >= 0.5 else "warn", why)]
-    for kind in kinds:
-        group = [i for i, way in enumerate(ways) if way.startswith(kind + " ")]
-        p = p_above(effects[1], [effects[i] for i in group])
+    for kind, group in nulls.items():
         most = max((shares[i][0] / shares[i][1] for i in group), default=float("nan"))
-        why = (
-            f"p-value of the mean effect against {len(group)} {kind} vectors, of which none flips more than {most:.2f}"
-        )
-        rows.append(Check(f"effect against {kind} vectors", p, 0.05, "pass" if p <= 0.05 else "fail", why))
-    if "prompted" in ways:
-        ratio = effects[1] / (effects[ways.index("prompted")] or 1e-12)
+        what = f"the mean effect against {len(group)} {kind} vectors, of which none flips more than {most:.2f}"
+        rows.append(beats(f"effect against {kind} vectors", what, effects[1], [effects[i] for i in group]))
+    if prompted:
+        ratio = effects[1] / (effects[-1] or 1e-12)
         why = "mean effect over that of the prompt alone, which is hard to beat"
         rows.append(Check("effect over prompting", ratio, 1.0, "pass" if ratio >= 1 else "warn", why, _AXBENCH))
     why = "mean KL divergence (nats) on neutral text"
@@ -202,8 +203,11 @@ def _verdict(vectors: Vectors, flipped: float, checks: Sequence[Check]) -> str:
     reads = "reading was not tested" if not found or "skipped" in found else (
         "reads the concept" if found == {"pass"} else "does not read the concept"
     )  # fmt: skip
-    beats = all(check.status == "pass" for check in checks if check.name.startswith("effect against"))
-    steers = "steers it" if beats and flipped >= 0.5 else "does not steer it"
+    against = {check.status for check in checks if check.name.startswith("effect against")}
+    if flipped < 0.5 or "fail" in against:
+        steers = "does not steer it"
+    else:
+        steers = "steers it" if against == {"pass"} else "whether it steers was not tested"
     but = "but" if (reads == "reads the concept") != (steers == "steers it") else "and"
     cost = ", at a cost above the budget" if checks[-1].status == "fail" else ""
     return f"{reads}, {but} {steers}{cost}"
