@@ -1,32 +1,51 @@
 """Uncertainty and nulls for labelled arrays, along their prompt axis; NaN is what was not measured."""
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import product
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from interp.resampling import (
+    bounds_of_means,
+    bounds_of_shares,
+    ends_of,
+    signs_of,
+    stretched,
+    sums_of,
+    units_of,
+    weights_of,
+)
+
+FEWEST = 8  # values that an interval takes to be judged by: of fewer, whether they are skewed cannot be seen
 _BLOCK = 1024  # cells whose resamples are held at a time
 
 
 def summary(
-    array: xr.DataArray, over: str = "prompt", level: float = 0.95, draws: int = 2000, flips: int = 1999, seed: int = 0
+    array: xr.DataArray,
+    over: str = "prompt",
+    level: float = 0.95,
+    draws: int = 2000,
+    flips: int = 1999,
+    seed: int = 0,
+    clusters: Sequence[str] | None = None,
 ) -> xr.Dataset:
     """What to report of effects: how large, how sure, and whether more than chance among all cells.
 
     Args:
         level: Of the interval, and 1 minus the share of null results that may be called significant.
         draws, flips: Resamples for the interval, and for the p-values.
+        clusters: As in `interval`; the signs of whole clusters are flipped then.
 
     Returns:
         A dataset of `mean`, `low`, `high` (see `interval`), `p` (see `sign_flip`, corrected over all cells),
         `significant` and `n`, the number of prompts measured in each cell; NaN where that is none.
     """
-    table = interval(array, over, level, draws, seed)
-    p = sign_flip(array, over, flips, seed)
+    table = interval(array, over, level, draws, seed, clusters)
+    p = sign_flip(array, over, flips, seed, clusters=clusters)
     table = table.assign(p=p, significant=p <= 1 - level + 1e-12, n=array.count(over))
-    return table.assign_attrs(flips=flips, test=f"signs flipped over {over}, largest of {int(p.count())} cells")
+    units = over if clusters is None else f"clusters of {over}s"
+    return table.assign_attrs(flips=flips, test=f"signs flipped over {units}, largest of {int(p.count())} cells")
 
 
 def interval(
@@ -37,22 +56,29 @@ def interval(
     seed: int = 0,
     clusters: Sequence[str] | None = None,
 ) -> xr.Dataset:
-    """Mean over prompts with a percentile bootstrap interval (Efron & Tibshirani 1993).
+    """Mean over prompts with a bootstrap interval, percentiles stretched for small samples (see `resampling`).
+
+    Shares, of an array of nothing but 0 and 1 with a 1 somewhere, have that of Clopper & Pearson 1934 instead, unless
+    they are clustered: six right of six are no certainty.
 
     Args:
         clusters: What each prompt belongs to, if prompts of one cluster are alike: clusters are then drawn as wholes.
 
     Returns:
-        A dataset of `mean`, `low` and `high` with the other axes of the array; of cells with fewer than two values, no
-        bounds. What they are of is their `long_name`, as a figure shows it.
+        A dataset of `mean`, `low` and `high` with the other axes of the array; of cells with fewer than two values, or
+        two clusters, no bounds. What they are of is their `long_name`, as a figure shows it.
     """
-    weights = _weights(array, over, draws, seed, clusters)
-    ends = [(1 - level) / 2, (1 + level) / 2]
-    bounds = np.concatenate([_quantiles(weights, block, ends) for block in _blocks(_flat(array, over))], axis=1)
-    low, high = bounds
+    weights, values, how = weights_of(array, over, draws, seed, clusters), _flat(array, over), "bootstrap"
+    if clusters is None and set(np.unique(values[np.isfinite(values)])) in ({1.0}, {0.0, 1.0}):
+        low, high = np.where(np.isfinite(values).sum(0) >= 2, bounds_of_shares(values, level), np.nan)
+        how = "Clopper-Pearson"
+    else:
+        which = units_of(values, over, clusters)
+        low, high = np.concatenate([bounds_of_means(weights, block, which, level) for block in _blocks(values)], axis=1)
+    how = f"{how} over {over}"
     of = array.attrs.get("long_name") if array.name == "mean" else array.name
     mean = array.mean(over).assign_attrs({"long_name": str(of)} if of else {})
-    return _interval(mean, low, high, over, level=level, draws=draws, seed=seed)
+    return _interval(mean, low, high, over, level=level, draws=draws, seed=seed, interval=how)
 
 
 def ratio(
@@ -64,27 +90,28 @@ def ratio(
     seed: int = 0,
     clusters: Sequence[str] | None = None,
 ) -> xr.Dataset:
-    """Ratio of two means over prompts with a percentile bootstrap interval, prompts drawn for both together.
+    """Ratio of two means over prompts with a bootstrap interval as in `interval`, prompts drawn for both together.
 
     Args:
         clusters: As in `interval`.
 
     Returns:
         A dataset of `mean`, `low` and `high` with the other axes of the arrays, which they share; NaN where the
-        interval of the lower mean contains zero, for there a ratio says nothing.
+        percentiles of the lower mean contain zero, for there a ratio says nothing.
     """
     if top.dims != bottom.dims or top.shape != bottom.shape:
         raise ValueError(f"a ratio needs arrays of the same axes, not {dict(top.sizes)} and {dict(bottom.sizes)}")
+    units = int(units_of(_flat(top, over), over, clusters).max()) + 1
     tops, bottoms = (
-        _weights(array, over, draws, seed, clusters) @ _flat(array, over) / array.sizes[over] for array in (top, bottom)
+        weights_of(array, over, draws, seed, clusters) @ _flat(array, over) / array.sizes[over]
+        for array in (top, bottom)
     )
-    ends = [(1 - level) / 2, (1 + level) / 2]
-    least, most = np.quantile(bottoms, ends, axis=0)
+    least, most = np.quantile(bottoms, ends_of(level), axis=0)
     clear = least * most > 0
-    bounds = np.quantile(tops / np.where(bottoms == 0, np.inf, bottoms), ends, axis=0)
-    means = top.mean(over)
-    mean = means.copy(data=means.values / np.where(clear.reshape(means.shape), bottom.mean(over).values, np.nan))
-    low, high = (np.where(clear, bound, np.nan) for bound in bounds)
+    means, below = top.mean(over), np.where(clear, bottom.mean(over).values.flatten(), np.nan)
+    mean = means.copy(data=(means.values.flatten() / below).reshape(means.shape))
+    bounds = np.quantile(tops / np.where(bottoms == 0, np.inf, bottoms), ends_of(level), axis=0)
+    low, high = np.where(clear, stretched(mean.values.flatten(), bounds, units, level), np.nan)
     return _interval(mean, low, high, over, level=level, draws=draws, seed=seed)
 
 
@@ -96,7 +123,7 @@ def of_means(
     draws: int = 2000,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A function of means over prompts and its percentile bootstrap interval, prompts drawn for all arrays together.
+    """A function of means over prompts and its interval as in `interval`, prompts drawn for all arrays together.
 
     Args:
         function: Of the means, each with the axes of its array but a first one for draws in place of the prompts; it
@@ -106,37 +133,26 @@ def of_means(
         The value, its lower and its upper bound.
     """
     n = arrays[0].sizes[over]
-    weights = np.concatenate([np.ones((1, n)), _weights(arrays[0], over, draws, seed)]) / n
+    weights = np.concatenate([np.ones((1, n)), weights_of(arrays[0], over, draws, seed)]) / n
     values = [array.transpose(over, ...).values.astype(float) for array in arrays]
     found = function(*(np.tensordot(weights, value, axes=(1, 0)) for value in values))
-    low, high = np.quantile(found[1:], [(1 - level) / 2, (1 + level) / 2], axis=0)
+    low, high = stretched(np.asarray(found[0]), np.quantile(found[1:], ends_of(level), axis=0), n, level)
     return np.asarray(found[0]), np.asarray(low), np.asarray(high)
 
 
-def _weights(
-    array: xr.DataArray, over: str, draws: int, seed: int, clusters: Sequence[str] | None = None
-) -> Float[np.ndarray, "draw prompt"]:
-    """How often each prompt is drawn, with replacement; or each cluster, with all of its prompts."""
-    n = array.sizes.get(over, 0)
-    if clusters is not None and len(clusters) != n:
-        raise ValueError(f"{n} values along {over!r} and {len(clusters)} clusters were given; one each is needed")
-    which = np.arange(n) if clusters is None else np.unique(np.asarray(clusters, dtype=str), return_inverse=True)[1]
-    units = int(which.max(initial=-1)) + 1
-    if units < 2:
-        kind = "values" if clusters is None else "clusters"
-        raise ValueError(f"an interval needs at least two {kind} along {over!r}; the array has {dict(array.sizes)}")
-    drawn = np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), size=draws)
-    return drawn.astype(float)[:, which]
-
-
-def _interval(mean: xr.DataArray, low: np.ndarray, high: np.ndarray, over: str, **how: float) -> xr.Dataset:
+def _interval(mean: xr.DataArray, low: np.ndarray, high: np.ndarray, over: str, **how: float | str) -> xr.Dataset:
     bounds = {"low": low, "high": high}
     parts = {"mean": mean} | {name: mean.copy(data=bound.reshape(mean.shape)) for name, bound in bounds.items()}
-    return xr.Dataset(parts, attrs={**how, "interval": f"bootstrap over {over}"})
+    return xr.Dataset(parts, attrs={"interval": f"bootstrap over {over}"} | how)
 
 
 def sign_flip(
-    array: xr.DataArray, over: str = "prompt", draws: int = 999, seed: int = 0, floor: float = 1e-5
+    array: xr.DataArray,
+    over: str = "prompt",
+    draws: int = 999,
+    seed: int = 0,
+    floor: float = 1e-5,
+    clusters: Sequence[str] | None = None,
 ) -> xr.DataArray:
     """p-values that effects are symmetric about zero, corrected over all cells by the maximum statistic.
 
@@ -147,15 +163,18 @@ def sign_flip(
     Args:
         floor: Cells whose root mean square is below this share of the largest count as zero (p = 1): rounding errors
             are tiny, but they need not change sign.
+        clusters: What each prompt belongs to, if prompts of one cluster are alike: a cluster's signs flip together, and
+            its sum counts as one value.
     """
     values = _flat(array, over)
+    values = values if clusters is None else sums_of(values, units_of(values, over, clusters))
     n = len(values)
     filled = np.nan_to_num(values)
     size = np.sqrt((filled**2).sum(0))
     rms = size / np.sqrt(np.maximum(np.isfinite(values).sum(0), 1))
     tested = rms > floor * rms.max(initial=0)
     scaled = filled[:, tested] / size[tested]
-    signs = _signs(n, draws, seed)
+    signs = signs_of(n, draws, seed)
     largest = np.zeros(len(signs))
     for block in _blocks(scaled):
         np.maximum(largest, np.abs(signs @ block).max(1, initial=0), out=largest)
@@ -185,31 +204,6 @@ def rank_correlation(a: xr.DataArray, b: xr.DataArray, over: str = "prompt") -> 
         if known.sum() > 2 and (np.ptp(ranks, axis=1) > 0).all():
             found[i] = np.corrcoef(ranks)[0, 1]
     return xr.DataArray(found, dims=(over,), coords={over: a[over].values}, name="rank correlation")
-
-
-def _signs(n: int, draws: int, seed: int) -> Float[np.ndarray, "flip prompt"]:
-    """Sign flips of n prompts, the first of which flips none: that is how the observed result counts as one of them."""
-    if 2**n <= draws + 1:
-        return np.array(list(product([1.0, -1.0], repeat=n)))
-    drawn = np.random.default_rng(seed).choice([-1.0, 1.0], size=(draws, n))
-    return np.concatenate([np.ones((1, n)), drawn])
-
-
-def _quantiles(
-    weights: Float[np.ndarray, "draw prompt"], values: Float[np.ndarray, "prompt cell"], ends: list[float]
-) -> Float[np.ndarray, "end cell"]:
-    """Quantiles of the means of resampled prompts, those left out that a cell lacks."""
-    measured = np.isfinite(values)
-    counts = weights @ measured
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = weights @ np.nan_to_num(values) / counts
-    several = measured.sum(0) >= 2
-    bounds = np.full((len(ends), values.shape[1]), np.nan)
-    whole = several & (counts > 0).all(0)  # the usual case, for which NumPy has a fast way
-    bounds[:, whole] = np.quantile(means[:, whole], ends, axis=0)
-    if (sparse := several & ~whole).any():
-        bounds[:, sparse] = np.nanquantile(means[:, sparse], ends, axis=0)
-    return bounds
 
 
 def _flat(array: xr.DataArray, over: str) -> Float[np.ndarray, "prompt cell"]:

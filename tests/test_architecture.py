@@ -21,6 +21,7 @@ LAYERS = [
         "graph",
         "directions",
         "donors",
+        "resampling",
         "zoo.lexicon",
     },
     {"traces", "zoo.language"},

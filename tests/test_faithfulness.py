@@ -6,12 +6,14 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from conftest import load
 from test_attribution import EMBED, known
 from torch.testing import assert_close
 
 from interp import Site, attribution, metrics, tasks
 from interp.arrays import checks_of
+from interp.attribution.faithfulness import _checks
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +67,26 @@ def test_no_order_is_better_than_another_where_all_words_are_taken(embedded, thr
             torch.from_numpy(found.comprehensiveness.sel(order=order, share=1).values), gap, atol=1e-4, rtol=1e-4
         )
     assert float(abs(found.sufficiency).max()) < 1e-4
+
+
+def test_random_scores_are_seldom_better_than_random():
+    """Losses that do not depend on the order; of seven prompts or fewer nothing is said."""
+    for n in (2, 7, 8, 12):
+        found = []
+        for seed in range(100):
+            draw = np.random.default_rng(seed)
+            values = draw.normal(size=(3, 1, n)) * np.array([1, 1, 20**-0.5])[:, None, None]
+            coords = {"order": ["given", "leave one out", "random"], "share": [0.1], "prompt": range(n)}
+            table = xr.Dataset({
+                "comprehensiveness": xr.DataArray(values, dims=coords.keys(), coords=coords),
+                "alone": xr.DataArray(draw.normal(size=(4, n)), dims=("pos", "prompt")),
+            })  # fmt: skip
+            given = {"given": xr.DataArray(draw.normal(size=(4, n)), dims=("pos", "prompt"))}
+            found += [row.status for row in _checks(table, given) if "random" in row.name or "skill" in row.name]
+        if n < 8:
+            assert set(found) == {"skipped"}
+        else:
+            assert found.count("pass") <= 7 and found.count("warn") > 100  # of 100 each, 2.5 are expected
 
 
 def test_an_order_is_told_from_chance_and_its_reverse_too(embedded):

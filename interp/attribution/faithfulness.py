@@ -52,7 +52,8 @@ def curves(
         `comprehensiveness`, the loss without those positions (higher is better), and `sufficiency`, the loss with
         nothing else (lower is better), by (order, share, prompt). Beside the orders given stand "leave one out", the
         order of the losses without each position alone, and "random", the mean over random orders. `alone` holds those
-        losses by (pos, prompt). Checks compare every order with random ones, prompt by prompt, and with leave one out.
+        losses by (pos, prompt). Checks compare every order with random ones, prompt by prompt, and with leave one out;
+        those by an interval are skipped below eight prompts.
 
     Raises:
         ValueError: Shares outside (0, 1]; no random order; attributions of other axes or prompts.
@@ -125,14 +126,18 @@ def _checks(table: xr.Dataset, given: Mapping[str, xr.DataArray]) -> list[Check]
     best = float(gain.sel(order="leave one out").mean())
     for name, array in given.items():
         one = gain.sel(order=name)
-        low = float(stats.interval(one)["low"]) if one.sizes["prompt"] > 1 else float("nan")
-        status = "skipped" if low != low else "pass" if low > 0 else "warn"
-        why = "the lower end of the 95 % interval, over prompts, of the comprehensiveness less that of random orders"
+        n = int(one.notnull().sum())
+        low = float(stats.interval(one)["low"]) if n > 1 else float("nan")
+        status = "skipped" if n < stats.FEWEST else "pass" if low > 0 else "warn"
+        why = "the lower end of the 95 % interval, over prompts, of the comprehensiveness less that of random orders; "
+        why += f"it takes {stats.FEWEST} prompts"
         checks.append(Check(f"{name}: better than random", low, 0.0, status, why, _ERASER))
         skill = float(one.mean()) / best if best > 0 else float("nan")
-        why = "comprehensiveness on a scale from random orders (0) to leaving one out (1)"
-        status = "skipped" if skill != skill else "pass" if skill > 0 else "warn"
-        checks.append(Check(f"{name}: skill", skill, 0.0, status, why, _ERASER))
+        why = (
+            "comprehensiveness on a scale from random orders (0) to leaving one out (1); above 0 if it is better than "
+        )
+        why += "random by the interval"
+        checks.append(Check(f"{name}: skill", skill, 0.0, "skipped" if skill != skill else status, why, _ERASER))
         alike = float(stats.rank_correlation(array.transpose("pos", "prompt"), table["alone"]).mean())
         why = "rank correlation with what the metric loses without each position alone, mean over prompts"
         status = "skipped" if alike != alike else "pass" if alike >= 0.6 else "warn"
