@@ -5,11 +5,13 @@ import subprocess
 import sys
 
 import pytest
+import tiny
 import torch
 from conftest import load
 from test_steering import PROMPTS, SITE, WITH, WITHOUT, linear_model, vector_of
 from torch.testing import assert_close
 
+import interp
 from interp import Site, steering
 from interp.arrays import checks_of
 
@@ -102,6 +104,23 @@ def test_on_a_linear_model_the_top_tokens_are_the_unembedded_vector():
         torch.tensor(found.values).double(), torch.stack([ends[0].values, -ends[1].values]), atol=1e-4, rtol=1e-4
     )
     assert found.token.values.tolist() == [model.words(end.indices.tolist()) for end in ends]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_top_tokens_do_not_drown_in_the_biases_of_half_precision(dtype):
+    """A bias of the final norm and of the unembedding, beside which a small step rounds away."""
+    modules = [tiny.build("phi", kind) for kind in (torch.float32, dtype)]
+    for module in modules:
+        draw = torch.Generator().manual_seed(0)
+        for bias in (module.model.final_layernorm.bias, module.lm_head.bias):
+            bias.data = 3 * torch.randn(bias.shape, generator=draw).to(bias)
+    whole, half = (interp.load(module, tokenizer=tiny.tokenizer()) for module in modules)
+    vector = vector_of(whole)
+    n = whole.shape.d_vocab
+    wanted, found = (steering.top_tokens(model, vector, n).sel(direction="up") for model in (whole, half))
+    by_word = [dict(zip(array.token.values.tolist(), array.values.tolist())) for array in (wanted, found)]
+    assert len(by_word[0]) > 10
+    assert max(abs(by_word[0][word] - by_word[1][word]) for word in by_word[0]) < 0.1
 
 
 def test_top_tokens_are_those_that_steering_the_last_stream_raises(family):

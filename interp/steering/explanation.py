@@ -28,7 +28,8 @@ _ON_STREAM = frozenset({"embed", "resid_pre", "attn_out", "resid_mid", "mlp_out"
 def top_tokens(model: Model, vector: Vector, n: int = 10) -> xr.DataArray:
     """The tokens whose logits the writer raises and lowers most, were it added to the last stream.
 
-    The final norm is taken at zero, where it is linear, so that the result does not depend on a prompt or on the dose.
+    It is added to a stream of nothing, where the final norm leaves of it the direction alone, so that the result depends
+    neither on a prompt nor on the dose.
 
     Returns:
         Change of the logit in standard deviations over the vocabulary, by (direction, rank), with the tokens as a
@@ -37,10 +38,11 @@ def top_tokens(model: Model, vector: Vector, n: int = 10) -> xr.DataArray:
     Raises:
         ValueError: A vector that is not added to the stream.
     """
-    unit = _of_stream(vector).to(model.device, model.dtype)
-    # Small against the norm's epsilon, large against rounding.
-    step = 1e-3 * unit * (1e-5 * len(unit)) ** 0.5
+    # As long as what the final norm makes of anything: a small step would drown in biases where precision is half.
+    step = (_of_stream(vector) * len(vector.writer) ** 0.5).to(model.device, model.dtype)
     rows = model.unembed(torch.stack([step, -step])).float()
+    if (cap := model.logit_cap) is not None:
+        rows = cap * (rows / cap).clamp(-0.999, 0.999).atanh()
     change = rows[0] - rows[1]
     change = (change - change.mean()) / change.std()
     ends = [change.topk(n), (-change).topk(n)]
