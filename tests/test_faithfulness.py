@@ -14,6 +14,7 @@ from torch.testing import assert_close
 from interp import Site, attribution, metrics, tasks
 from interp.arrays import checks_of
 from interp.attribution.faithfulness import _checks
+from interp.attribution.randomisation import _checks as _checks_of_copies
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +159,27 @@ def test_randomisation_passes_what_the_model_knows_and_warns_of_what_it_does_not
     assert float(abs(sees.trained).mean()) < 0.6 and float(blind.trained.min()) == pytest.approx(1)
     assert [check.status for check in checks_of(sees)] == ["pass", "pass"]
     assert checks_of(blind)[1].status == "warn"
+
+
+def test_a_random_model_is_seldom_told_from_random_models():
+    """Models that are more or less typical, and all alike: one more of them is not unlike them."""
+    told, draw = 0, np.random.default_rng(0)
+    for _ in range(400):
+        typical = 0.04 * draw.normal(size=6)
+        table = 0.7 + typical[:, None] + typical + 0.04 * draw.normal(size=(6, 6))
+        pairs = np.array([[table[i, j]] for i, j in combinations(range(1, 6), 2)])
+        told += _checks_of_copies(table[0, 1:, None], pairs)[0].status == "pass"
+    assert told <= 31  # 20 are expected: more in a case of a hundred
+    alike = np.full((10, 1), 0.7)
+    assert _checks_of_copies(np.full((5, 1), 0.5), alike)[0].status == "pass"
+    assert _checks_of_copies(np.full((3, 1), 0.5), alike[:3])[0].status == "warn"  # of three, too little is known
+
+
+def test_saliency_of_a_random_model_is_like_that_of_others(embedded, ioi):
+    of_model = lambda m: attribution.saliency(m, ioi.clean, EMBED, ioi.logit_diff)
+    for model, status in ((embedded, "pass"), (attribution.reinitialised(embedded, 99), "warn")):
+        check = checks_of(attribution.randomisation(model, of_model, draws=4))[0]
+        assert check.name == "like a random model" and check.status == status
 
 
 def test_the_more_blocks_are_drawn_anew_the_less_is_left():
