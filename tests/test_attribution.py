@@ -9,7 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import interp
-from interp import Site, attribution, edits, metrics, stats, tasks
+from interp import Site, Tokens, attribution, edits, metrics, stats, tasks
 from interp.arrays import checks_of
 from interp.metrics import Metric
 
@@ -269,6 +269,45 @@ def test_leaving_out_shapley_values_and_windows():
     z = model.run(CORRUPT, read=[Site("z", 1)])
     change = METRIC(model.run(CLEAN)) - METRIC(model.run(CLEAN, edits=[edits.copy(z, Site("z", 1), head=2)]))
     assert_close(known(heads)[2], change, atol=1e-5, rtol=1e-4)
+
+
+def test_windows_lie_within_a_prompt_however_it_is_padded():
+    model, site = load("gpt2"), Site("resid_pre", 1)
+    metric = metrics.logit_diff(3, 4)
+    call = lambda prompts, other: attribution.occlusion(model, prompts, other, site, metric, window=2)
+    short, shorter = model.tokens(["I love it , you"]), model.tokens(["I hate it , you"])
+    alone = known(call(short, shorter))
+    wide = [
+        Tokens(torch.nn.functional.pad(t.ids, (3, 0)), torch.nn.functional.pad(t.mask, (3, 0)))
+        for t in (short, shorter)
+    ]
+    padded = call(*wide).values
+    assert np.isnan(padded[:3]).all()
+    assert_close(torch.from_numpy(padded[3:]), alone, atol=1e-5, rtol=1e-4)
+    from captum.attr import Occlusion
+
+    wanted = attribution.by_captum(
+        model, short, site, metric, Occlusion, baseline=shorter, average=True,
+        sliding_window_shapes=(2, model.shape.d_model), strides=(1, model.shape.d_model),
+    )  # fmt: skip
+    assert_close(alone, known(wanted), atol=1e-5, rtol=1e-4)
+
+
+def test_the_scale_of_noise_is_that_of_tokens_without_padding():
+    from captum.attr import InputXGradient, NoiseTunnel
+
+    model, site = load("gpt2"), Site("resid_pre", 1)
+    short = model.tokens(["I love it , you"])
+    wide = Tokens(torch.nn.functional.pad(short.ids, (6, 0)), torch.nn.functional.pad(short.mask, (6, 0)))
+    metric = metrics.logit_diff(3, 4)
+    spread = 0.1 * float(model.run(short, read=[site])[site].std())
+    wanted = attribution.by_captum(
+        model, wide, site, metric, lambda f: NoiseTunnel(InputXGradient(f)), nt_samples=2, nt_samples_batch_size=1,
+        stdevs=spread,
+    )  # fmt: skip
+    assert_close(
+        known(attribution.smooth_grad(model, wide, site, metric, draws=2))[6:], known(wanted)[6:], atol=1e-6, rtol=1e-4
+    )
 
 
 def test_on_a_linear_model_all_methods_agree():

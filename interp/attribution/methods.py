@@ -6,11 +6,13 @@ when it has converged.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Bool
 from torch import Tensor
 
 from interp.attribution.baselines import Baseline, held
@@ -104,14 +106,16 @@ def smooth_grad(
     SmoothGrad: Smilkov et al. 2017 (arXiv:1706.03825).
 
     Args:
-        noise: Its standard deviation, as a share of that of what the site holds.
+        noise: Its standard deviation, as a share of that of what the site holds, padding left out.
         draws: How often noise is drawn. Further args, returns and errors as for `by_captum`.
     """
     from captum.attr import InputXGradient, NoiseTunnel
 
     if draws < 1 or noise < 0:
         raise ValueError(f"noise is a share from 0 on, drawn at least once; noise={noise}, draws={draws} were given")
-    spread = float(model.run(clean, read=[site], last_only=True)[site].std()) * noise
+    trace = model.run(clean, read=[site], last_only=True)
+    value = trace[site][trace.tokens.mask.bool()] if "pos" in site.axes else trace[site]
+    spread = float(value.std()) * noise
     tunnel = lambda f: NoiseTunnel(InputXGradient(f))
     more: dict[str, Any] = {"nt_type": "smoothgrad", "nt_samples": draws, "nt_samples_batch_size": 1, "stdevs": spread}
     return by_captum(model, clean, site, metric, tunnel, **more, **options)
@@ -173,22 +177,46 @@ def occlusion(
 ) -> xr.DataArray:
     """What the metric loses when a window of positions is put to the baseline, averaged over windows that hold each.
 
-    Zeiler & Fergus 2014 (arXiv:1311.2901). Positions next to an end are in fewer windows.
+    Zeiler & Fergus 2014 (arXiv:1311.2901). Positions next to an end are in fewer windows; windows lie within a prompt,
+    which captum's own do not where prompts are padded.
 
     Args:
         window: How many positions. Further args, returns and errors as for `by_captum`.
     """
-    from captum.attr import Occlusion
-
     tokens = model.tokens(clean)
-    if "pos" not in site.axes or not 1 <= window <= tokens.ids.shape[1]:
+    shortest = int(tokens.mask.sum(-1).min())
+    if "pos" not in site.axes or not 1 <= window <= shortest:
         raise ValueError(
-            f"windows are of 1 to {tokens.ids.shape[1]} positions of a site that has them; "
+            f"windows are of 1 to {shortest} positions, the shortest prompt's, of a site that has them; "
             f"window={window} at {site} was given"
         )
-    rest = model.run(tokens, read=[site], last_only=True)[site].shape[2:]
-    more: dict[str, Any] = {"sliding_window_shapes": (window, *rest), "strides": (1, *rest)}
-    return by_captum(model, tokens, site, metric, Occlusion, baseline=baseline, average=True, **more, **options)
+    method = lambda f: Occlusion(f, tokens.mask.bool(), window)
+    return by_captum(model, tokens, site, metric, method, baseline=baseline, average=True, **options)
+
+
+@dataclass(frozen=True)
+class Occlusion:
+    """Windows of positions without padding, each put to the baseline; called as captum calls its methods."""
+
+    function: SiteFunction
+    present: Bool[Tensor, "prompt pos"]
+    window: int
+
+    @torch.no_grad()
+    def attribute(self, inputs: Tensor, baselines: Tensor, additional_forward_args: tuple[Tensor, ...]) -> Tensor:
+        """The mean loss over the windows that hold each position, at all entries there."""
+        whole = self.function(inputs, *additional_forward_args)
+        lost, windows = (torch.zeros(self.present.shape, device=whole.device, dtype=whole.dtype) for _ in range(2))
+        for start in range(self.present.shape[1] - self.window + 1):
+            place = slice(start, start + self.window)
+            if bool((inside := self.present[:, place].all(-1)).any()):
+                changed = inputs.clone()
+                changed[:, place] = baselines[:, place]
+                loss = whole - self.function(changed, *additional_forward_args)
+                lost[:, place] += torch.where(inside, loss, 0)[:, None]
+                windows[:, place] += inside[:, None]
+        mean = lost / windows.clamp(min=1)
+        return mean.reshape(*mean.shape, *(1,) * (inputs.ndim - 2)).expand_as(inputs)
 
 
 def _groups(value: Tensor, site: Site, over: Sequence[str]) -> Tensor:

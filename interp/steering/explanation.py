@@ -28,8 +28,8 @@ _ON_STREAM = frozenset({"embed", "resid_pre", "attn_out", "resid_mid", "mlp_out"
 def top_tokens(model: Model, vector: Vector, n: int = 10) -> xr.DataArray:
     """The tokens whose logits the writer raises and lowers most, were it added to the last stream.
 
-    It is added to a stream of nothing, where the final norm leaves of it the direction alone, so that the result depends
-    neither on a prompt nor on the dose.
+    It is added to a stream of nothing, of which the final norm leaves the direction alone: prompts and doses do not
+    matter.
 
     Returns:
         Change of the logit in standard deviations over the vocabulary, by (direction, rank), with the tokens as a
