@@ -13,6 +13,8 @@ from interp import Edit, Site, Tokens, edits, generate, metrics, steering, tasks
 from interp.arrays import checks_of
 from interp.generation import continuations
 from interp.steering import estimators
+from interp.steering.concept import concept_of
+from interp.steering.vector import check_place
 from interp.sweep import sweep
 
 PROMPTS = ["when Mary and John went to the store , John gave a drink to", "I love it", "you hate it and went"]
@@ -462,6 +464,41 @@ BAD = {
         lambda m: steering.labelled_set(m, "love", WITH, [True] * 5),
         "a concept needs prompts that have it and prompts that lack it; all labels are True",
     ),
+    "labels that are words": (
+        lambda m: steering.labelled_set(m, "love", WITH, ["pos", "neg", "pos", "neg", "neg"]),
+        "labels say which prompts have 'love', by True and False or 1 and 0, not by 'pos'; "
+        "give [label == the one that has it for label in labels]",
+    ),
+    "labels of two signs": (
+        lambda m: steering.labelled_set(m, "love", WITH, torch.tensor([1, -1, 1, 1, -1])),
+        "labels say which prompts have 'love', by True and False or 1 and 0, not by -1; "
+        "give [label == the one that has it for label in labels]",
+    ),
+    "a concept that is none": (
+        lambda m: concept_of(WITH),
+        "a concept is made by steering.contrast_pairs or steering.labelled_set, not of list",
+    ),
+    "sites for one": (
+        lambda m: check_place(m.sites("resid_post"), None),
+        "a vector is of one Site, not of list; for several sites use extract_each",
+    ),
+    "all heads": (
+        lambda m: vector_of(m, Site("z", 1)),
+        "a steering vector of z.1 needs head=, the one to steer",
+    ),
+    "a scan of heads": (
+        lambda m: steering.scan(m, steering.contrast_pairs(m, "love", WITH, WITHOUT), [Site("z", 1)]),
+        "a steering vector of z.1 needs head=, the one to steer",
+    ),
+    "no midpoint": (
+        lambda m: steering.steer(steering.Vector.of(SITE, E2), 0.5, "clamp", "gap"),
+        "the midpoint of the classes at resid_post.1 is not known of this vector; extract it from prompts, or give "
+        "mean= and norm= by dataclasses.replace",
+    ),
+    "no threshold": (
+        lambda m: steering.steer(vector_of(m), when=steering.Condition(steering.Vector.of(SITE, E2))),
+        "the threshold at resid_post.1 is not known of this vector; give threshold=",
+    ),
     "no difference": (
         lambda m: steering.extract(m, steering.contrast_pairs(m, "love", WITH, WITH), SITE),
         "the classes do not differ at resid_post.1, position -1; choose another site or position",
@@ -516,6 +553,25 @@ BAD = {
         "nothing of 'love' can be held out; give more pairs, or prompts of more groups",
     ),
 }  # fmt: skip
+
+
+def test_labelled_prompts_are_a_concept(embedded):
+    task = tasks.sentiment(embedded, 32, 1, "train")
+    words = [str(i // 2) for i in range(32)]
+    given = tasks.from_labels(embedded, task.clean, task.labels["positive"], words, name="mood")
+    concept = steering.labelled_set(embedded, "mood", task.clean, task.labels["positive"], words)
+    site = Site("resid_post", 2)
+    one, other = (steering.extract(embedded, kind, site) for kind in (given, concept))
+    assert torch.equal(one.writer, other.writer) and one.how["data"] == other.how["data"]
+    assert torch.equal(
+        steering.permuted_like(embedded, given, one, 1)[0][0].writer,
+        steering.permuted_like(embedded, concept, one, 1)[0][0].writer,
+    )
+    with pytest.raises(TypeError, match=r"not of Task; of 'sentiment', say what is known: steering\.labelled_set"):
+        concept_of(task)
+    numbers = tasks.from_labels(embedded, task.clean, [float(i) for i in range(32)])
+    with pytest.raises(ValueError, match=r"by True and False or 1 and 0, not by 2\.0"):
+        steering.extract(embedded, numbers, site)
 
 
 @pytest.mark.parametrize("case", BAD)

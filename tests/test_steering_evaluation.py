@@ -242,6 +242,18 @@ def test_kinds_of_nulls_are_told_apart_by_more_than_how_their_names_begin():
     assert mean["random"].value == checks_of(wanted)[0].value
 
 
+def test_vectors_are_taken_as_settings_of_one_dose():
+    model = load("gpt2")
+    vector = vector_of(model)
+    metric = metrics.Metric("shifted", lambda logits: logits[:, 4] - logits[:, 5] - 3)
+    wanted = steering.evaluate(model, steering.Setting(vector, 1.0), PROMPTS, metric)
+    for given in (vector, [vector]):
+        assert steering.evaluate(model, given, PROMPTS, metric).equals(wanted)
+    targets = {"love": (PROMPTS, METRIC)}
+    found = steering.specificity(model, {"love": vector}, targets)
+    assert found.equals(steering.specificity(model, {"love": steering.Setting(vector)}, targets))
+
+
 def test_one_dose_has_no_slope():
     model = load("gpt2")
     vector = vector_of(model)

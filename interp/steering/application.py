@@ -46,7 +46,13 @@ class Condition:
 
     @property
     def cut(self) -> float:
-        """The threshold in force."""
+        """The threshold in force.
+
+        Raises:
+            ValueError: None is known.
+        """
+        if self.threshold is None and not self.vector.norm > 0:
+            raise ValueError(f"the threshold at {self.vector.site} is not known of this vector; give threshold=")
         return self.vector.threshold if self.threshold is None else self.threshold
 
 
@@ -129,3 +135,8 @@ class Setting:
     def edits(self) -> list[Edit]:
         """The steering as edits."""
         return steer(**vars(self))
+
+
+def setting_of(given: Setting | Vectors) -> Setting:
+    """A setting, or vectors as one of dose 1."""
+    return given if isinstance(given, Setting) else Setting(many(given))

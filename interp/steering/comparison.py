@@ -12,7 +12,8 @@ from interp.arrays import Check, labelled
 from interp.metrics import Metric
 from interp.model import Model, Prompts
 from interp.progress import Progress
-from interp.steering.application import Setting
+from interp.steering.application import Setting, setting_of
+from interp.steering.vector import Vectors
 from interp.sweep import sweep
 from interp.traces import Tokens
 
@@ -41,22 +42,23 @@ def prefixed(model: Model, prompts: Prompts, prefix: str) -> Tokens:
 
 
 def specificity(
-    model: Model, settings: Mapping[str, Setting], targets: Mapping[str, tuple[Prompts, Metric]]
+    model: Model, settings: Mapping[str, Setting | Vectors], targets: Mapping[str, tuple[Prompts, Metric]]
 ) -> xr.DataArray:
     """What steering along each concept does to the metric of each: large along the diagonal, small elsewhere.
 
     Args:
-        settings: By concept.
+        settings: By concept; or vectors, which are added once.
         targets: By name, the prompts of a metric and the metric; the concept's own has the concept's name.
 
     Returns:
         Changes by (concept, metric, prompt), NaN where a metric has fewer prompts, with a check: the largest mean
         effect on another metric as a share of that on the concept's own.
     """
+    given = [setting_of(setting) for setting in settings.values()]
     most = max(len(model.tokens(prompts)) for prompts, _ in targets.values())
     table = torch.full((len(settings), len(targets), most), torch.nan)
     for j, (prompts, metric) in enumerate(targets.values()):
-        values = swept(model, model.tokens(prompts), metric, list(settings.values())).float().cpu()
+        values = swept(model, model.tokens(prompts), metric, given).float().cpu()
         table[:, j, : values.shape[1]] = values[1:] - values[0]
     coords = {"concept": list(settings), "metric": list(targets), "prompt": range(most)}
     return labelled(table, "change in the metric", coords, model, [_spill(table, coords)], method="specificity")

@@ -3,11 +3,14 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from interp.model import Model, Prompts
+from interp.tasks import Labelled, Task
 from interp.traces import Tokens
 
 
@@ -94,14 +97,46 @@ def labelled_set(
     """A concept from prompts of which each has it or lacks it.
 
     Args:
-        labels: Which prompts have it.
+        labels: Which prompts have it, True or 1, and which do not, False or 0.
         groups: The group of each prompt, such as its template or the word that decides; by default each is its own.
 
     Raises:
-        ValueError: Unequal numbers of prompts, labels and groups; labels of one kind only.
+        ValueError: Unequal numbers of prompts, labels and groups; labels of one kind only, or of other kinds.
     """
-    tokens = model.tokens(prompts)
-    has = [bool(label) for label in labels]
+    return _of_labels(name, model.tokens(prompts), labels, groups)
+
+
+def concept_of(given: Any) -> Concept:
+    """What is given as a concept: one, or prompts labelled True and False, or 1 and 0, by `tasks.from_labels`.
+
+    Raises:
+        TypeError: Anything else.
+        ValueError: Other labels.
+    """
+    if isinstance(given, Concept):
+        return given
+    if isinstance(given, Labelled):
+        return _of_labels(given.name, given.prompts, given.labels, given.groups)
+    hint = ""
+    if isinstance(given, Task):
+        hint = (
+            f"; of {given.name!r}, say what is known: steering.labelled_set(model, name, task.clean, task.labels[...])"
+        )
+    raise TypeError(
+        f"a concept is made by steering.contrast_pairs or steering.labelled_set, not of {type(given).__name__}{hint}"
+    )
+
+
+def _of_labels(
+    name: str, tokens: Tokens, labels: Sequence[Any] | Tensor, groups: Sequence[str] | None = None
+) -> Concept:
+    listed = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else list(labels)
+    if other := [label for label in listed if isinstance(label, str) or label not in (0, 1)]:
+        raise ValueError(
+            f"labels say which prompts have {name!r}, by True and False or 1 and 0, not by {other[0]!r}; "
+            "give [label == the one that has it for label in labels]"
+        )
+    has = [bool(label) for label in listed]
     names = [str(i) for i in range(len(tokens))] if groups is None else [str(group) for group in groups]
     if not len(tokens) == len(has) == len(names):
         raise ValueError(

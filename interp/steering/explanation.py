@@ -16,9 +16,10 @@ from interp.components import output_matrices, split_heads
 from interp.edits import Edit, copy
 from interp.model import Model, Prompts
 from interp.sites import Site
-from interp.steering.concept import Concept
+from interp.steering.concept import Concept, concept_of
 from interp.steering.nulls import random_like
 from interp.steering.vector import Vector
+from interp.tasks import Labelled
 from interp.traces import Tokens, Trace
 
 _ON_STREAM = frozenset({"embed", "resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post", "resid_final"})
@@ -56,7 +57,7 @@ def top_tokens(model: Model, vector: Vector, n: int = 10) -> xr.DataArray:
 
 
 @torch.no_grad()
-def writers(model: Model, concept: Concept, vector: Vector) -> xr.DataArray:
+def writers(model: Model, concept: Concept | Labelled, vector: Vector) -> xr.DataArray:
     """What each part below the site adds to the gap between the two classes, along the writer's direction.
 
     Returns:
@@ -67,7 +68,7 @@ def writers(model: Model, concept: Concept, vector: Vector) -> xr.DataArray:
     Raises:
         ValueError: A vector of a site that is no sum of parts.
     """
-    unit, below = _of_stream(vector), _below(model, vector.site)
+    concept, unit, below = concept_of(concept), _of_stream(vector), _below(model, vector.site)
     matrices = output_matrices(model)
     means: list[dict[str, Tensor]] = []
     for tokens in (concept.positive, concept.negative):

@@ -12,7 +12,7 @@ from interp.arrays import Check
 from interp.model import Model, Prompts
 from interp.sites import Site
 from interp.steering.activations import Sides, collect
-from interp.steering.concept import Concept, exchange_of
+from interp.steering.concept import Concept, concept_of, exchange_of
 from interp.steering.estimators import (
     METHODS,
     OF_PAIRS,
@@ -23,7 +23,8 @@ from interp.steering.estimators import (
     p_of_separation,
     stability,
 )
-from interp.steering.vector import Vector, Vectors, many
+from interp.steering.vector import Vector, Vectors, check_place, many
+from interp.tasks import Labelled
 
 _BRAUN = "arXiv:2505.22637"
 
@@ -46,7 +47,7 @@ def mean_difference(
 
 def extract(
     model: Model,
-    concept: Concept,
+    concept: Concept | Labelled,
     site: Site,
     at: int | str = -1,
     method: str = "mean_difference",
@@ -61,7 +62,7 @@ def extract(
 
 def extract_each(
     model: Model,
-    concept: Concept,
+    concept: Concept | Labelled,
     sites: Sequence[Site],
     at: int | str = -1,
     method: str = "mean_difference",
@@ -77,6 +78,7 @@ def extract_each(
     be told from chance: the checks say so.
 
     Args:
+        concept: Of `contrast_pairs` or `labelled_set`; or prompts labelled True and False by `tasks.from_labels`.
         at: The position read: an index, or a role of the prompts.
         method: How to find the writer: "mean_difference", "lda", "logistic", or of pairs alone "svd", "pca"
             (arXiv:2310.01405) and "pca_ordered", which subtracts the concept and is there to be compared with.
@@ -87,6 +89,9 @@ def extract_each(
     Raises:
         ValueError: An unknown method; one that needs pairs, of prompts that are none; classes that do not differ.
     """
+    concept = concept_of(concept)
+    for site in sites:
+        check_place(site, head)
     for name in (method, reader):
         check_method(name, concept)
     fit, test = concept.split(held_out, seed)
@@ -202,13 +207,15 @@ def _at_least(name: str, value: float, threshold: float, why: str, source: str =
 
 
 @torch.no_grad()
-def permuted_like(model: Model, concept: Concept, vectors: Vectors, n: int = 20, seed: int = 0) -> list[list[Vector]]:
+def permuted_like(
+    model: Model, concept: Concept | Labelled, vectors: Vectors, n: int = 20, seed: int = 0
+) -> list[list[Vector]]:
     """What extraction makes of the same prompts under exchanged labels, n times: the null of the whole procedure.
 
     Labels are exchanged within pairs, or between prompts, whole groups at a time; the vectors have the length that they
     come out with.
     """
-    vectors, generator = many(vectors), torch.Generator().manual_seed(seed)
+    concept, vectors, generator = concept_of(concept), many(vectors), torch.Generator().manual_seed(seed)
     exchanges = [exchange_of(concept, generator) for _ in range(n)]
     sides = [collect(model, concept, [v.site], [v.at], v.head)[v.site, v.at] for v in vectors]
     return [[_rewritten(vector, exchange(held)) for vector, held in zip(vectors, sides)] for exchange in exchanges]

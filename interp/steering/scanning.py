@@ -13,15 +13,16 @@ from interp.arrays import Check, labelled, position_labels
 from interp.model import Model, Prompts
 from interp.sites import Site
 from interp.steering.activations import Sides, collect
-from interp.steering.concept import Concept, exchange_of
+from interp.steering.concept import Concept, concept_of, exchange_of
 from interp.steering.estimators import METHODS, auroc
 from interp.steering.extraction import check_method
-from interp.steering.vector import Vectors, many
+from interp.steering.vector import Vectors, check_place, many
+from interp.tasks import Labelled
 
 
 def scan(
     model: Model,
-    concept: Concept,
+    concept: Concept | Labelled,
     sites: Sequence[Site],
     positions: Sequence[int | str] = (-1,),
     method: str = "mean_difference",
@@ -43,6 +44,9 @@ def scan(
     Raises:
         ValueError: Prompts of which nothing can be held out; what `extract_each` raises.
     """
+    concept = concept_of(concept)
+    for site in sites:
+        check_place(site, None)
     check_method(method, concept)
     fit, test = concept.split(held_out, seed)
     if test is None:

@@ -19,7 +19,7 @@ from interp.metrics import Metric
 from interp.model import Model, Prompts
 from interp.progress import Progress
 from interp.stats import interval
-from interp.steering.application import Setting
+from interp.steering.application import Setting, setting_of
 from interp.steering.comparison import prefixed, swept
 from interp.steering.evaluation import beats, clopper_pearson, described, places_of, side_effects
 from interp.steering.nulls import random_like
@@ -121,7 +121,7 @@ def _best(table: xr.Dataset, budget: float) -> tuple[int, int]:
 @torch.no_grad()
 def evaluate(
     model: Model,
-    setting: Setting,
+    setting: Setting | Vectors,
     prompts: Prompts,
     metric: Metric,
     neutral: Prompts | None = None,
@@ -133,7 +133,7 @@ def evaluate(
     """One setting on prompts that it was not chosen by: beside nulls, a prompting baseline, and its cost.
 
     Args:
-        setting: Of `tune`, or any.
+        setting: Of `tune`, or any; or vectors, which are added once.
         metric: Above zero where the model does what it is steered to do.
         neutral: Text on which to measure side effects, if there is any that has the steered positions.
         nulls: As in `dose_response`; by default fifty random vectors of the same length.
@@ -146,6 +146,7 @@ def evaluate(
         flipped. Checks give the figures.
     """
     tokens = model.tokens(prompts)
+    setting = setting_of(setting)
     nulls = {"random": random_like(setting.vectors, 50)} if nulls is None else nulls
     others = {f"{name} {i}": v for name, group in nulls.items() for i, v in enumerate(group)}
     settings = [setting, *(replace(setting, vectors=v) for v in others.values())]

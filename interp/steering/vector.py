@@ -58,12 +58,7 @@ class Vector:
     def __post_init__(self) -> None:
         unit_of(self.writer)  # refuses what is no direction
         unit_of(self.reader)
-        if "pos" not in self.site.axes:
-            axes = ", ".join(self.site.axes)
-            raise ValueError(f"{self.site} has no positions to steer; its axes are {axes}; use the stream, or z")
-        if ("head" in self.site.axes) != (self.head is not None):
-            wanted = "needs head=, the one to steer" if self.head is None else "has no heads; leave head= out"
-            raise ValueError(f"a steering vector of {self.site} {wanted}")
+        check_place(self.site, self.head)
 
     @property
     def unit(self) -> Float[Tensor, " d"]:
@@ -72,7 +67,16 @@ class Vector:
 
     @property
     def centre(self) -> float:
-        """The projection on the unit writer midway between the classes."""
+        """The projection on the unit writer midway between the classes.
+
+        Raises:
+            ValueError: It is not known.
+        """
+        if not self.norm > 0:
+            raise ValueError(
+                f"the midpoint of the classes at {self.site} is not known of this vector; extract it from prompts, or "
+                "give mean= and norm= by dataclasses.replace"
+            )
         return float(self.mean @ self.unit)
 
     def length(self, unit: str) -> float:
@@ -102,13 +106,25 @@ class Vector:
     ) -> "Vector":
         """A vector of which nothing but the writer is known, such as an SAE's feature or a probe's direction.
 
-        It reads along itself; its doses are multiples of itself.
+        It reads along itself; its doses are multiples of itself. Having no midpoint, it cannot clamp or cap.
         """
         unit = unit_of(writer)
         return cls(site, writer, unit, torch.zeros_like(unit), 0.0, 0.0, 0.0, head, how=how or {})
 
 
 Vectors = Vector | Sequence[Vector]
+
+
+def check_place(site: Any, head: int | None) -> None:
+    """Refuse what cannot be steered: no site, one without positions, or all of its heads at once."""
+    if not isinstance(site, Site):
+        raise TypeError(f"a vector is of one Site, not of {type(site).__name__}; for several sites use extract_each")
+    if "pos" not in site.axes:
+        axes = ", ".join(site.axes)
+        raise ValueError(f"{site} has no positions to steer; its axes are {axes}; use the stream, or z")
+    if ("head" in site.axes) != (head is not None):
+        wanted = "needs head=, the one to steer" if head is None else "has no heads; leave head= out"
+        raise ValueError(f"a steering vector of {site} {wanted}")
 
 
 def many(vectors: Any) -> Sequence[Vector]:
