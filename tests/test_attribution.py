@@ -11,6 +11,7 @@ from torch.testing import assert_close
 import interp
 from interp import Site, Tokens, attribution, edits, metrics, stats, tasks
 from interp.arrays import checks_of
+from interp.attribution.baselines import _MAY_BE, baseline_of
 from interp.metrics import Metric
 
 EMBED = Site("embed")
@@ -353,11 +354,26 @@ ERRORS = {
     ),
     "a window of nothing": (
         lambda m: attribution.occlusion(m, CLEAN, CORRUPT, EMBED, METRIC, window=0),
-        "windows are of 1 to 11 positions of a site that has them; window=0 at embed was given",
+        "windows are of 1 to 8 positions, the shortest prompt's, of a site that has them; window=0 at embed was given",
     ),
     "baselines of other lengths": (
         lambda m: attribution.gradient_shap(m, CLEAN, CORRUPT, EMBED, METRIC),
         "prompts of different lengths cannot be baselines of each other; give prompts of one length",
+    ),
+    "the name of a baseline": (
+        lambda m: attribution.integrated_gradients(m, CLEAN, "zero", EMBED, METRIC),
+        f"'zero' would be read as a prompt; {_MAY_BE}",
+    ),
+    "nothing for a baseline": (lambda m: baseline_of(None), f"{_MAY_BE}, not NoneType"),
+    "a number": (lambda m: baseline_of(0), f"{_MAY_BE}, not int"),
+    "several baselines for one": (lambda m: baseline_of({"zero": torch.zeros(32)}), f"{_MAY_BE}, not dict"),
+    "integers of the site's width": (
+        lambda m: attribution.integrated_gradients(m, CLEAN, torch.zeros(32, dtype=torch.long), EMBED, METRIC),
+        f"integers of (32,) would be read as token ids, which are (2, 11) here; {_MAY_BE}",
+    ),
+    "a window wider than a prompt": (
+        lambda m: attribution.occlusion(m, CLEAN, CORRUPT, EMBED, METRIC, window=9),
+        "windows are of 1 to 8 positions, the shortest prompt's, of a site that has them; window=9 at embed was given",
     ),
     "rows of another width": (
         lambda m: attribution.SiteFunction.of(m, CLEAN, EMBED, METRIC)(torch.zeros(3, 11, 32)),
@@ -369,9 +385,17 @@ ERRORS = {
 @pytest.mark.parametrize("case", ERRORS)
 def test_message(case):
     call, message = ERRORS[case]
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises((ValueError, TypeError)) as caught:
         call(load("gpt2"))
     assert caught.value.args[0] == message
+
+
+def test_an_array_of_numbers_is_a_baseline_as_a_tensor_is():
+    model = load("gpt2")
+    zeros = np.zeros(32, dtype=np.float32)
+    for method in (attribution.integrated_gradients, attribution.occlusion):
+        found, wanted = (method(model, CLEAN, kind, EMBED, METRIC) for kind in (zeros, torch.zeros(32)))
+        np.testing.assert_array_equal(found, wanted)
 
 
 def test_facts_are_read_from_the_subject(embedded):

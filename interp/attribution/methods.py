@@ -15,7 +15,7 @@ import xarray as xr
 from jaxtyping import Bool
 from torch import Tensor
 
-from interp.attribution.baselines import Baseline, held
+from interp.attribution.baselines import Baseline, baseline_of, held
 from interp.attribution.function import SiteFunction
 from interp.attribution.labels import label
 from interp.attribution.straight import Attributed
@@ -141,7 +141,7 @@ def gradient_shap(
     if not bool(tokens.mask.all()):
         raise ValueError("prompts of different lengths cannot be baselines of each other; give prompts of one length")
     more: dict[str, Any] = {"n_samples": draws, "stdevs": 0.0}
-    return by_captum(model, tokens, site, metric, GradientShap, baseline=baseline, **more, **options)
+    return by_captum(model, tokens, site, metric, GradientShap, baseline=baseline_of(baseline), **more, **options)
 
 
 def feature_ablation(
@@ -153,7 +153,9 @@ def feature_ablation(
     """
     from captum.attr import FeatureAblation
 
-    return by_captum(model, clean, site, metric, FeatureAblation, baseline=baseline, grouped=True, **options)
+    return by_captum(
+        model, clean, site, metric, FeatureAblation, baseline=baseline_of(baseline), grouped=True, **options
+    )
 
 
 def shapley(
@@ -169,7 +171,9 @@ def shapley(
     from captum.attr import ShapleyValueSampling
 
     more: dict[str, Any] = {"grouped": True, "n_samples": draws}
-    return by_captum(model, clean, site, metric, ShapleyValueSampling, baseline=baseline, **more, **options)
+    return by_captum(
+        model, clean, site, metric, ShapleyValueSampling, baseline=baseline_of(baseline), **more, **options
+    )
 
 
 def occlusion(
@@ -191,7 +195,7 @@ def occlusion(
             f"window={window} at {site} was given"
         )
     method = lambda f: Occlusion(f, tokens.mask.bool(), window)
-    return by_captum(model, tokens, site, metric, method, baseline=baseline, average=True, **options)
+    return by_captum(model, tokens, site, metric, method, baseline=baseline_of(baseline), average=True, **options)
 
 
 @dataclass(frozen=True)
