@@ -197,6 +197,10 @@ ERRORS = {
         "an order of positions needs attributions by (pos, prompt) of these prompts, which have 15 positions, not "
         "{'neuron': 15, 'prompt': 6}; choose a baseline, metric or target first",
     ),
+    "scores that are none": (
+        lambda m, t, a: attribution.curves(m, t.clean, t.corrupt, a.where(a.prompt < 4), t.logit_diff),
+        "attributions that are NaN at all positions give no order; those of prompts [4, 5] are",
+    ),
     "a share of nothing": (
         lambda m, t, a: attribution.curves(m, t.clean, t.corrupt, a, t.logit_diff, shares=[0.0]),
         "shares are above 0 and at most 1, draws at least 1; got (0.0,) and 20",

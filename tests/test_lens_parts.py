@@ -50,6 +50,8 @@ def test_neurons_behind_a_norm_are_refused():
 def test_more_neurons_than_there_are_is_refused(embedded):
     with pytest.raises(ValueError, match="top is a number of neurons from 1 to 384, not 385"):
         lens.neurons(embedded, "the dog", METRIC, top=385)
+    with pytest.raises(ValueError, match="top is a number of neurons from 1 to 384, not 0"):
+        lens.neurons(embedded, "the dog", METRIC, top=0)
     with pytest.raises(ValueError, match="is not linear in the logits"):
         lens.neurons(embedded, "the dog", metrics.log_prob(5))
 
@@ -104,3 +106,8 @@ def test_a_lens_that_does_not_look_is_not_ranked(embedded):
 def test_too_few_prompts_are_refused(embedded):
     with pytest.raises(ValueError, match="the variance of a stream needs prompts, eight or more; 1 were given"):
         lens.fidelity(embedded, "the dog", Site("resid_post", 1))
+
+
+def test_prompts_that_do_not_differ_have_no_directions(embedded):
+    with pytest.raises(ValueError, match=r"resid_post\.1 holds the same at -1 of all prompts: no direction varies"):
+        lens.fidelity(embedded, ["the dog"] * 8, Site("resid_post", 1))

@@ -83,7 +83,7 @@ class Masked:
         """Attributions by position as a tensor, padding last in any order.
 
         Raises:
-            ValueError: An array of other axes than pos and prompt, or of other prompts.
+            ValueError: An array of other axes than pos and prompt, or of other prompts; nothing but NaN for a prompt.
         """
         if set(array.dims) != {"pos", "prompt"} or array.sizes["pos"] != self.present.shape[1]:
             raise ValueError(
@@ -93,6 +93,11 @@ class Masked:
         values = torch.from_numpy(array.transpose("prompt", "pos").values.copy()).to(self.base.device)
         if len(values) != len(self.tokens):
             raise ValueError(f"attributions of {len(values)} prompts were given, but {len(self.tokens)} prompts")
+        if bool((unknown := (values.isnan() | ~self.present).all(-1)).any()):
+            numbers = unknown.nonzero().flatten().tolist()[:5]
+            raise ValueError(
+                f"attributions that are NaN at all positions give no order; those of prompts {numbers} are"
+            )
         return torch.where(self.present, values.nan_to_num(0), -torch.inf)
 
 

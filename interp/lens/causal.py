@@ -51,7 +51,7 @@ def fidelity(
         are "lens" and "model". Check: the rank correlation of the two over directions.
 
     Raises:
-        ValueError: Fewer than eight prompts; a lens of another model; a site that is no stream.
+        ValueError: Fewer than eight prompts, or all alike; a lens of another model; a site that is no stream.
         KeyError: A site that the lens does not translate.
     """
     if by is not None:
@@ -65,6 +65,8 @@ def fidelity(
         rows = Rows.of(tokens, at)
         stream = rows.take(trace[site])
         final = trace.logits[rows.prompt, rows.pos]
+    if float(widened(stream).std(0).max()) <= 1e-6 * float(widened(stream).abs().max()):
+        raise ValueError(f"{site} holds the same at {at!r} of all prompts: no direction varies; give different prompts")
     generator = torch.Generator().manual_seed(seed)
     found = _directions(model, place, stream, directions, samples, generator)
     mean = widened(stream).mean(0)

@@ -46,7 +46,8 @@ def neurons(
     inner, outer = model.sites("mlp_post", layers=layers), model.sites("mlp_out", layers=layers)
     with torch.no_grad():
         trace = model.run(tokens, read=[*inner, *outer, last_stream(model)], last_only=True)
-    if not 1 <= top <= (width := trace[inner[0]].shape[-1]):
+    width = trace[inner[0]].shape[-1]
+    if not 1 <= top <= width:
         raise ValueError(f"top is a number of neurons from 1 to {width}, not {top}")
     line = readout(model, metric, trace.at(last_stream(model), as_metric(metric).at))
     biases = _outputs(model, [torch.zeros(1, width)] * len(inner), inner, outer)

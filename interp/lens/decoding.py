@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.answers import Answers, ids_of
+from interp.answers import Answers, check_answers, ids_of
 from interp.arrays import Check, attach, labelled
 from interp.components import last_stream
 from interp.lens.judging import Marginals, beats_a_constant, is_unbiased, last_is_the_model, skill
@@ -60,6 +60,7 @@ def decode(
         ValueError: A kind without the stream's width; a lens of another model; answers that do not fit the prompts.
         KeyError: A lens of other sites.
     """
+    check_answers(answer)
     if by is not None:
         belongs(by.fingerprint, model)
     tokens, found = model.tokens(prompts), places(model, kind, by)
