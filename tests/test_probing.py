@@ -209,6 +209,26 @@ def test_shuffles_exchange_what_is_exchangeable():
     assert bool((rows.view(20, 20, 5).sort(-1).values == torch.arange(5)).all()) and not bool((rows == mixed).all())
 
 
+def test_shuffles_are_those_that_there_are():
+    """Four of eight groups: 70 ways, and 35 up to the names of the classes, one of which is the labels' own."""
+    groups, y = [str(i // 3) for i in range(24)], (torch.arange(24) >= 12).long()
+    rows = shuffled(y, groups, 199, torch.Generator().manual_seed(0))
+    known = {tuple(sorted([tuple(row.tolist()), tuple((1 - row).tolist())])) for row in [y, *rows]}
+    assert len(rows) == 34 and len(known) == 35
+    assert len(shuffled(y, groups, 20, torch.Generator().manual_seed(0))) == 20
+
+
+def test_mixed_groups_exchange_their_shares():
+    """What groups differ in is shuffled, too; as often as it is of all groups, whatever their sizes."""
+    sizes = [4, 6, 8, 10] * 5
+    groups = [str(g) for g, size in enumerate(sizes) for _ in range(size)]
+    y = torch.cat([torch.tensor([1 - g % 2, *[g % 2] * (size - 1)]) for g, size in enumerate(sizes)])
+    rows = shuffled(y, groups, 200, torch.Generator().manual_seed(0)).double()
+    shares = torch.stack([part.mean(1) for part in rows.split(sizes, 1)])
+    assert_close(shares.mean(1), torch.full((20,), float(y.double().mean())).double(), atol=0.1, rtol=0)
+    assert bool((shares.std(1) > 0.2).all())
+
+
 def test_the_prior_loss_is_the_entropy_of_the_other_folds():
     y = torch.tensor([[0, 1, 1, 1, 0, 1]])
     fold = torch.tensor([0, 0, 1, 1, 2, 2])

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 Groups = Sequence[str] | None
+_TRIES = 20  # for each shuffle wanted: of few that there are, the last is rarely drawn
 
 
 def codes_of(names: Sequence[object]) -> Int[Tensor, " example"]:
@@ -87,21 +89,47 @@ def shuffled(
 ) -> Shaped[Tensor, "shuffle example"]:
     """Labels shuffled as they may be if they say nothing of the examples.
 
-    Where all of a group has one label, labels are exchanged between such groups, as wholes; inside of every other group
-    its examples exchange theirs.
+    Each group gets the labels of another, in any order: some of them if it is smaller, and some of them twice if it is
+    larger. So it is the groups that are exchanged, however alike the labels of one are.
+
+    Returns:
+        No two shuffles alike, and none like the labels, up to the names of classes, which no score depends on. Fewer
+        than `n` if there are no more.
     """
-    y = y.cpu()
-    if groups is None:
-        return torch.stack([y[torch.randperm(len(y), generator=generator)] for _ in range(n)])
+    y, known, rows = y.cpu(), {_partition(y.cpu())}, []
+    members = [] if groups is None else _members(groups)
+    for _ in range(_TRIES * n):
+        if len(rows) == n:
+            break
+        row = _exchanged(y, members, generator) if members else y[torch.randperm(len(y), generator=generator)]
+        if (key := _partition(row)) not in known:
+            known.add(key)
+            rows.append(row)
+    return torch.stack(rows) if rows else y.new_empty(0, len(y))
+
+
+def _members(groups: Sequence[str]) -> list[Int[Tensor, "_"]]:
     units = codes_of(groups)
-    members = [(units == unit).nonzero().flatten() for unit in range(int(units.max()) + 1)]
-    whole = [index for index in members if bool((y[index] == y[index[0]]).all())]
-    mixed = [index for index in members if not bool((y[index] == y[index[0]]).all())]
-    rows = y.repeat(n, 1)
-    for row in rows:
-        order = torch.randperm(len(whole), generator=generator).tolist()
-        for index, other in zip(whole, order):
-            row[index] = y[whole[other][0]]
-        for index in mixed:
-            row[index] = y[index[torch.randperm(len(index), generator=generator)]]
-    return rows
+    return [(units == unit).nonzero().flatten() for unit in range(int(units.max()) + 1)]
+
+
+def _exchanged(
+    y: Shaped[Tensor, " example"], members: Sequence[Int[Tensor, "_"]], generator: torch.Generator
+) -> Shaped[Tensor, " example"]:
+    """Labels of which each group has got those of another."""
+    row = y.clone()
+    for index, other in zip(members, torch.randperm(len(members), generator=generator).tolist()):
+        source = members[other]
+        order = torch.randperm(len(source), generator=generator)
+        if (lacking := len(index) - len(source)) > 0:
+            order = torch.cat([order, torch.randint(len(source), (lacking,), generator=generator)])
+        row[index] = y[source[order[: len(index)]]]
+    return row
+
+
+def _partition(y: Shaped[Tensor, " example"]) -> bytes:
+    """The same for labels that differ in the names of classes alone; of numbers, these."""
+    if y.is_floating_point():
+        return y.numpy().tobytes()
+    _, first, which = np.unique(y.numpy(), return_index=True, return_inverse=True)
+    return first.argsort().argsort()[which].tobytes()
