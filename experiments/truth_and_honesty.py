@@ -110,6 +110,8 @@ def _said(found: Any, what: str) -> str:
     if word == "absent":
         why = "not told from shuffled labels" if best["p"] > LEVEL else "no better than the shares of the labels"
         return f"Absent: {what} is read with {read}, which is {why} (p = {float(best['p']):.2g})."
+    if word == "undecided":
+        return f"Undecided: {what} is read with {read}, but there are too few groups or shuffles to tell (p = {float(best['p']):.2g})."
     across = between(_band(best, "transfer_accuracy"))
     if word == "in distribution only":
         return (

@@ -29,13 +29,14 @@ def _random(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _report(embedded, x, y, seed=0, **more):
+def _report(embedded, x, y, seed=0, groups=GROUPS, how=None, **more):
     """A report on made-up activations (place, prompt, d) of prompts without a meaning."""
-    data = tasks.from_labels(embedded, ["the dog"] * x.shape[1], y, GROUPS[: x.shape[1]], **more)
+    data = tasks.from_labels(embedded, ["the dog"] * x.shape[1], y, groups[: x.shape[1]], **more)
     sites = embedded.sites("resid_post")[: len(x)]
     shard = {str(site): values[:, None] for site, values in zip(sites, x)}
     kept = probing.Activations(sites, [-1], 0, x.shape[1], [shard])
-    return probing.probe(embedded, data, sites, by="lda", shuffles=79, controls=False, seed=seed, activations=kept)
+    how = dict(by="lda", shuffles=79, controls=False) | (how or {})
+    return probing.probe(embedded, data, sites, seed=seed, activations=kept, **how)
 
 
 def test_shuffled_labels_are_rarely_significant_anywhere(embedded):
@@ -53,6 +54,61 @@ def test_a_planted_weak_signal_is_found_at_its_place(embedded):
     assert report.verdict.values.ravel().tolist() == ["absent", "absent", "decodable", "absent"]
     assert 0.55 < float(report.accuracy[2, 0]) < 0.85
     assert report.attrs["verdict"].startswith("label is decodable at 1 of 4 places")
+
+
+def _off_label(seed, signal):
+    """Sixteen groups of a label each, from which one of its eight prompts differs; and groups that differ in noise."""
+    base, groups = torch.randint(0, 2, (16,), generator=torch.Generator().manual_seed(seed)), torch.arange(128) // 8
+    base[:3], base[3:6] = 0, 1
+    y = base[groups]
+    y[::8] = 1 - y[::8]
+    x = 0.3 * _random(16, 24, seed=seed + 1)[groups] + 0.5 * _random(128, 24, seed=seed + 2)
+    x[:, 0] += signal * base[groups]
+    return x, y, [f"g{i}" for i in groups.tolist()]
+
+
+def test_one_prompt_of_another_label_in_each_group_hides_nothing(embedded):
+    x, y, groups = _off_label(0, 2)
+    report = _report(embedded, x[None], y.tolist(), groups=groups)
+    assert report.accuracy.item() > 0.7 and report.verdict.item() == "decodable"
+
+
+def test_exchanged_groups_make_no_signal_of_what_groups_differ_in():
+    """Of a hundred nulls, p <= 0.1 would be found more than 17 times once in 100 times."""
+    found = 0
+    for seed in range(100):
+        x, y, groups = _off_label(10 * seed, 0)
+        rows = torch.cat([y[None], shuffled(y, groups, 39, torch.Generator().manual_seed(seed))])
+        scores = shuffle_scores(Features(x[None]), rows, 2, folds_of(torch.zeros(128), 0, groups, seed=seed))
+        found += float(scores.p(scores.correlation[0, 1:])) <= 0.1
+    assert found <= 17
+
+
+def test_what_few_groups_or_few_shuffles_cannot_tell_is_undecided(embedded):
+    """Of eight groups, 35 labellings differ: none can be the best of forty."""
+    x, y = _random(1, 120, 24), (torch.arange(120) // 6 % 2)
+    x[0, :, 0] += 20 * y
+    few = _report(embedded, x[:, :48], y[:48].tolist())
+    assert few.verdict.item() == "undecided" and few.p.item() == pytest.approx(1 / 35)
+    wanted = (
+        "its groups allow only 34 other labellings, so that the least p-value is 0.029, which is above 0.025; give more"
+    )
+    assert "read with accuracy 1.00 at layer 0, pos -1, but " + wanted in few.attrs["verdict"]
+    assert {c.name: c.status for c in checks_of(few)}["least p-value that there can be"] == "warn"
+    short = _report(embedded, x, y.tolist(), how={"shuffles": 38})
+    assert (
+        "only 38 shuffles were drawn" in short.attrs["verdict"] and "give shuffles=39 or more" in short.attrs["verdict"]
+    )
+    assert _report(embedded, x, y.tolist(), how={"shuffles": 39}).verdict.item() == "decodable"
+    noise = _report(embedded, _random(1, 120, 24, seed=4), y.tolist(), how={"shuffles": 19})
+    assert noise.p.item() > 0.05 and noise.verdict.item() == "absent"
+
+
+def test_controls_do_not_change_the_shuffles(embedded):
+    data = tasks.concepts.refusal(embedded, 60)
+    sites, how = embedded.sites("resid_post", layers=[0]), dict(at=["verb", -1], by="lda", shuffles=39, causal=False)
+    alone, beside = (probing.probe(embedded, data, sites, controls=on, **how) for on in (False, True))
+    assert_allclose(alone[["p", "null_accuracy", "correlation"]], beside[["p", "null_accuracy", "correlation"]])
 
 
 @pytest.mark.parametrize("width", [10, 80])

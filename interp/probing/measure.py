@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from interp.probing.activations import Activations, At
@@ -57,27 +57,29 @@ class Plan:
 def measure(activations: Activations, plan: Plan, device: torch.device) -> By:
     """Measures by place, each a tensor whose first axis is the place."""
     found: dict[str, list[Any]] = {}
+    # Of one draw for all places, whatever else is drawn: their largest scores are to be those of the same labels.
+    y, generator = plan.data.y.cpu(), torch.Generator().manual_seed(plan.seed)
+    shuffles = torch.cat([y[None], shuffled(y, plan.data.groups, plan.shuffles, generator)]).to(device)
     for at in activations.at:
         for index, x in activations.blocks(at, device):
-            for name, values in _block(Features(x), plan, at, device).items():
+            for name, values in _block(Features(x), plan, at, shuffles).items():
                 rows = found.setdefault(name, [None] * len(activations.places))
                 for i, value in zip(index, values):
                     rows[i] = value
     return {name: torch.stack(rows) for name, rows in found.items()}
 
 
-def _block(features: Features, plan: Plan, at: At, device: torch.device) -> By:
-    """All measures at some places of one position."""
-    y, fold = plan.data.y.to(device), plan.fold.to(device)
-    generator = torch.Generator().manual_seed(plan.seed)
+def _block(features: Features, plan: Plan, at: At, shuffles: Shaped[Tensor, "label prompt"]) -> By:
+    """All measures at some places of one position, of the labels and of shuffles of them."""
+    y, fold, device = shuffles[0], plan.fold.to(shuffles.device), shuffles.device
     labels = y[None]
     if plan.full:
+        generator = torch.Generator().manual_seed(plan.seed)
         types, _ = types_at(plan.data.prompts, at, plan.data.groups)
         labels = torch.cat([labels, control_labels(types, y.cpu(), plan.controls, generator).to(device)])
     held = out_of_fold(features, labels, plan.n_classes, fold, plan.estimator)
     found = _scores(held, labels, plan.n_classes) | _whole(features, y, held, plan)
     found["examples_per_dimension"] = len(y) / effective_dimension(features.x)
-    shuffles = torch.cat([y[None].cpu(), shuffled(y, plan.data.groups, plan.shuffles, generator)]).to(device)
     scores = shuffle_scores(features, shuffles, plan.n_classes, plan.blind.to(device))
     found |= {"correlation": scores.correlation, "shuffled_accuracy": scores.accuracy}
     if plan.full and plan.n_classes:
@@ -144,9 +146,10 @@ def plain_loss(activations: Activations, plan: Plan, device: torch.device) -> Fl
 
 
 def p_values(found: By) -> tuple[Float[Tensor, " place"], dict[str, float]]:
-    """p-values corrected over all places; and the accuracies that one shuffle in twenty passes at some place."""
+    """p-values corrected over all places; the least that there can be; and accuracies of shuffles at the best place."""
     correlation, accuracy = found["correlation"], found["shuffled_accuracy"]
     scores = Shuffles(correlation, accuracy)
     null = accuracy[:, 1:].double()
     ends = {"null_of_the_best": null.amax(0).quantile(0.95), "null_of_the_worst": null.amin(0).quantile(0.05)}
-    return scores.p(correlation[:, 1:].amax(0)), {name: float(end) for name, end in ends.items()}
+    about = {name: float(end) for name, end in ends.items()} | {"least_p": 1 / correlation.shape[1]}
+    return scores.p(correlation[:, 1:].amax(0)), about

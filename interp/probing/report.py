@@ -94,7 +94,11 @@ def probe(
         "split": "by group" if data.groups is not None else "random: no groups were given",
         "folds": int(fold.max()) + 1,
     }
-    how |= {"shuffles": shuffles, "controls": "on" if controls else "off", "verdict": overall(result, data.name)}
+    how |= {
+        "shuffles": round(1 / result.attrs["least_p"]) - 1,
+        "controls": "on" if controls else "off",
+        "verdict": overall(result, data.name),
+    }
     how |= {"control types": {str(p): types_at(data.prompts, p, data.groups)[1] for p in at}}
     return result.assign_attrs(_about(model) | attach(checks(result, data), how))
 
@@ -151,7 +155,8 @@ def _table(model: Model, activations: Activations, plan: Plan, found: By) -> xr.
     table |= {"weight": weights, "bias": name(found["bias"], "bias", out=outs)}
     if plan.n_classes:
         about["majority"] = _majority(plan)
-    return xr.Dataset(table).assign_attrs(about)
+    fewer = found["correlation"].shape[1] - 1 < plan.shuffles
+    return xr.Dataset(table).assign_attrs(about | {"labellings": "all" if fewer else "drawn"})
 
 
 def _with_bounds(name: str, table: xr.Dataset) -> dict[str, xr.DataArray]:

@@ -6,7 +6,7 @@ import xarray as xr
 from interp.arrays import Check
 from interp.tasks import Labelled
 
-WORDS = ("absent", "in distribution only", "decodable", "used")
+WORDS = ("absent", "undecided", "in distribution only", "decodable", "used")
 WAYS = ("interchange", "erasure")
 LEVEL = 0.025  # one-sided, as half of the usual 5 %
 LEAST = 0.05  # the share of the model's preference that a change must move to count as use
@@ -16,20 +16,33 @@ def verdicts(result: xr.Dataset) -> xr.DataArray:
     """What may be said at each place.
 
     * "absent": no better than under shuffled labels anywhere (p > 0.025, corrected over places), or without skill.
+    * "undecided": it is read better than under any shuffle, with skill, but there are too few of these for p <= 0.025.
     * "in distribution only": it is read well, but a probe of one family keeps less than half of the advantage over the
       majority that it, or a probe of all families, has, in some other one.
     * "decodable": it is read, also across families, if there are any.
     * "used": moreover, the model's answers follow when what is read is set to another class, and are lost when it is
       erased: more than by any placebo anywhere, and by at least 5 % of the model's preference.
     """
-    found = (result["p"] <= LEVEL) & (result["skill"] > 0)
-    level = xr.where(found, 2, 0)
+    least = _least_p(result)
+    found = (result["p"] <= max(LEVEL, least)) & (result["skill"] > 0)
+    if least > LEVEL:
+        return _words(xr.where(found, 1, 0))
+    level = xr.where(found, 3, 0)
     if "transfer" in result:
-        level = xr.where(found & ~_transfers(result), 1, level)
+        level = xr.where(found & ~_transfers(result), 2, level)
     if "interchange" in result:
         moved = [(result[f"{way}_p"] <= 0.05) & (result[way] >= LEAST) for way in WAYS]
-        level = xr.where((level == 2) & moved[0] & moved[1], 3, level)
+        level = xr.where((level == 3) & moved[0] & moved[1], 4, level)
+    return _words(level)
+
+
+def _words(level: xr.DataArray) -> xr.DataArray:
     return level.copy(data=np.array(WORDS)[level.values]).rename("verdict")
+
+
+def _least_p(result: xr.Dataset) -> float:
+    """The least p-value that there can be: one over the number of labellings compared."""
+    return float(result.attrs.get("least_p", 0.0))
 
 
 def _least(result: xr.Dataset, first: str, second: str) -> xr.DataArray:
@@ -72,6 +85,9 @@ def overall(result: xr.Dataset, concept: str) -> str:
             told = f"where it is told from shuffled labels (p = {least:.2g}), no probe has skill"
             return f"{concept} is absent: {told}; more prompts may give one"
         return f"{concept} is absent: at none of {level.size} places is it read better than shuffled labels"
+    if word == "undecided":
+        read = f"accuracy {float(here['accuracy']):.2f}" if "accuracy" in here else skill
+        return f"{concept} is undecided: it is read with {read} at {place}, but {_undecided(result)}"
     if word == "in distribution only":
         return (
             f"{concept} is read in distribution only ({skill}): between families, accuracy falls to "
@@ -83,6 +99,16 @@ def overall(result: xr.Dataset, concept: str) -> str:
         return f"{concept} is decodable {count} ({skill}); {tail}"
     effects = ", ".join(f"{way} {float(here[way]):.2f}" for way in WAYS)
     return f"{concept} is used {count} ({skill}; {effects})"
+
+
+def _undecided(result: xr.Dataset) -> str:
+    """Why no p-value is low enough, and what to do about it."""
+    least, n = _least_p(result), round(1 / _least_p(result)) - 1
+    if result.attrs["labellings"] == "all":
+        there, remedy = f"its groups allow only {n} other labellings", "give more groups of each class"
+    else:
+        there, remedy = f"only {n} shuffles were drawn", f"give shuffles={round(1 / LEVEL) - 1} or more"
+    return f"{there}, so that the least p-value is {least:.2g}, which is above {LEVEL}; {remedy}"
 
 
 def best_index(values: xr.DataArray) -> dict[str, int]:
@@ -103,6 +129,8 @@ def checks(result: xr.Dataset, data: Labelled) -> list[Check]:
     why = "folds must keep together what is alike; of few groups, any may be an accident"
     rows = [Check("groups", n_groups, 10, "pass" if n_groups >= 10 else "warn", why, "")]
     rows += [_above(here, "skill_low", "lower bound of the skill", "a probe must beat the shares of the classes", "")]
+    why = "few groups, or few shuffles, leave no room for a low p-value"
+    rows += [_row("least p-value that there can be", _least_p(result), LEVEL, _least_p(result) <= LEVEL, why, "")]
     rows += [_p(here, "p", "p-value of the best place", "the best place must beat the best under shuffled labels", "")]
     rows += _controls(here, _chance(result)) + _spread(here) + _transfer(result) + _use(result)
     return rows
