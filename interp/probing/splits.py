@@ -96,7 +96,8 @@ def shuffled(
         No two shuffles alike, and none like the labels, up to the names of classes, which no score depends on. Fewer
         than `n` if there are no more.
     """
-    y, known, rows = y.cpu(), {_partition(y.cpu())}, []
+    y, rows = y.cpu(), list[Tensor]()
+    known = {_partition(y)}
     members = [] if groups is None else _members(groups)
     for _ in range(_TRIES * n):
         if len(rows) == n:

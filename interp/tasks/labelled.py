@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from interp.model import Model, Prompts
+from interp.tasks.task import Chosen, numbers_of
 from interp.traces import Tokens
 
 Label = bool | int | float | str
@@ -57,9 +58,9 @@ class Labelled:
             return torch.tensor([float(label) for label in self.labels])
         return torch.tensor([self.classes.index(label) for label in self.labels])
 
-    def rows(self, index: Sequence[int] | Int[Tensor, " some"]) -> "Labelled":
-        """Some of the prompts."""
-        chosen = torch.as_tensor(index).tolist()
+    def rows(self, index: Chosen) -> "Labelled":
+        """Some of the prompts, by number in the order given, or by a mask."""
+        chosen = numbers_of(index, len(self))
         pick = lambda names: None if names is None else [names[i] for i in chosen]
         answers = None if self.answers is None else self.answers[chosen]
         return replace(

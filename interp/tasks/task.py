@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -14,6 +15,8 @@ from torch import Tensor
 from interp.metrics import Metric, logit_diff, prob_diff
 from interp.model import Model
 from interp.traces import Tokens
+
+Chosen = Sequence[int] | Sequence[bool] | Tensor | np.ndarray | slice
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,9 @@ class Task:
     def __len__(self) -> int:
         return len(self.clean)
 
-    def rows(self, index: Sequence[int]) -> "Task":
-        """Some of the pairs, in the order given."""
-        index = list(index)
+    def rows(self, index: Chosen) -> "Task":
+        """Some of the pairs, by number in the order given, or by a mask."""
+        index = numbers_of(index, len(self))
         some = lambda values: [values[i] for i in index] if len(values) else []
         sides = self.clean.rows(index), self.corrupt.rows(index), self.right[index], self.wrong[index]
         labels = {name: some(values) for name, values in self.labels.items()}
@@ -59,6 +62,28 @@ class Task:
     def prob_diff(self) -> Metric:
         """Probability of the right answers minus that of the wrong ones."""
         return prob_diff(self.right, self.wrong)
+
+
+def numbers_of(chosen: Chosen, n: int) -> list[int]:
+    """Which of `n` prompts are chosen: by their numbers, or by a mask that says of each whether it is.
+
+    Raises:
+        ValueError: A mask of another length; numbers that there are not, or that are not whole.
+    """
+    values = (
+        np.arange(n)[chosen]
+        if isinstance(chosen, slice)
+        else np.asarray(chosen.cpu() if isinstance(chosen, Tensor) else chosen)
+    )
+    if values.dtype == bool:
+        if values.shape != (n,):
+            raise ValueError(f"a mask of {len(values)} was given for {n} prompts; one value each is needed")
+        return values.nonzero()[0].tolist()
+    if values.size and (values.dtype.kind not in "iu" or values.ndim != 1):
+        raise ValueError(f"prompts are chosen by whole numbers or by a mask, not by {chosen!r}")
+    if wrong := [i for i in values.tolist() if not -n <= i < n]:
+        raise ValueError(f"there is no prompt {wrong[0]}: there are {n}, numbered from 0 on")
+    return values.tolist()
 
 
 def from_rows(model: Model, rows: Sequence[Mapping[str, str]], name: str = "task") -> Task:
