@@ -122,21 +122,24 @@ def of_means(
     level: float = 0.95,
     draws: int = 2000,
     seed: int = 0,
+    clusters: Sequence[str] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A function of means over prompts and its interval as in `interval`, prompts drawn for all arrays together.
 
     Args:
         function: Of the means, each with the axes of its array but a first one for draws in place of the prompts; it
             keeps that axis.
+        clusters: As in `interval`.
 
     Returns:
         The value, its lower and its upper bound.
     """
     n = arrays[0].sizes[over]
-    weights = np.concatenate([np.ones((1, n)), weights_of(arrays[0], over, draws, seed)]) / n
+    weights = np.concatenate([np.ones((1, n)), weights_of(arrays[0], over, draws, seed, clusters)]) / n
+    n_units = n if clusters is None else len(set(clusters))
     values = [array.transpose(over, ...).values.astype(float) for array in arrays]
     found = function(*(np.tensordot(weights, value, axes=(1, 0)) for value in values))
-    low, high = stretched(np.asarray(found[0]), np.quantile(found[1:], ends_of(level), axis=0), n, level)
+    low, high = stretched(np.asarray(found[0]), np.quantile(found[1:], ends_of(level), axis=0), n_units, level)
     return np.asarray(found[0]), np.asarray(low), np.asarray(high)
 
 

@@ -20,6 +20,7 @@ from interp.probing.estimators import estimator_of
 from interp.probing.measure import By, Plan, lexical, measure, p_values, plain_loss
 from interp.probing.pairing import margin, paired
 from interp.probing.splits import folds_of
+from interp.probing.transfer import transfer
 from interp.probing.verdicts import checks, overall, verdicts
 from interp.progress import Progress
 from interp.sites import Site
@@ -65,7 +66,8 @@ def probe(
         `accuracy`, with `_low` and `_high` from a bootstrap of groups; `balanced_accuracy`, `auroc`; `p`, corrected
         over all places, and `null_accuracy`, which 95 % of shuffles stay below there; `control_accuracy`,
         `selectivity`; `untrained_skill`, `token_skill`, `bag_skill`, and gains over them; `stability`; `compression`
-        and `control_compression` of the online code; `transfer`, accuracies (train, test) between families;
+        and `control_compression` of the online code; `transfer`, accuracies (train, test) between families, and
+        `transfer_margin`, by how much the worst keeps more than half of the advantage (`_high` from the bootstrap);
         `interchange`, `erasure` (mean shares) with their `_p`; `weight`, `bias` of the probe of all prompts (see
         `probe_at`); `verdict` (see `verdicts`). By prompt: `loss`, `prior_loss`.
         The checks are of the best place; `attrs["verdict"]` says in a sentence what was found.
@@ -149,7 +151,7 @@ def _table(model: Model, activations: Activations, plan: Plan, found: By) -> xr.
     if plan.full and plan.n_classes:
         table |= _codes(name, found, plan) | _selective(name, found, plan)
     if plan.families:
-        table |= _transferred(name, found["transfer"], plan)
+        table |= _transferred(name, found, plan)
     outs = [str(label) for label in plan.data.classes[-(found["weight"].shape[1]) :]] or ["number"]
     weights = name(found["weight"], "weight", out=outs, feature=range(found["weight"].shape[-1]))
     table |= {"weight": weights, "bias": name(found["bias"], "bias", out=outs)}
@@ -197,22 +199,16 @@ def _majority(plan: Plan) -> float:
     return float(torch.bincount(plan.data.y).max()) / len(plan.data)
 
 
-def _transferred(name: _Namer, values: Tensor, plan: Plan) -> dict[str, xr.DataArray]:
+def _transferred(name: _Namer, found: By, plan: Plan) -> dict[str, xr.DataArray]:
     """Accuracy, or R^2, between families; and each prompt's mean over probes of the other families."""
-    families = torch.tensor([plan.families.index(f) for f in plan.data.families or ()], device=values.device)
-    inside = [families == i for i in range(len(plan.families))]
+    between = transfer(found, plan, _majority(plan) if plan.n_classes else 0.0)
+    table = {"transfer": name(between.matrix, "transfer", train=plan.families, test=plan.families)}
+    for key in ("margin", "margin_high"):
+        table[f"transfer_{key}"] = name(getattr(between, key), "transfer beyond half of the advantage")
     if plan.n_classes:
-        matrix = torch.stack([values[:, :, mask].mean(-1) for mask in inside], -1)
-    else:
-        y = plan.data.y.to(values)
-        matrix = torch.stack([1 - values[:, :, m].mean(-1) / y[m].var(correction=0) for m in inside], -1)
-    foreign = torch.stack(inside).logical_not().to(values)
-    away = (values * foreign).sum(1) / foreign.sum(0)
-    found = {"transfer": name(matrix, "transfer", train=plan.families, test=plan.families)}
-    if plan.n_classes:
-        bounds = interval(name.by_prompt(away, "accuracy"), seed=plan.seed, clusters=plan.data.groups)
-        found |= _with_bounds("transfer_accuracy", bounds)
-    return found
+        bounds = interval(name.by_prompt(between.away, "accuracy"), seed=plan.seed, clusters=plan.data.groups)
+        table |= _with_bounds("transfer_accuracy", bounds)
+    return table
 
 
 def _baselines(model: Model, activations: Activations, plan: Plan, result: xr.Dataset) -> dict[str, xr.DataArray]:

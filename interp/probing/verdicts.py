@@ -17,8 +17,8 @@ def verdicts(result: xr.Dataset) -> xr.DataArray:
 
     * "absent": no better than under shuffled labels anywhere (p > 0.025, corrected over places), or without skill.
     * "undecided": it is read better than under any shuffle, with skill, but there are too few of these for p <= 0.025.
-    * "in distribution only": it is read well, but a probe of one family keeps less than half of the advantage over the
-      majority that it, or a probe of all families, has, in some other one.
+    * "in distribution only": it is read well, but surely (97.5 % of a bootstrap of groups) a probe of one family keeps
+      less than half of the advantage over the majority that it, or a probe of all families, has, in some other one.
     * "decodable": it is read, also across families, if there are any.
     * "used": moreover, the model's answers follow when what is read is set to another class, and are lost when it is
       erased: more than by any placebo anywhere, and by at least 5 % of the model's preference.
@@ -29,7 +29,7 @@ def verdicts(result: xr.Dataset) -> xr.DataArray:
         return _words(xr.where(found, 1, 0))
     level = xr.where(found, 3, 0)
     if "transfer" in result:
-        level = xr.where(found & ~_transfers(result), 2, level)
+        level = xr.where(found & (result["transfer_margin_high"] < 0), 2, level)
     if "interchange" in result:
         moved = [(result[f"{way}_p"] <= 0.05) & (result[way] >= LEAST) for way in WAYS]
         level = xr.where((level == 3) & moved[0] & moved[1], 4, level)
@@ -48,19 +48,6 @@ def _least_p(result: xr.Dataset) -> float:
 def _least(result: xr.Dataset, first: str, second: str) -> xr.DataArray:
     """The smaller of two at each place."""
     return result[first].where(result[first] < result[second], result[second])
-
-
-def _transfers(result: xr.Dataset) -> xr.DataArray:
-    """Whether the worst transfer between families keeps half of what is gained within them, or by a probe of all."""
-    matrix = result["transfer"]
-    own = xr.DataArray(np.eye(matrix.sizes["train"], dtype=bool), dims=("train", "test"))
-    within = matrix.where(own).mean(("train", "test"))
-    if "accuracy" in result:  # a probe of one family, from fewer prompts, may gain nothing anywhere
-        pooled = result["accuracy"]
-        within = within.where(within > pooled, pooled)
-    worst = matrix.where(~own).min(("train", "test"))
-    chance = _chance(result)
-    return (worst - chance) >= 0.5 * (within - chance)
 
 
 def _chance(result: xr.Dataset) -> float:
@@ -170,10 +157,10 @@ def _transfer(result: xr.Dataset) -> list[Check]:
     if "transfer" not in result:
         return []
     here = result.isel(best_index(result["skill"]))
-    keeps = bool(_transfers(here.assign_attrs(result.attrs)))
+    worst, margin, high = _worst(here), float(here["transfer_margin"]), float(here["transfer_margin_high"])
+    status = "pass" if margin >= 0 else "fail" if high < 0 else "warn"
     why = "a probe of the concept must hold in other families of prompts: half of its advantage at least"
-    status = "pass" if keeps else "fail"
-    return [Check("worst transfer between families", _worst(here), 0.5, status, why, "arXiv:2310.06824")]
+    return [Check("worst transfer between families", worst, worst - margin, status, why, "arXiv:2310.06824")]
 
 
 def _use(result: xr.Dataset) -> list[Check]:
