@@ -16,7 +16,7 @@ from interp import Site, edits, metrics, plots, probing, tasks
 from interp.arrays import checks_of
 from interp.probing.estimators import ESTIMATORS
 from interp.probing.mdl import _blocks, codelength
-from interp.probing.permutation import PENALTIES, shuffle_scores
+from interp.probing.permutation import PENALTIES, p_values, shuffle_scores
 from interp.probing.problems import Features
 from interp.probing.scores import auroc, effective_dimension, stability
 from interp.probing.splits import folds_of, shuffled
@@ -81,7 +81,7 @@ def test_exchanged_groups_make_no_signal_of_what_groups_differ_in():
         x, y, groups = _off_label(10 * seed, 0)
         rows = torch.cat([y[None], shuffled(y, groups, 39, torch.Generator().manual_seed(seed))])
         scores = shuffle_scores(Features(x[None]), rows, 2, folds_of(torch.zeros(128), 0, groups, seed=seed))
-        found += float(scores.p(scores.correlation[0, 1:])) <= 0.1
+        found += float(p_values(scores.correlation)) <= 0.1
     assert found <= 17
 
 
@@ -103,6 +103,18 @@ def test_what_few_groups_or_few_shuffles_cannot_tell_is_undecided(embedded):
     assert _report(embedded, x, y.tolist(), how={"shuffles": 39}).verdict.item() == "decodable"
     noise = _report(embedded, _random(1, 120, 24, seed=4), y.tolist(), how={"shuffles": 19})
     assert noise.p.item() > 0.05 and noise.verdict.item() == "absent"
+
+
+def test_the_null_of_an_accuracy_is_its_own(embedded):
+    """Where 90 % are of one class, who knows nothing is right in 90 %, and in half of the balanced ones."""
+    y = torch.arange(120) % 10 == 0
+    report = _report(embedded, _random(2, 120, 24), y.tolist())
+    assert (
+        report.attrs["majority"] == 0.9 <= float(report.null_accuracy.min()) <= report.attrs["null_of_the_best"] < 0.95
+    )
+    assert 0.5 < float(report.null_balanced_accuracy.max()) <= report.attrs["balanced_null_of_the_best"] < 0.75
+    for value, name in (("accuracy", "null_of_the_best"), ("balanced_accuracy", "balanced_null_of_the_best")):
+        assert max(plots.probes(report, value).data[0].y) == report.attrs[name]
 
 
 def test_controls_do_not_change_the_shuffles(embedded):
@@ -131,8 +143,12 @@ def test_the_statistic_of_the_shuffles_is_that_of_the_best_ridge_regression(widt
         sizes = np.sqrt((scores**2).sum(1) * (wanted**2).sum(0))
         correlation = ((scores * wanted).sum(1) / sizes).mean(-1)
         assert float(found.correlation[0, i]) == pytest.approx(correlation.max(), abs=1e-4)
-        right = scores[correlation.argmax()].argmax(1) == labels.numpy()
-        assert float(found.accuracy[0, i]) == pytest.approx(np.mean([right[labels == c].mean() for c in range(3)]))
+        best = scores[correlation.argmax()]
+        right = best.argmax(1) == labels.numpy()
+        assert float(found.balanced[0, i]) == pytest.approx(np.mean([right[labels == c].mean() for c in range(3)]))
+        assert float(found.accuracy[0, i]) == pytest.approx(
+            np.mean((best + target - wanted).argmax(1) == labels.numpy())
+        )
 
 
 def test_features_that_depend_on_each_other_are_scored_however_many_examples_there_are():
@@ -165,8 +181,8 @@ def test_an_online_code_is_the_sum_of_what_each_block_costs():
     x, y = _random(1, 120, 6), (torch.arange(120) % 2)
     x[0, :, 0] += 2 * y
     single = replace(ESTIMATORS["logistic"], penalties=(1.0,), quick=(ESTIMATORS["logistic"].fit,))
-    bits = codelength(Features(x), y[None], 2, GROUPS, single)
-    blocks = _blocks(y[None], 2, GROUPS, 0)
+    bits, _ = codelength(Features(x), y[None], 2, GROUPS, single)
+    blocks = _blocks(y, 2, GROUPS, 0)
     assert all(len(blocks[6 * g : 6 * g + 6].unique()) == 1 for g in range(20))
     exact = float((blocks == 0).sum())
     for b in range(1, int(blocks.max()) + 1):
@@ -176,8 +192,23 @@ def test_an_online_code_is_the_sum_of_what_each_block_costs():
         logs = model.predict_log_proba(scaler.transform(x[0][test].numpy()))
         exact -= logs[np.arange(test.sum()), y[test]].sum() / np.log(2)
     assert float(bits) == pytest.approx(exact, rel=1e-2)
-    noise = codelength(Features(_random(1, 120, 6, seed=5)), y[None], 2, GROUPS, ESTIMATORS["logistic"])
+    noise, _ = codelength(Features(_random(1, 120, 6, seed=5)), y[None], 2, GROUPS, ESTIMATORS["logistic"])
     assert float(bits) < 90 < 120 <= float(noise)
+
+
+def test_noise_is_told_as_well_by_the_shares_of_the_classes():
+    """Of a rare class, too; and whatever the control task has drawn."""
+    y = (torch.arange(300) % 10 == 0).long()
+    x = Features(_random(1, 300, 6))
+    for other in (1 - y, torch.zeros_like(y), torch.arange(300) // 290):
+        for by in ("logistic", "lda"):
+            bits, prior = codelength(x, torch.stack([y, other]), 2, None, ESTIMATORS[by])
+            alone, _ = codelength(x, y[None], 2, None, ESTIMATORS[by])
+            assert 0.85 < float(prior[0] / bits[0, 0]) < 1.02
+            assert_close(bits[:, :1], alone, atol=0.5, rtol=0)
+            assert bool(bits.isfinite().all())
+    told = _blocks(y, 2, None, 0) > 0
+    assert float(prior[0]) - float((~told).sum()) < 0.6 * float(told.sum())  # a share of 10 % takes 0.47 bits
 
 
 def test_scores_against_their_definitions():
@@ -379,7 +410,7 @@ def test_inlp_takes_out_one_direction_after_the_other():
     eraser = probing.inlp(x, y)
     assert_close(eraser.read @ eraser.read.T, torch.eye(len(eraser.read)), atol=1e-4, rtol=0)
     fold = folds_of(y, 2, None)
-    left = float(shuffle_scores(Features(eraser(x)[None]), y[None], 2, fold).accuracy)
+    left = float(shuffle_scores(Features(eraser(x)[None]), y[None], 2, fold).balanced)
     assert left < 0.56 and float(eraser.strength[0]) > 0.4
     with pytest.raises(ValueError, match="there is nothing to erase"):
         probing.inlp(_random(600, 10), y)

@@ -32,8 +32,9 @@ def probes(result: xr.Dataset, value: str = "accuracy", title: str = "") -> go.F
         result = result.isel(head=result[value].argmax("head"))
     figure = go.Figure()
     layers = [int(layer) for layer in result["layer"].values]
-    if "accuracy" in value and "null_of_the_best" in result.attrs:
-        _band(figure, layers, float(result.attrs["null_of_the_worst"]), float(result.attrs["null_of_the_best"]))
+    null = "balanced_null_of_the_" if value == "balanced_accuracy" else "null_of_the_"
+    if "accuracy" in value and f"{null}best" in result.attrs:
+        _band(figure, layers, float(result.attrs[f"{null}worst"]), float(result.attrs[f"{null}best"]))
     elif value in _NULLS:
         figure.add_hline(_NULLS[value], line=dict(color="#888", dash="dot"))
     for i, place in enumerate(result["pos"].values):

@@ -13,7 +13,7 @@ from interp.probing.controls import bag_of_tokens, control_labels, token_and_pos
 from interp.probing.crossval import Held, fitted_on_all, out_of_fold
 from interp.probing.estimators import ESTIMATORS, Estimator
 from interp.probing.mdl import codelength
-from interp.probing.permutation import Shuffles, shuffle_scores
+from interp.probing.permutation import shuffle_scores
 from interp.probing.problems import Features
 from interp.probing.scores import auroc, balanced, correct, effective_dimension, stability
 from interp.probing.splits import check_classes, shuffled
@@ -82,8 +82,10 @@ def _block(features: Features, plan: Plan, at: At, shuffles: Shaped[Tensor, "lab
     found["examples_per_dimension"] = len(y) / effective_dimension(features.x)
     scores = shuffle_scores(features, shuffles, plan.n_classes, plan.blind.to(device))
     found |= {"correlation": scores.correlation, "shuffled_accuracy": scores.accuracy}
+    found["shuffled_balanced_accuracy"] = scores.balanced
     if plan.full and plan.n_classes:
-        found["bits"] = codelength(features, labels[:2], plan.n_classes, plan.data.groups, plan.estimator, plan.seed)
+        code = codelength(features, labels[:2], plan.n_classes, plan.data.groups, plan.estimator, plan.seed)
+        found |= {"bits": code[0], "compression": code[1] / code[0]}
     if plan.families:
         found["transfer"] = _transfer(features, y, fold, plan)
     return found
@@ -145,11 +147,17 @@ def plain_loss(activations: Activations, plan: Plan, device: torch.device) -> Fl
     return torch.stack(rows)
 
 
-def p_values(found: By) -> tuple[Float[Tensor, " place"], dict[str, float]]:
-    """p-values corrected over all places; the least that there can be; and accuracies of shuffles at the best place."""
-    correlation, accuracy = found["correlation"], found["shuffled_accuracy"]
-    scores = Shuffles(correlation, accuracy)
-    null = accuracy[:, 1:].double()
-    ends = {"null_of_the_best": null.amax(0).quantile(0.95), "null_of_the_worst": null.amin(0).quantile(0.05)}
-    about = {name: float(end) for name, end in ends.items()} | {"least_p": 1 / correlation.shape[1]}
-    return scores.p(correlation[:, 1:].amax(0)), about
+def nulls(found: By, majority: float) -> tuple[By, dict[str, float]]:
+    """The accuracies that one shuffle in twenty passes: at each place, and at the best and the worst of all.
+
+    Whoever says the commonest class has the majority's accuracy, so that no null is below it. Of balanced accuracy, the
+    same is one over the number of classes, which shuffles are about in any case.
+    """
+    places, ends = By(), dict[str, float]()
+    for name, least in (("accuracy", majority), ("balanced_accuracy", 0.0)):
+        null = found[f"shuffled_{name}"][:, 1:].double()
+        places[f"null_{name}"] = null.quantile(0.95, dim=-1).clamp(min=least)
+        of = "" if name == "accuracy" else "balanced_"
+        ends[f"{of}null_of_the_best"] = max(float(null.amax(0).quantile(0.95)), least)
+        ends[f"{of}null_of_the_worst"] = float(null.amin(0).quantile(0.05))
+    return places, ends

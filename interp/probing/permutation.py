@@ -27,16 +27,13 @@ class Shuffles:
 
     Attributes:
         correlation: Of predictions with indicators of the classes (mean over classes), or with the numbers.
-        accuracy: Balanced over the classes; NaN for numbers.
+        accuracy: Where the likeliest class is said; NaN for numbers.
+        balanced: The mean over classes, where that class is said whose output is the furthest above its share.
     """
 
     correlation: Float[Tensor, "site label"]
     accuracy: Float[Tensor, "site label"]
-
-    def p(self, best: Float[Tensor, " shuffle"]) -> Float[Tensor, " site"]:
-        """p-values, given the largest correlation over all places under each shuffle."""
-        exceeding = (best[None] >= self.correlation[:, :1]).sum(-1)
-        return (1 + exceeding).double() / (1 + len(best))
+    balanced: Float[Tensor, "site label"]
 
 
 @torch.no_grad()
@@ -48,7 +45,7 @@ def shuffle_scores(
     n_sites, (n_labels, _, n_out) = len(features.x), target.shape
     products, squares = features.x.new_zeros(2, len(PENALTIES), n_sites, n_labels, n_out)
     wanted = torch.empty_like(target)
-    right = torch.zeros(len(PENALTIES), n_sites, *y.shape, dtype=torch.bool, device=y.device)
+    right = torch.zeros(2, len(PENALTIES), n_sites, *y.shape, dtype=torch.bool, device=y.device)
     for f, used in enumerate(without(fold, [[f] for f in range(int(fold.max()) + 1)])):
         x, scaling = features.part(used)
         mean, tested = target[:, used].mean(1, keepdim=True), fold == f
@@ -63,16 +60,24 @@ def shuffle_scores(
             products[i] += (found * apart).sum(2)
             squares[i] += found.square().sum(2)
             if n_classes:
-                right[i, ..., tested] = _guess(found, n_classes) == y[:, tested]
+                right[0, i, ..., tested] = _guess(found + mean, 0.5) == y[:, tested]
+                right[1, i, ..., tested] = _guess(found, 0.0) == y[:, tested]
     sizes = squares.sqrt() * wanted.square().sum(1).sqrt()
     correlation, best = (products / sizes.clamp(min=torch.finfo(sizes.dtype).tiny)).mean(-1).max(0)
     if not n_classes:
-        return Shuffles(correlation, torch.full_like(correlation, torch.nan))
-    chosen = torch.take_along_dim(right, best[None, ..., None], 0)[0].to(correlation)
-    return Shuffles(correlation, torch.stack([balanced(chosen[:, i], labels) for i, labels in enumerate(y)], 1))
+        return Shuffles(correlation, *torch.full_like(correlation, torch.nan).expand(2, -1, -1))
+    plain, even = torch.take_along_dim(right, best[None, None, ..., None], 1)[:, 0].to(correlation)
+    return Shuffles(
+        correlation, plain.mean(-1), torch.stack([balanced(even[:, i], labels) for i, labels in enumerate(y)], 1)
+    )
 
 
-def _guess(found: Float[Tensor, "site label example out"], n_classes: int) -> Int[Tensor, "site label example"]:
-    """The likeliest class."""
-    # Of indicators from which the shares of the classes were taken away, so that zero is the threshold.
-    return (found[..., 0] > 0).long() if n_classes == 2 else found.argmax(-1)
+def _guess(outputs: Float[Tensor, "site label example out"], threshold: float) -> Int[Tensor, "site label example"]:
+    """The likeliest class; the second of two where the one output is above a threshold."""
+    return (outputs[..., 0] > threshold).long() if outputs.shape[-1] == 1 else outputs.argmax(-1)
+
+
+def p_values(correlation: Float[Tensor, "site label"]) -> Float[Tensor, " site"]:
+    """p-values of the labels, which come first, against the largest value that each shuffle has at any site."""
+    best = correlation[:, 1:].amax(0)
+    return (1 + (best >= correlation[:, :1]).sum(-1)).double() / (1 + len(best))

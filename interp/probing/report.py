@@ -17,8 +17,9 @@ from interp.probing.causal import use
 from interp.probing.controls import types_at, untrained
 from interp.probing.crossval import prior_loss
 from interp.probing.estimators import estimator_of
-from interp.probing.measure import By, Plan, lexical, measure, p_values, plain_loss
+from interp.probing.measure import By, Plan, lexical, measure, nulls, plain_loss
 from interp.probing.pairing import margin, paired
+from interp.probing.permutation import p_values
 from interp.probing.splits import folds_of
 from interp.probing.transfer import transfer
 from interp.probing.verdicts import checks, overall, verdicts
@@ -64,8 +65,8 @@ def probe(
     Returns:
         By (layer, pos, head if told apart): `skill`, 1 - loss / loss of the class shares (for numbers, R^2), and
         `accuracy`, with `_low` and `_high` from a bootstrap of groups; `balanced_accuracy`, `auroc`; `p`, corrected
-        over all places, and `null_accuracy`, which 95 % of shuffles stay below there; `control_accuracy`,
-        `selectivity`; `untrained_skill`, `token_skill`, `bag_skill`, and gains over them; `stability`; `compression`
+        over all places; `null_accuracy` (the majority's at least) and `null_balanced_accuracy`, which 95 % of shuffles
+        stay below there; `control_accuracy`, `selectivity`; `untrained_skill`, `token_skill`, `bag_skill`, and gains over them; `stability`; `compression`
         and `control_compression` of the online code; `transfer`, accuracies (train, test) between families, and
         `transfer_margin`, by how much the worst keeps more than half of the advantage (`_high` from the bootstrap);
         `interchange`, `erasure` (mean shares) with their `_p`; `weight`, `bias` of the probe of all prompts (see
@@ -135,7 +136,7 @@ def _table(model: Model, activations: Activations, plan: Plan, found: By) -> xr.
     """The scores of the probes themselves."""
     name, n, groups = _Namer(model, activations, len(plan.data)), len(plan.data), plan.data.groups
     prior = prior_loss(plan.data.y[None], plan.n_classes, plan.fold)[0]
-    p, about = p_values(found)
+    p, about = p_values(found["correlation"]), {"least_p": 1 / found["correlation"].shape[1]}
     table = {"loss": name.by_prompt(found["loss"], "loss")}
     prior_array = labelled(prior, "prior loss", {"prompt": range(n)}, model).drop_attrs()
     table["prior_loss"] = prior_array
@@ -146,17 +147,16 @@ def _table(model: Model, activations: Activations, plan: Plan, found: By) -> xr.
     if plan.n_classes:
         right = name.by_prompt(found["right"], "accuracy")
         table |= _with_bounds("accuracy", interval(right, seed=plan.seed, clusters=groups))
-        null = found["shuffled_accuracy"][:, 1:].double().quantile(0.95, dim=-1)
-        table |= {"right": right, "null_accuracy": name(null, "accuracy of shuffled labels")}
+        places, ends = nulls(found, _majority(plan))
+        table |= {key: name(null, "accuracy of shuffled labels") for key, null in places.items()} | {"right": right}
+        about |= ends | {"majority": _majority(plan)}
     if plan.full and plan.n_classes:
-        table |= _codes(name, found, plan) | _selective(name, found, plan)
+        table |= _codes(name, found) | _selective(name, found, plan)
     if plan.families:
         table |= _transferred(name, found, plan)
     outs = [str(label) for label in plan.data.classes[-(found["weight"].shape[1]) :]] or ["number"]
     weights = name(found["weight"], "weight", out=outs, feature=range(found["weight"].shape[-1]))
     table |= {"weight": weights, "bias": name(found["bias"], "bias", out=outs)}
-    if plan.n_classes:
-        about["majority"] = _majority(plan)
     fewer = found["correlation"].shape[1] - 1 < plan.shuffles
     return xr.Dataset(table).assign_attrs(about | {"labellings": "all" if fewer else "drawn"})
 
@@ -173,15 +173,11 @@ def _skill(
     return _with_bounds(name, ratio(bottom - loss, bottom, seed=seed, clusters=groups))
 
 
-def _codes(name: _Namer, found: By, plan: Plan) -> dict[str, xr.DataArray]:
-    """How much shorter the online code is than the labels spelled out; of the control task, too."""
-    plain = len(plan.data) * float(torch.tensor(float(plan.n_classes)).log2())
-    bits = found["bits"]
-    return {
-        "codelength": name(bits[:, 0], "bits"),
-        "compression": name(plain / bits[:, 0], "compression"),
-        "control_compression": name(plain / bits[:, 1], "compression"),
-    }
+def _codes(name: _Namer, found: By) -> dict[str, xr.DataArray]:
+    """How much shorter the online code is than one of the shares of the classes alone; of the control task, too."""
+    ratio = found["compression"]
+    table = {"codelength": name(found["bits"][:, 0], "bits"), "compression": name(ratio[:, 0], "compression")}
+    return table | {"control_compression": name(ratio[:, 1], "compression")}
 
 
 def _selective(name: _Namer, found: By, plan: Plan) -> dict[str, xr.DataArray]:
