@@ -66,9 +66,10 @@ def probe(
         By (layer, pos, head if told apart): `skill`, 1 - loss / loss of the class shares (for numbers, R^2), and
         `accuracy`, with `_low` and `_high` from a bootstrap of groups; `balanced_accuracy`, `auroc`; `p`, corrected
         over all places; `null_accuracy` (the majority's at least) and `null_balanced_accuracy`, which 95 % of shuffles
-        stay below there; `control_accuracy`, `selectivity`; `untrained_skill`, `token_skill`, `bag_skill`, and gains over them; `stability`; `compression`
-        and `control_compression` of the online code; `transfer`, accuracies (train, test) between families, and
-        `transfer_margin`, by how much the worst keeps more than half of the advantage (`_high` from the bootstrap);
+        stay below there; `control_accuracy`, `selectivity`; `untrained_skill`, `token_skill`, `bag_skill`, and gains
+        over them; `stability`; `compression` and `control_compression` of the online code, over one of the class
+        shares; `transfer`, accuracies (train, test) between families, and `transfer_margin`, by how much the worst
+        keeps more than half of the advantage (`_high` from the bootstrap);
         `interchange`, `erasure` (mean shares) with their `_p`; `weight`, `bias` of the probe of all prompts (see
         `probe_at`); `verdict` (see `verdicts`). By prompt: `loss`, `prior_loss`.
         The checks are of the best place; `attrs["verdict"]` says in a sentence what was found.

@@ -36,7 +36,7 @@ def folds_of(
     if split == "random" and groups is not None:
         raise ValueError(
             f"a random split is refused: {len(set(groups))} groups are known, and what is learnt of one would be "
-            f"tested on it; split by group, or give examples without groups if they are truly independent"
+            f"tested on it (prompts that are alike are a group); split by group, or give examples that are independent"
         )
     units = codes_of(groups) if groups is not None else torch.arange(len(y))
     n_units = int(units.max()) + 1
@@ -89,42 +89,55 @@ def shuffled(
 ) -> Shaped[Tensor, "shuffle example"]:
     """Labels shuffled as they may be if they say nothing of the examples.
 
-    Each group gets the labels of another, in any order: some of them if it is smaller, and some of them twice if it is
-    larger. So it is the groups that are exchanged, however alike the labels of one are.
+    Each group gets the labels of another, in any order: where all of a group has one label, of another such group; else
+    of one that has several and is of about its size, some of them if that is larger, and some twice if it is smaller.
 
     Returns:
         No two shuffles alike, and none like the labels, up to the names of classes, which no score depends on. Fewer
         than `n` if there are no more.
     """
     y, rows = y.cpu(), list[Tensor]()
-    known = {_partition(y)}
-    members = [] if groups is None else _members(groups)
+    known, strata = {_partition(y)}, [] if groups is None else _strata(y, groups)
     for _ in range(_TRIES * n):
         if len(rows) == n:
             break
-        row = _exchanged(y, members, generator) if members else y[torch.randperm(len(y), generator=generator)]
+        row = _exchanged(y, strata, generator) if strata else y[torch.randperm(len(y), generator=generator)]
         if (key := _partition(row)) not in known:
             known.add(key)
             rows.append(row)
     return torch.stack(rows) if rows else y.new_empty(0, len(y))
 
 
-def _members(groups: Sequence[str]) -> list[Int[Tensor, "_"]]:
+def _strata(y: Shaped[Tensor, " example"], groups: Sequence[str]) -> list[list[Int[Tensor, "_"]]]:
+    """The examples of each group, of groups that may exchange their labels.
+
+    Shares of the classes depend on size: of two examples with several labels, it is a half. So large groups do not get
+    those of small ones, or they would differ less than groups do, and shuffles would be too alike.
+    """
     units = codes_of(groups)
-    return [(units == unit).nonzero().flatten() for unit in range(int(units.max()) + 1)]
+    members = [(units == unit).nonzero().flatten() for unit in range(int(units.max()) + 1)]
+    whole = [index for index in members if len(y[index].unique()) == 1]
+    strata = [whole] if whole else []
+    for index in sorted((index for index in members if len(y[index].unique()) > 1), key=len):
+        if strata and strata[-1] is not whole and len(index) <= 2 * len(strata[-1][0]):
+            strata[-1].append(index)
+        else:
+            strata.append([index])
+    return strata
 
 
 def _exchanged(
-    y: Shaped[Tensor, " example"], members: Sequence[Int[Tensor, "_"]], generator: torch.Generator
+    y: Shaped[Tensor, " example"], strata: Sequence[Sequence[Int[Tensor, "_"]]], generator: torch.Generator
 ) -> Shaped[Tensor, " example"]:
-    """Labels of which each group has got those of another."""
+    """Labels of which each group has got those of another of its stratum."""
     row = y.clone()
-    for index, other in zip(members, torch.randperm(len(members), generator=generator).tolist()):
-        source = members[other]
-        order = torch.randperm(len(source), generator=generator)
-        if (lacking := len(index) - len(source)) > 0:
-            order = torch.cat([order, torch.randint(len(source), (lacking,), generator=generator)])
-        row[index] = y[source[order[: len(index)]]]
+    for stratum in strata:
+        for index, other in zip(stratum, torch.randperm(len(stratum), generator=generator).tolist()):
+            source = stratum[other]
+            order = torch.randperm(len(source), generator=generator)
+            if (lacking := len(index) - len(source)) > 0:
+                order = torch.cat([order, torch.randint(len(source), (lacking,), generator=generator)])
+            row[index] = y[source[order[: len(index)]]]
     return row
 
 
