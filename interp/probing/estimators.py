@@ -63,7 +63,8 @@ def estimator_of(by: Any, n_classes: int) -> Estimator:
     if chosen.predicts not in (wanted, "either"):
         raise ValueError(
             f"{chosen.name} predicts {chosen.predicts}, but the labels are {wanted}; for classes choose logistic, "
-            f"lda or mass_mean, for numbers ridge"
+            f"lda or mass_mean, for numbers ridge. Integers are classes; numbers are given as floats: list(map(float, "
+            f"labels))"
         )
     return chosen
 

@@ -1,8 +1,9 @@
 """Prompts with labels: what a probe is to read, what must not be split, and what the model says if it uses it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Int, Shaped
@@ -79,32 +80,38 @@ class Labelled:
 def from_labels(
     model: Model,
     prompts: Prompts,
-    labels: Sequence[Label],
-    groups: Sequence[str] | None = None,
-    families: Sequence[str] | None = None,
+    labels: Iterable[Any],
+    groups: Iterable[Any] | None = None,
+    families: Iterable[Any] | None = None,
     answers: Answers | Sequence[Answers] | None = None,
     name: str = "label",
 ) -> Labelled:
     """Labelled prompts for any model.
 
     Args:
-        groups, families: See `Labelled`.
+        labels: Classes (bool, int, str) or numbers (float), in a list, an array or a tensor.
+        groups, families: See `Labelled`. Without groups, prompts of the same tokens are one.
         answers: What follows a prompt of each class, for all prompts or for each: `{True: " happy", False: " sad"}`.
             Every answer must be one token of the model.
 
     Raises:
-        ValueError: Labels, groups, families or answers that are not one for each prompt; labels of a single class; a
-            class without an answer; an answer of several tokens.
+        ValueError: Labels, groups, families or answers that are not one for each prompt, or missing (None, NaN); labels
+            of a single class; a class without an answer; an answer of several tokens.
     """
     tokens = model.tokens(prompts)
-    given = {"labels": labels, "groups": groups, "families": families}
+    known = _plain(labels, "label")
+    groups = None if groups is None else list(map(str, _plain(groups, "group")))
+    families = None if families is None else list(map(str, _plain(families, "family")))
+    given = {"labels": known, "groups": groups, "families": families}
     each = [answers] * len(tokens) if isinstance(answers, Mapping) else answers
     for what, values in {**given, "answers": each}.items():
         if values is not None and len(values) != len(tokens):
             raise ValueError(f"{len(tokens)} prompts and {len(values)} {what} were given; one each is needed")
-    found = Labelled(name, tokens, list(labels), groups, families)
-    if len(set(labels)) < 2:
-        raise ValueError(f"a probe needs labels of at least two classes, not {sorted(set(labels), key=_order)}")
+    if groups is None and len(set(alike := _alike(tokens))) < len(tokens):
+        groups = alike
+    found = Labelled(name, tokens, known, groups, families)
+    if len(set(known)) < 2:
+        raise ValueError(f"a probe needs labels of at least two classes, not {sorted(set(known), key=_order)}")
     if each is None:
         return found
     return replace(found, answers=_ids(model, each, found.classes))
@@ -114,7 +121,7 @@ def joined(model: Model, sets: Mapping[str, Labelled], name: str = "") -> Labell
     """Several sets of prompts with the same classes as one, each a family: does a probe of one hold in the others?
 
     Roles are kept that all have, and answers if all have them; groups of different sets are different, unless they have
-    the same name.
+    the same name. Where only some sets have groups, prompts of the others are groups by themselves.
 
     Raises:
         ValueError: Sets whose classes differ.
@@ -135,11 +142,12 @@ def joined(model: Model, sets: Mapping[str, Labelled], name: str = "") -> Labell
     answers = [part.answers for part in parts if part.answers is not None]
     most = max((some.shape[-1] for some in answers), default=0)
     merged = [pad(some, (0, most - some.shape[-1]), value=-1) for some in answers]
+    tokens = model.tokens(Tokens(ids, mask, roles))
     return Labelled(
         name or ", ".join(sets),
-        model.tokens(Tokens(ids, mask, roles)),
+        tokens,
         [label for part in parts for label in part.labels],
-        None if any(p.groups is None for p in parts) else [group for part in parts for group in part.groups or ()],
+        _groups(parts, tokens),
         [family for family, part in sets.items() for _ in range(len(part))],
         torch.cat(merged) if len(merged) == len(parts) else None,
     )
@@ -154,6 +162,34 @@ def _ids(model: Model, answers: Sequence[Answers], classes: Sequence[Label]) -> 
         rows.append([[model.token_id(text) for text in some] for some in texts])
     width = max(len(some) for row in rows for some in row)
     return torch.tensor([[[*some, *[-1] * (width - len(some))] for some in row] for row in rows], device=model.device)
+
+
+def _groups(parts: Sequence[Labelled], tokens: Tokens) -> list[str] | None:
+    """The groups of several sets as one; identical prompts of those without are one."""
+    own = _alike(tokens)
+    if all(part.groups is None for part in parts):
+        return own if len(set(own)) < len(own) else None
+    start = 0
+    for part in parts:
+        if part.groups is not None:
+            own[start : start + len(part)] = part.groups
+        start += len(part)
+    return own
+
+
+def _plain(values: Iterable[Any], what: str) -> list[Any]:
+    """Values as Python has them, of which none is missing."""
+    found = values.tolist() if hasattr(values, "tolist") else list(values)
+    found = [value.item() if hasattr(value, "item") else value for value in found]
+    if missing := [i for i, value in enumerate(found) if value is None or value != value]:
+        raise ValueError(f"prompt {missing[0]} has no {what}: it is {found[missing[0]]}; leave such prompts out")
+    return found
+
+
+def _alike(tokens: Tokens) -> list[str]:
+    """A group for each prompt, the same for prompts of the same tokens."""
+    rows = zip(tokens.ids.tolist(), tokens.mask.tolist())
+    return ["tokens " + " ".join(str(i) for i, real in zip(ids, mask) if real) for ids, mask in rows]
 
 
 def _order(label: Label) -> tuple[bool, float, str]:
