@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.model import Model, Prompts
+from interp.probing.problems import check_finite
 from interp.progress import Progress, bar
 from interp.sites import Site
 
@@ -81,6 +82,8 @@ class Activations:
         for first in range(0, len(numbered), step):
             part = numbered[first : first + step]
             stacked = torch.stack([self.at_place(place).to(device) for _, place in part])
+            for (_, place), x in zip(part, stacked):
+                check_finite(x, f" at {place.site}, {at!r}")
             yield [i for i, _ in part], stacked.float() if stacked.dtype.itemsize < 4 else stacked
 
 

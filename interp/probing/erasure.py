@@ -15,7 +15,7 @@ from interp.arrays import Check
 from interp.edits import Edit, Index
 from interp.probing.crossval import fitted_on_all, losses, out_of_fold, prior_loss
 from interp.probing.estimators import ESTIMATORS, Estimator, estimator_of
-from interp.probing.problems import Features, Problems, indicators, log_probs
+from interp.probing.problems import Features, Problems, check_finite, indicators, log_probs
 from interp.probing.splits import Groups, folds_of
 from interp.sites import Site
 
@@ -40,9 +40,14 @@ class Eraser:
         return f"Eraser({len(self.read)} of {self.read.shape[1]} dimensions)"
 
     def __call__(self, x: Float[Tensor, "*rest d"]) -> Float[Tensor, "*rest d"]:
-        """The same without what a linear probe could read."""
-        mean, read, write = (part.to(x) for part in (self.mean, self.read, self.write))
-        return x - (x - mean) @ read.T @ write
+        """The same without what a linear probe could read.
+
+        In single precision at least, and rounded once: what half precision rounds off is left, about a 500th of each
+        activation, of which many examples can tell a little.
+        """
+        wide = x.float() if x.dtype.itemsize < 4 else x
+        mean, read, write = (part.to(wide) for part in (self.mean, self.read, self.write))
+        return (wide - (wide - mean) @ read.T @ write).to(x)
 
     @property
     def basis(self) -> Float[Tensor, "k d"]:
@@ -68,24 +73,26 @@ def leace(
         n_classes: By default, as many as there are; 0 for numbers.
         rtol: Dimensions whose canonical correlation is below this share of the largest are left alone.
 
+    Returns:
+        An eraser of no dimension, if features do not vary.
+
     Raises:
         ValueError: Features that are not finite; labels that are all alike, or not one for each example.
     """
-    if len(x) != len(y) or not bool(x.isfinite().all()):
-        raise ValueError(
-            f"LEACE needs finite features and a label for each; given {tuple(x.shape)} and {len(y)} labels"
-        )
+    if len(x) != len(y):
+        raise ValueError(f"LEACE needs a label for each example; given {tuple(x.shape)} and {len(y)} labels")
+    check_finite(x)
     if len(y.unique()) < 2:
         raise ValueError(f"there is nothing to erase: all labels are {y[0].item()}")
     if n_classes is None:
         n_classes = 0 if y.is_floating_point() else int(y.max()) + 1
     wide = x.double()
     mean, target = wide.mean(0), indicators(y, n_classes, torch.float64)
-    white, back = _whitening(wide - mean)
+    white, back = _whitening(wide - mean, float(wide.abs().max()))
     labels, _ = _whitening(target - target.mean(0))
     cross = white @ (wide - mean).T @ (target - target.mean(0)) @ labels.T / len(x)
     left, sizes, _ = torch.linalg.svd(cross, full_matrices=False)
-    kept = sizes > max(rtol * float(sizes[0]), len(x) * torch.finfo(torch.float64).eps)
+    kept = sizes > max(rtol * float(sizes[:1].sum()), len(x) * torch.finfo(torch.float64).eps)
     read, write = left[:, kept].T @ white, left[:, kept].T @ back
     dtype = x.dtype if x.dtype.itemsize >= 4 else torch.float32
     return Eraser(mean.to(dtype), read.to(dtype), write.to(dtype), sizes[kept].to(dtype))
@@ -192,8 +199,15 @@ def _row(name: str, value: float, threshold: float, why: str) -> Check:
     return Check(name, value, threshold, "pass" if value <= threshold else "warn", why, "arXiv:2306.03819")
 
 
-def _whitening(centred: Float[Tensor, "example d"]) -> tuple[Float[Tensor, "r d"], Float[Tensor, "r d"]]:
-    """The maps to and from coordinates that have unit covariance; directions without variance are left out."""
+def _whitening(
+    centred: Float[Tensor, "example d"], largest: float = 0.0
+) -> tuple[Float[Tensor, "r d"], Float[Tensor, "r d"]]:
+    """The maps to and from coordinates that have unit covariance; directions without variance are left out.
+
+    Args:
+        largest: The size of what was centred, whose rounding is no variance.
+    """
     _, sizes, rows = torch.linalg.svd(centred / len(centred) ** 0.5, full_matrices=False)
-    kept = sizes > max(centred.shape) * torch.finfo(torch.float32).eps * sizes[0]
+    noise = torch.finfo(centred.dtype).eps * len(centred) ** 0.5 * largest
+    kept = sizes > torch.clamp(max(centred.shape) * torch.finfo(torch.float32).eps * sizes[0], min=noise)
     return rows[kept] / sizes[kept, None], rows[kept] * sizes[kept, None]
