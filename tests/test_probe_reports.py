@@ -492,3 +492,61 @@ def test_heads_and_three_classes_on_any_family(family):
     report = probing.probe(model, data, model.sites("z", layers=[0, 1]), [0, -1], heads=True, folds=4, shuffles=19)
     assert report.skill.dims == ("layer", "pos", "head") and report.weight.dims[-2:] == ("out", "feature")
     assert bool((report.accuracy.sel(pos="0") == 1).all()) and report.sizes["head"] == model.shape.n_heads
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e4])
+def test_activations_that_do_not_vary_tell_nothing(embedded, value):
+    eraser = probing.leace(torch.full((40, 6), value), torch.arange(40) % 2)
+    assert len(eraser.read) == 0 and torch.equal(eraser(torch.ones(3, 6)), torch.ones(3, 6))
+    data, sites = tasks.concepts.refusal(embedded, 60), embedded.sites("resid_post", layers=[3])
+    shard = {"resid_post.3": torch.full((60, 1, 128), value)}
+    kept = probing.Activations(sites, [-1], 0, 60, [shard])
+    report = probing.probe(embedded, data, sites, folds=4, shuffles=39, activations=kept)
+    assert report.verdict.item() == "absent" and abs(report.skill.item()) < 1e-4
+    assert abs(report.interchange.item()) < 1e-5 and abs(report.erasure.item()) < 1e-5
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_activations_that_are_no_numbers_are_refused_with_their_place(embedded, value):
+    x = _random(2, 120, 8)
+    x[1, [3, 7]] = value
+    with pytest.raises(ValueError, match=r"the features at resid_post\.1, -1 of 2 examples are not finite numbers"):
+        _report(embedded, x, (torch.arange(120) % 2).tolist())
+    data = tasks.concepts.refusal(embedded, 60)
+    kept = probing.Activations(
+        [Site("resid_post", 1)], [-1], 0, 60, [{"resid_post.1": torch.full((60, 1, 128), value)}]
+    )
+    with pytest.raises(ValueError, match=r"the features at resid_post\.1, -1 of 60 examples are not finite numbers"):
+        probing.use(embedded, data, kept.sites, activations=kept)
+
+
+def test_erasure_in_half_precision_is_that_in_single_precision_rounded_once():
+    y = torch.arange(2000) % 2
+    x = _random(2000, 16) @ _random(16, 16, seed=1) + 8
+    x[:, 0] += 3 * y
+    half = x.bfloat16()
+    eraser = probing.leace(half, y)
+    assert torch.equal(eraser(half), eraser(half.float()).bfloat16())
+    found = probing.fit(eraser(half), y)
+    assert probing.accuracy(found, eraser(half).float(), y) < 0.56
+
+
+def test_what_a_report_cannot_be_made_of_is_refused_by_name(embedded):
+    data, sites = tasks.concepts.refusal(embedded, 60), embedded.sites("resid_post", layers=[3])
+    with pytest.raises(
+        ValueError, match=r"p-values take shuffles of the labels, 39 at least for p <= 0\.025; shuffles=0"
+    ):
+        probing.probe(embedded, data, sites, shuffles=0)
+    for folds in (0, 1, 2):
+        with pytest.raises(ValueError, match=f"folds are three at least, .* folds={folds} was asked for"):
+            probing.probe(embedded, data, sites, folds=folds)
+    with pytest.raises(
+        TypeError, match=r"probes take prompts with labels, not a tuple; make them by tasks\.from_labels"
+    ):
+        probing.probe(embedded, (["the dog", "the cat"], [True, False]), sites)
+    with pytest.raises(
+        ValueError, match=r"Integers are classes; numbers are given as floats: list\(map\(float, labels"
+    ):
+        probing.probe(
+            embedded, replace(data, labels=[1900 + i % 3 for i in range(60)], families=None), sites, by="ridge"
+        )

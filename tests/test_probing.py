@@ -254,6 +254,19 @@ def test_a_probe_gives_directions_that_edits_accept(embedded):
         _ = three.direction
 
 
+def test_one_probe_takes_labels_in_any_form_and_estimators_of_numbers():
+    x = _random(60, 4)
+    y = (x[:, 0] > 0).long()
+    exact = probing.fit(x, y)
+    for same in (y.numpy(), y.tolist(), y.bool(), [bool(v) for v in y]):
+        assert_close(probing.fit(x, same).weight, exact.weight)
+    numbers = probing.fit(x, x[:, 1].numpy(), by=Ridge(alpha=1.0))
+    assert_close(numbers.weight, probing.fit(x, x[:, 1], by="ridge").weight)
+    assert probing.fit(x, y, by=LogisticRegression()).weight.shape == (1, 4)
+    with pytest.raises(ValueError, match=r"60 examples and labels of shape \(59,\) were given; one each is needed"):
+        probing.fit(x, y.tolist()[1:])
+
+
 def test_activations_are_those_of_one_run_in_memory_and_on_disk(embedded, tmp_path):
     data = tasks.concepts.honesty(embedded, 20)
     sites, at = embedded.sites("z"), ["trait", -1]

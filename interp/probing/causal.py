@@ -21,8 +21,8 @@ from interp.probing.crossval import out_of_fold
 from interp.probing.erasure import leace
 from interp.probing.estimators import estimator_of
 from interp.probing.pairing import Pairs, margin, paired
-from interp.probing.problems import Features
-from interp.probing.splits import folds_of
+from interp.probing.problems import Features, check_finite
+from interp.probing.splits import check_labelled, folds_of
 from interp.progress import Progress
 from interp.sites import Site
 from interp.sweep import sweep
@@ -68,6 +68,7 @@ def use(
         ValueError: Data without answers or classes; a model whose answers do not follow the labels; a probe that is not
             linear.
     """
+    check_labelled(data)
     pairs = paired(data, most, seed)
     start = margin(model, pairs)
     if float(start.mean()) <= 0:
@@ -81,6 +82,7 @@ def use(
     cells = []
     for place in activations.places:
         x = activations.at_place(place).to(model.device)
+        check_finite(x, f" at {place.site}, {place.at!r}")
         for moves in _moves(x, data, fold, pairs, by):
             placebo = (moves.placebo(i, generator) for i in range(placebos))
             cells += [

@@ -69,6 +69,15 @@ def estimator_of(by: Any, n_classes: int) -> Estimator:
     return chosen
 
 
+def predicts_numbers(by: Any) -> bool:
+    """Whether an estimator, by name or of scikit-learn, predicts numbers."""
+    if isinstance(by, str):
+        return by in ESTIMATORS and ESTIMATORS[by].predicts == "numbers"
+    from sklearn.base import is_regressor
+
+    return hasattr(by, "fit") and is_regressor(by)
+
+
 @dataclass(frozen=True)
 class Fitted:
     """Fitted estimators of scikit-learn, used as `Fits` are; `weight` and `bias` are NaN if one is not linear."""

@@ -1,8 +1,10 @@
 """One probe as a value: what it reads, and the direction or basis that edits accept."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float, Shaped
@@ -10,8 +12,8 @@ from torch import Tensor
 
 from interp.directions import span
 from interp.probing.crossval import fitted_on_all
-from interp.probing.estimators import estimator_of
-from interp.probing.problems import Features
+from interp.probing.estimators import estimator_of, predicts_numbers
+from interp.probing.problems import Features, check_finite
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,10 @@ class Probe:
 
 
 def fit(
-    x: Float[Tensor, "example d"], y: Shaped[Tensor, " example"], penalty: float | None = None, by: Any = "logistic"
+    x: Float[Tensor, "example d"],
+    y: Shaped[Tensor, " example"] | np.ndarray | Sequence[Any],
+    penalty: float | None = None,
+    by: Any = "logistic",
 ) -> Probe:
     """One probe of given features, in their own units, on their device.
 
@@ -59,20 +64,23 @@ def fit(
         by: "logistic", "lda", "mass_mean", "ridge", or an estimator of scikit-learn.
 
     Raises:
-        ValueError: Features that are not finite; labels of one class only; see `estimators.estimator_of`.
+        ValueError: Features that are not finite; labels of one class only, or not one for each example; see
+            `estimators.estimator_of`.
     """
-    numbers = by == "ridge" or (not isinstance(by, str) and getattr(by, "_estimator_type", "") == "regressor")
-    classes = y.unique()
+    labels = torch.as_tensor(y).to(x.device)
+    if labels.shape != x.shape[:1]:
+        raise ValueError(f"{len(x)} examples and labels of shape {tuple(labels.shape)} were given; one each is needed")
+    numbers = predicts_numbers(by)
+    classes = labels.unique()
     if not numbers and len(classes) < 2:
         raise ValueError(f"a probe needs labels of two classes or more, not {classes.tolist()}")
     if not numbers and classes.tolist() != list(range(len(classes))):
         raise ValueError(f"classes are numbered from 0 on, not {classes.tolist()[:8]}; for numbers choose by='ridge'")
-    if not bool(x.isfinite().all()):
-        raise ValueError(f"the features of {int((~x.isfinite()).any(-1).sum())} examples are not finite numbers")
+    check_finite(x)
     n_classes = 0 if numbers else len(classes)
     wide = x.float() if x.dtype.itemsize < 4 else x
     chosen = (0.2 if by == "lda" else 1.0) if penalty is None else penalty
-    target = y.to(wide) if numbers else y.long()
+    target = labels.to(wide) if numbers else labels.long()
     fits = fitted_on_all(
         Features(wide[None]), target, wide.new_tensor([chosen]), n_classes, estimator_of(by, n_classes)
     )

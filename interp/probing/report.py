@@ -20,7 +20,7 @@ from interp.probing.estimators import estimator_of
 from interp.probing.measure import By, Plan, lexical, measure, nulls, plain_loss
 from interp.probing.pairing import margin, paired
 from interp.probing.permutation import p_values
-from interp.probing.splits import folds_of
+from interp.probing.splits import check_labelled, folds_of
 from interp.probing.transfer import transfer
 from interp.probing.verdicts import checks, overall, verdicts
 from interp.progress import Progress
@@ -77,6 +77,9 @@ def probe(
     Raises:
         ValueError: A random split of known groups; too few groups; a family without a class; what `collect` raises.
     """
+    check_labelled(data)
+    if shuffles < 1:
+        raise ValueError(f"p-values take shuffles of the labels, 39 at least for p <= 0.025; shuffles={shuffles}")
     device = model.device
     activations = activations_of(model, data.prompts, sites, at, heads, activations)
     estimator = estimator_of(by, len(data.classes))

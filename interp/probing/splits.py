@@ -7,8 +7,23 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from interp.tasks import Labelled
+
 Groups = Sequence[str] | None
 _TRIES = 20  # for each shuffle wanted: of few that there are, the last is rarely drawn
+
+
+def check_labelled(data: object) -> None:
+    """Refuse what is not prompts with labels.
+
+    Raises:
+        TypeError: That.
+    """
+    if not isinstance(data, Labelled):
+        raise TypeError(
+            f"probes take prompts with labels, not a {type(data).__name__}; make them by "
+            f"tasks.from_labels(model, prompts, labels, groups), or take one of tasks.CONCEPTS"
+        )
 
 
 def codes_of(names: Sequence[object]) -> Int[Tensor, " example"]:
@@ -28,9 +43,11 @@ def folds_of(
         split: "group", or "random" where no groups are known.
 
     Raises:
-        ValueError: A random split although groups are known; fewer than three groups; a class that would be missing
-            when two folds are left out.
+        ValueError: A random split although groups are known; fewer than three groups or folds; a class that would be
+            missing when two folds are left out.
     """
+    if n_folds < 3:
+        raise ValueError(f"folds are three at least, since two are left out at a time; folds={n_folds} was asked for")
     if split not in ("group", "random"):
         raise ValueError(f"unknown split {split!r}; choose group or random")
     if split == "random" and groups is not None:
