@@ -521,14 +521,12 @@ def test_activations_that_are_no_numbers_are_refused_with_their_place(embedded, 
 
 
 def test_erasure_in_half_precision_is_that_in_single_precision_rounded_once():
-    y = torch.arange(2000) % 2
-    x = _random(2000, 16) @ _random(16, 16, seed=1) + 8
-    x[:, 0] += 3 * y
-    half = x.bfloat16()
+    y = torch.arange(4000) % 2
+    half = (_random(4000, 16) + 30 * y[:, None] * torch.nn.functional.normalize(_random(16, seed=3), dim=0)).bfloat16()
     eraser = probing.leace(half, y)
     assert torch.equal(eraser(half), eraser(half.float()).bfloat16())
-    found = probing.fit(eraser(half), y)
-    assert probing.accuracy(found, eraser(half).float(), y) < 0.56
+    left = eraser(half).float()
+    assert probing.accuracy(probing.fit(left[:2000], y[:2000]), left[2000:], y[2000:]) < 0.53  # else 0.96
 
 
 def test_what_a_report_cannot_be_made_of_is_refused_by_name(embedded):

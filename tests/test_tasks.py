@@ -1,5 +1,7 @@
 """Sets of prompts: what is chosen of them, how labels are read, and rows from files."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -81,3 +83,47 @@ def test_prompts_that_were_copied_are_not_read_by_their_copies(embedded):
         report = probing.probe(embedded, data, sites, by="lda", shuffles=39, controls=False)
         found.append(report.verdict.item() == "decodable")
     assert sum(found) <= 1
+
+
+ROW = dict(clean="the dog", corrupt="the dogs", right="runs", wrong="run")
+
+
+def test_rows_may_have_labels_and_roles(embedded):
+    rows = [
+        ROW | {"number": 1, "noun": "dog"},
+        ROW | {"clean": "the cat of John", "corrupt": "the dog of John", "noun": "2"},
+    ]
+    task = tasks.from_rows(embedded, rows, roles=["noun"])
+    assert task.labels == {"number": [1, None]}
+    for side in (task.clean, task.corrupt):
+        words = embedded.words(side.ids[torch.arange(2), side.role("noun")].tolist())
+        assert words == (["dog", "cat"] if side is task.clean else ["dogs", "dog"])
+    with pytest.raises(ValueError, match=r"role 'noun' is 'John', which prompt 0 has not at all"):
+        tasks.from_rows(embedded, [ROW | {"noun": "John"}], roles=["noun"])
+    with pytest.raises(ValueError, match="row 1: each row needs clean, corrupt, right, wrong and noun; missing: noun"):
+        tasks.from_rows(embedded, [ROW | {"noun": "dog"}, ROW], roles=["noun"])
+
+
+def test_rows_that_ask_nothing_are_refused(embedded):
+    with pytest.raises(ValueError, match="mine has no rows; each pair takes one"):
+        tasks.from_rows(embedded, [], "mine")
+    with pytest.raises(ValueError, match="mine, row 1: the right and the wrong answer are both 'runs'"):
+        tasks.from_rows(embedded, [ROW, ROW | {"wrong": "runs"}], "mine")
+
+
+def test_files_of_rows(embedded, tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("clean,corrupt,right,wrong\nthe dog,the dogs,runs,run\n", encoding="utf-8-sig")
+    assert tasks.from_file(embedded, path).texts == (["the dog"], ["the dogs"])
+    for line, error in (
+        ("the dog,the dogs,runs", "row 1: .* missing: wrong"),
+        ("a,b,c,d,e,f", "row 1: it has more fields"),
+    ):
+        path.write_text(f"clean,corrupt,right,wrong\nthe dog,the dogs,runs,run\n{line}\n")
+        with pytest.raises(ValueError, match=f"mine, {error}"):
+            tasks.from_file(embedded, path)
+    path = tmp_path / "mine.jsonl"
+    for line, error in (("{oops", "is no JSON"), ("[1, 2]", "is a JSON list; each line is an object")):
+        path.write_text(f"{json.dumps(ROW)}\n\n{line}\n")
+        with pytest.raises(ValueError, match=f"mine.jsonl, line 3 {error}"):
+            tasks.from_file(embedded, path)

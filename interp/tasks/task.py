@@ -3,7 +3,7 @@
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from interp.metrics import Metric, logit_diff, prob_diff
 from interp.model import Model
 from interp.traces import Tokens
 
+_NEEDED = "clean", "corrupt", "right", "wrong"
 Chosen = Sequence[int] | Sequence[bool] | Tensor | np.ndarray | slice
 
 
@@ -86,27 +87,54 @@ def numbers_of(chosen: Chosen, n: int) -> list[int]:
     return values.tolist()
 
 
-def from_rows(model: Model, rows: Sequence[Mapping[str, str]], name: str = "task") -> Task:
+def from_rows(
+    model: Model, rows: Sequence[Mapping[str, Any]], name: str = "task", roles: Sequence[str] | None = None
+) -> Task:
     """A task from rows with `clean`, `corrupt`, `right` and `wrong`; every answer must be one token of the model.
 
+    Args:
+        rows: Other columns are labels, None where a row has none.
+        roles: Columns that say where the role of that name stands: a position, or a word of the clean prompt that is
+            one token and occurs once; see `Model.tokens`.
+
     Raises:
-        ValueError: A missing column, an answer of several tokens, or a pair of different lengths, with its row.
+        ValueError: No row, a missing column, an answer of several tokens, a right answer that is the wrong one too, a
+            pair of different lengths, or a role that a prompt lacks; with its row.
     """
-    for i, row in enumerate(rows or [{}]):
-        if missing := {"clean", "corrupt", "right", "wrong"} - set(row):
-            lost = ", ".join(sorted(missing))
-            raise ValueError(f"{name}, row {i}: each row needs clean, corrupt, right and wrong; missing: {lost}")
+    if not rows:
+        raise ValueError(f"{name} has no rows; each pair takes one, with clean, corrupt, right and wrong")
+    needed = [*_NEEDED, *(roles or ())]
+    for i, row in enumerate(rows):
+        if lost := ", ".join(sorted(key for key in needed if row.get(key) is None)):
+            raise ValueError(f"{name}, row {i}: each row needs {_listed(needed)}; missing: {lost}")
+        if spare := [row[key] for key in row if key is None]:  # where the csv module puts them
+            raise ValueError(f"{name}, row {i}: it has more fields than there are columns: {spare[0]}")
     clean, corrupt = (model.tokens([row[side] for row in rows]) for side in ("clean", "corrupt"))
     for i, (a, b) in enumerate(zip(clean.mask.sum(-1).tolist(), corrupt.mask.sum(-1).tolist())):
         if a != b:
             raise ValueError(f"{name}, row {i}: clean has {a} tokens and corrupt {b}; they must be aligned")
+    clean = model.tokens(clean, {role: [_place(row[role]) for row in rows] for role in roles or ()})
+    corrupt = replace(corrupt, roles=clean.roles)
     right, wrong = (_answers(model, rows, side, name) for side in ("right", "wrong"))
-    extra = {key: [row[key] for row in rows] for key in rows[0] if key not in ("clean", "corrupt", "right", "wrong")}
+    for i, (a, b) in enumerate(zip(right, wrong)):
+        if a == b:
+            raise ValueError(f"{name}, row {i}: the right and the wrong answer are both {rows[i]['right']!r}")
+    columns = dict.fromkeys(key for row in rows for key in row if key not in needed)
+    extra = {key: [row.get(key) for row in rows] for key in columns}
     texts = [row["clean"] for row in rows], [row["corrupt"] for row in rows]
     return Task(name, clean, corrupt, answer_ids(right, model), answer_ids(wrong, model), extra, texts)
 
 
-def _answers(model: Model, rows: Sequence[Mapping[str, str]], side: str, name: str) -> list[list[int]]:
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _place(value: Any) -> Any:
+    """A position, which a file gives as text."""
+    return int(value) if isinstance(value, str) and value.strip().lstrip("-").isdigit() else value
+
+
+def _answers(model: Model, rows: Sequence[Mapping[str, Any]], side: str, name: str) -> list[list[int]]:
     """The answer of each row as a token; an error names the row."""
     found = []
     for i, row in enumerate(rows):
@@ -117,19 +145,33 @@ def _answers(model: Model, rows: Sequence[Mapping[str, str]], side: str, name: s
     return found
 
 
-def from_file(model: Model, path: str | Path) -> Task:
-    """A task from a CSV or JSONL file; see `from_rows`."""
+def from_file(model: Model, path: str | Path, roles: Sequence[str] | None = None) -> Task:
+    """A task from a CSV or JSONL file; see `from_rows`.
+
+    Raises:
+        ValueError: A line that is no JSON object; what `from_rows` raises.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}; give a .csv or .jsonl with one pair a row")
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin a file with a mark of its encoding
         if path.suffix == ".csv":
-            rows: list[Mapping[str, str]] = list(csv.DictReader(file))
+            rows: list[Mapping[str, Any]] = list(csv.DictReader(file))
         elif path.suffix == ".jsonl":
-            rows = [json.loads(line) for line in file if line.strip()]
+            rows = [_object(line, f"{path.name}, line {i}") for i, line in enumerate(file, 1) if line.strip()]
         else:
             raise ValueError(f"{path.name}: a task is read from .csv or .jsonl, not {path.suffix or 'no suffix'!r}")
-    return from_rows(model, rows, path.stem)
+    return from_rows(model, rows, path.stem, roles)
+
+
+def _object(line: str, where: str) -> Mapping[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where} is no JSON: {error}") from None
+    if not isinstance(row, Mapping):
+        raise ValueError(f'{where} is a JSON {type(row).__name__}; each line is an object, such as {{"clean": ...}}')
+    return row
 
 
 def answer_ids(answers: Sequence[Sequence[int]], model: Model) -> Int[Tensor, "batch answer"]:
