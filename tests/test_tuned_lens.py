@@ -198,6 +198,16 @@ def test_a_lens_of_other_weights_is_refused(embedded, tuned, tmp_path):
     lens.decode(other, "the dog", by=moved)
 
 
+def test_a_lens_belongs_to_the_weights_as_they_are_now(tuned):
+    """Weights that change in place after a lens was used leave that lens behind, also where no version is counted."""
+    model = interp.load()
+    lens.decode(model, "the dog", by=tuned)
+    model.module.transformer.h[3].mlp.c_fc.weight.data[0, 0] += 1e-3
+    with pytest.raises(ValueError, match="this lens belongs to a model with weights"):
+        lens.decode(model, "the dog", by=tuned)
+    lens.decode(model, "the dog", by=lens.identity(model))
+
+
 def test_a_blind_lens_is_warned_about(embedded):
     noise = torch.randn(128, generator=torch.Generator().manual_seed(0))
     blind = Translator(-torch.eye(128), noise)

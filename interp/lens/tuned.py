@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
@@ -116,21 +115,17 @@ def tuned_sites(model: Model, sites: Sequence[Site] | None) -> list[Site]:
     return sorted(chosen, key=lambda site: site.order)
 
 
-_KNOWN: WeakKeyDictionary[Model, str] = WeakKeyDictionary()
-
-
 def belongs(fingerprint: str, model: Model) -> None:
-    """Refuse a lens of another model; all weights are hashed, once for each model.
+    """Refuse a lens of another model; all weights are hashed each time, for they may have changed in place.
 
     Raises:
         ValueError: One of other weights.
     """
-    if model not in _KNOWN:
-        _KNOWN[model] = model.fingerprint()
-    if fingerprint != _KNOWN[model]:
+    own = model.fingerprint()
+    if fingerprint != own:
         raise ValueError(
             f"this lens belongs to a model with weights {fingerprint}, but those of {model.name} are "
-            f"{_KNOWN[model]}; tune one on this model, or load it with transfer=True if its streams mean the same"
+            f"{own}; tune one on this model, or load it with transfer=True if its streams mean the same"
         )
 
 
