@@ -39,7 +39,7 @@ LAYERS = [
     {"backends.readers"},
     {"backends.listening"},
     {"backends"},
-    {"tasks", "gradients"},
+    {"tasks", "gradients", "randomised"},
     {
         "ablation",
         "attribution",

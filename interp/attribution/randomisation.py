@@ -5,7 +5,6 @@ They give no threshold; here the yardstick is how alike the attributions of seve
 no less like them than they are like each other has shown nothing, unless none is like another.
 """
 
-import copy
 from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Any
@@ -14,11 +13,10 @@ import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float
-from torch import nn
 
 from interp.arrays import Check, labelled
-from interp.backends import load
 from interp.model import Model
+from interp.randomised import redrawn
 from interp.stats import rank_correlation
 
 _SOURCE = "arXiv:1810.03292"
@@ -29,27 +27,23 @@ _UNLIKE = 0.3  # a size of rank correlation that says next to nothing; of fiftee
 def reinitialised(model: Model, seed: int = 0, top: int | None = None) -> Model:
     """A copy of a model with weights drawn anew; the model itself is left alone.
 
-    Every weight matrix, bias and norm is drawn from a normal distribution with the mean and the spread that it had.
+    Every weight matrix, bias and norm is drawn from a normal distribution with the mean and the spread that it had; in
+    `probing.untrained`, matrices alone are.
 
     Args:
         top: How many blocks, from the last one down, to draw anew; None draws everything, embeddings included.
 
     Raises:
-        ValueError: A number of blocks that the model does not have, or a backend that does not tell its blocks.
+        ValueError: A number of blocks that the model does not have, or a backend that does not tell its blocks; a model
+            that cannot be copied here, such as one on a server.
     """
-    twin = load(copy.deepcopy(model.module), backend=model.backend, tokenizer=model.tokenizer, bos=model.bos)
-    if top is not None and not 1 <= top <= len(twin.blocks):
-        has = f"{len(twin.blocks)} that can be told apart" if twin.blocks else "none that can be told apart"
+    blocks = len(model.blocks)
+    if top is not None and not 1 <= top <= blocks:
+        has = f"{blocks} that can be told apart" if blocks else "none that can be told apart"
         raise ValueError(f"top={top} blocks of {model.name} ({model.backend}), which has {has}; leave top out for all")
-    generator = torch.Generator().manual_seed(seed)
-    parts: Sequence[nn.Module] = [twin.module] if top is None else twin.blocks[len(twin.blocks) - top :]
-    with torch.no_grad():
-        for part in parts:
-            for weight in part.parameters():
-                drawn = torch.randn(weight.shape, generator=generator).to(weight)
-                spread = weight.float().std(correction=0)
-                weight.copy_(weight.float().mean() + spread * drawn)
-    return twin
+    if top is None:
+        return redrawn(model, seed, lambda twin: twin.module.parameters())
+    return redrawn(model, seed, lambda twin: (w for block in twin.blocks[blocks - top :] for w in block.parameters()))
 
 
 def randomisation(

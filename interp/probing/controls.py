@@ -3,17 +3,16 @@
 Control tasks: Hewitt & Liang 2019 (arXiv:1909.03368). Untrained models: Zhang & Bowman 2018 (arXiv:1809.10040).
 """
 
-import copy
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from interp.backends import load
 from interp.model import Model
 from interp.probing.activations import At
 from interp.probing.splits import codes_of
+from interp.randomised import redrawn
 from interp.traces import Tokens
 
 
@@ -58,22 +57,10 @@ def token_and_position(tokens: Tokens, at: At) -> Float[Tensor, "example d"]:
 def untrained(model: Model, seed: int = 0) -> Model:
     """A copy of a model that has learnt nothing: each matrix gets random numbers of its own mean and spread.
 
-    Norms and biases, of which there are few, keep theirs, so that activations stay of their size. The model itself is
-    left as it is.
+    Norms and biases, of which there are few, keep theirs, so that activations stay of their size; in
+    `attribution.reinitialised` they are drawn anew too. The model itself is left as it is.
 
     Raises:
         ValueError: A model that cannot be copied here, such as one on a server.
     """
-    if any(parameter.is_meta for parameter in model.module.parameters()):
-        raise ValueError(f"{model.name} has no weights here, so that no untrained copy of it can be made")
-    module = copy.deepcopy(model.module)
-    generator = torch.Generator().manual_seed(seed)
-    done: set[int] = set()
-    with torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.ndim >= 2 and id(parameter) not in done:
-                done.add(id(parameter))
-                wide = parameter.float()
-                noise = torch.randn(parameter.shape, generator=generator).to(wide)
-                parameter.copy_(wide.mean() + wide.std() * noise)
-    return load(module, backend=model.backend, tokenizer=model.tokenizer)
+    return redrawn(model, seed, lambda twin: (weight for weight in twin.module.parameters() if weight.ndim >= 2))

@@ -1,0 +1,33 @@
+"""Copies of a model with weights drawn anew: what does a result owe to what was learned?"""
+
+import copy
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from interp.backends import load
+from interp.model import Model
+
+
+def redrawn(model: Model, seed: int, which: Callable[[Model], Iterable[Tensor]]) -> Model:
+    """A copy of a model, some of whose weights are drawn from normal distributions of their own mean and spread.
+
+    The model itself is left as it is.
+
+    Args:
+        which: The weights to draw anew, of the copy that it is given.
+
+    Raises:
+        ValueError: A model that cannot be copied here, such as one on a server.
+    """
+    if any(parameter.is_meta for parameter in model.module.parameters()):
+        raise ValueError(f"{model.name} has no weights here, so that no copy of it can be drawn anew")
+    twin = load(copy.deepcopy(model.module), backend=model.backend, tokenizer=model.tokenizer, bos=model.bos)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in which(twin):
+            wide = weight.float()
+            noise = torch.randn(weight.shape, generator=generator).to(wide)
+            weight.copy_(wide.mean() + wide.std(correction=0) * noise)
+    return twin
