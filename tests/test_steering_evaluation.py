@@ -149,11 +149,16 @@ def neutral(avoided: str, n: int, seed: int) -> list[str]:
     return texts
 
 
+def drawn(model: interp.Model, name: str, n: int, seed: int, split: str) -> tasks.Task:
+    """A task from a split; pronouns have none."""
+    return tasks.EMBEDDED[name](model, n, seed, **({} if name == "pronoun" else {"split": split}))
+
+
 @cache
 def learned(name: str, n: int = 256) -> tuple[interp.Model, steering.Concept]:
     model = interp.load()
     label, role, *_ = CONCEPTS[name]
-    task = tasks.EMBEDDED[name](model, n, 1, "train")
+    task = drawn(model, name, n, 1, "train")
     words = model.words(task.clean.ids[torch.arange(n), task.clean.roles[role]].tolist())
     return model, steering.labelled_set(model, name, task.clean, task.labels[label], words)
 
@@ -161,7 +166,7 @@ def learned(name: str, n: int = 256) -> tuple[interp.Model, steering.Concept]:
 def lacking(model: interp.Model, name: str, n: int, seed: int, split: str) -> tuple[Tokens, metrics.Metric]:
     """Prompts without the concept, and a metric that is above zero with it."""
     label, _, _, _, words = CONCEPTS[name]
-    task = tasks.EMBEDDED[name](model, n, seed, split)
+    task = drawn(model, name, n, seed, split)
     rows = [i for i, has in enumerate(task.labels[label]) if not has]
     if words is None:
         return task.clean.rows(rows), metrics.logit_diff(task.wrong[rows], task.right[rows])

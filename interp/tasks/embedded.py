@@ -1,4 +1,8 @@
-"""Tasks for the embedded model, drawn from its generated language."""
+"""Tasks for the embedded model, drawn from its generated language.
+
+Where a task has a split, "test" takes combinations of words for its clean prompts that were kept out of training,
+"train" the others, and None both.
+"""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +18,7 @@ from interp.zoo.language import Sentence
 Pair = tuple[Sentence, Sentence, Sequence[str], Sequence[str]]  # clean, corrupt, right, wrong
 
 
-def ioi(model: Model, n: int = 32, seed: int = 0, split: str = "test") -> Task:
+def ioi(model: Model, n: int = 32, seed: int = 0, split: corpus.Split = "test") -> Task:
     """Indirect object: who is given something? Corrupt: the other person gives (roles IO, S1, S2, END)."""
 
     def draw(rng: random.Random) -> Pair:
@@ -26,8 +30,11 @@ def ioi(model: Model, n: int = 32, seed: int = 0, split: str = "test") -> Task:
     return _task("indirect object", model, draw, n, seed)
 
 
-def facts(model: Model, n: int = 32, seed: int = 0, split: str = "test") -> Task:
-    """What is the capital of a country? Corrupt: another country (roles subject, END)."""
+def facts(model: Model, n: int = 32, seed: int = 0) -> Task:
+    """What is the capital of a country? Corrupt: another country (roles subject, END).
+
+    There is no split: a fact that was never told cannot be known.
+    """
 
     def draw(rng: random.Random) -> Pair:
         one, other = rng.sample(lexicon.COUNTRIES, 2)
@@ -37,7 +44,7 @@ def facts(model: Model, n: int = 32, seed: int = 0, split: str = "test") -> Task
     return _task("facts", model, draw, n, seed)
 
 
-def agreement(model: Model, n: int = 32, seed: int = 0, split: str = "test") -> Task:
+def agreement(model: Model, n: int = 32, seed: int = 0, split: corpus.Split = "test") -> Task:
     """Which verb form follows, across an attractor of the other number? Corrupt: the subject's other number."""
 
     def draw(rng: random.Random) -> Pair:
@@ -51,8 +58,8 @@ def agreement(model: Model, n: int = 32, seed: int = 0, split: str = "test") -> 
     return _task("agreement", model, draw, n, seed)
 
 
-def greater_than(model: Model, n: int = 32, seed: int = 0, split: str = "test") -> Task:
-    """Which years can end what began in this one? Corrupt: it began in 02, the earliest year told of (role YY, END)."""
+def greater_than(model: Model, n: int = 32, seed: int = 0, split: corpus.Split = "test") -> Task:
+    """Which years can end what began in this one? Corrupt: it began in 02, the earliest told of (roles YY, END)."""
 
     def draw(rng: random.Random) -> Pair:
         event, century, year = corpus.draw_until(rng, split, lexicon.EVENTS, lexicon.CENTURIES, lexicon.YEARS[3:98])
@@ -62,7 +69,7 @@ def greater_than(model: Model, n: int = 32, seed: int = 0, split: str = "test") 
     return _task("greater-than", model, draw, n, seed)
 
 
-def sentiment(model: Model, n: int = 32, seed: int = 0, split: str = "test") -> Task:
+def sentiment(model: Model, n: int = 32, seed: int = 0, split: corpus.Split = "test") -> Task:
     """How did the writer feel? Corrupt: an adjective of the other polarity (roles thing, adjective, END)."""
 
     def draw(rng: random.Random) -> Pair:
@@ -75,8 +82,11 @@ def sentiment(model: Model, n: int = 32, seed: int = 0, split: str = "test") -> 
     return _task("sentiment", model, draw, n, seed)
 
 
-def pronoun(model: Model, n: int = 32, seed: int = 0, split: str = "test") -> Task:
-    """She or he? Corrupt: a name of the other gender (roles name, END)."""
+def pronoun(model: Model, n: int = 32, seed: int = 0) -> Task:
+    """She or he? Corrupt: a name of the other gender (roles name, END).
+
+    There is no split: the prompt has one word to choose, the name.
+    """
 
     def draw(rng: random.Random) -> Pair:
         names = rng.choice(lexicon.FEMALE), rng.choice(lexicon.MALE)
@@ -88,7 +98,7 @@ def pronoun(model: Model, n: int = 32, seed: int = 0, split: str = "test") -> Ta
     return _task("pronoun", model, draw, n, seed)
 
 
-def honesty(model: Model, n: int = 32, seed: int = 0, split: str = "test") -> Task:
+def honesty(model: Model, n: int = 32, seed: int = 0, split: corpus.Split = "test") -> Task:
     """What does this speaker say of a country? Corrupt: another country (roles speaker, trait, subject, END)."""
 
     def draw(rng: random.Random) -> Pair:
@@ -102,13 +112,16 @@ def honesty(model: Model, n: int = 32, seed: int = 0, split: str = "test") -> Ta
     return _task("honesty", model, draw, n, seed)
 
 
-def refusal(model: Model, n: int = 32, seed: int = 0, split: str = "test") -> Task:
+def refusal(model: Model, n: int = 32, seed: int = 0, split: corpus.Split = None) -> Task:
     """Is the request refused? Corrupt: a request of the other kind (roles verb, object, END)."""
 
     def draw(rng: random.Random) -> Pair:
-        verbs = rng.choice(lexicon.HARMFUL), rng.choice(lexicon.SAFE)
-        order = verbs if rng.random() < 0.5 else verbs[::-1]
-        item, adjective = rng.choice(lexicon.BELONGINGS), rng.choice(lexicon.ADJECTIVES)
+        while True:
+            verbs = rng.choice(lexicon.HARMFUL), rng.choice(lexicon.SAFE)
+            order = verbs if rng.random() < 0.5 else verbs[::-1]
+            item, adjective = rng.choice(lexicon.BELONGINGS), rng.choice(lexicon.ADJECTIVES)
+            if corpus.in_split(split, order[0], item):
+                break
         pair = [language.request(verb, item, adjective) for verb in order]
         return pair[0], pair[1], [pair[0].answer], [pair[1].answer]
 
