@@ -94,6 +94,34 @@ def test_areas_are_sums_of_trapezoids(rank):
     assert bool((found.sel(bound="low") <= found.sel(bound="high")).cpr) and found.attrs["rank"] == rank
 
 
+@pytest.mark.parametrize("ablation", ["corrupt", "resample"])
+def test_resampled_prompts_are_as_many_as_asked_for_and_recorded(ablation):
+    model = model_of("gpt2")
+    clean, corrupt = pair(model)
+    clean, corrupt = (
+        model.tokens((torch.cat([some.ids[:1], some.ids[:1].flip(1), (some.ids[:1] + 3) % 30]), torch.ones(3, 7).long()))
+        for some in (clean, corrupt)
+    )
+    given = model, clean, corrupt
+    graph = circuits.graph(model)
+    circuit, scores = some_circuit(graph), circuits.eap(*given, METRIC)
+    values = {}
+    for n in (1, 3):
+        exact = circuits.evaluate(*given, {"c": circuit}, METRIC, ablation, resamples=n)
+        options = dict(ablation=ablation, resamples=n)
+        found = [
+            circuits.completeness(*given, circuit, METRIC, {"none": 0 * circuit}, **options),
+            circuits.minimality(*given, circuit, METRIC, **options),
+            circuits.areas(*given, scores, METRIC, shares=[0.3, 1.0], draws=10, **options),
+            circuits.hypothesis_tests(*given, circuit, METRIC, draws=10, **options),
+        ]
+        assert [some.attrs.get("resamples") for some in [exact, *found]] == [n if ablation == "resample" else None] * 5
+        np.testing.assert_allclose(found[0]["circuit"].values[0], exact["metric"].values[0], atol=1e-10)
+        values[n] = [some.values for some in (exact["metric"], found[1], found[2]["cpr"], found[3]["knocked_out"])]
+    same = [np.allclose(one, three, equal_nan=True, atol=1e-9) for one, three in zip(values[1], values[3])]
+    assert same == [ablation == "corrupt"] * 4
+
+
 def test_a_function_of_means_has_the_interval_of_the_mean():
     rng = np.random.default_rng(0)
     top, bottom = (xr.DataArray(rng.normal(size=(9, 4)) + shift, dims=("prompt", "cell")) for shift in (0, 5))

@@ -78,7 +78,7 @@ def test_resampling_is_the_mean_over_donors(model):
     clean, corrupt = many(model)
     graph, head = circuits.graph(model), Site("z", 0)
     sets = {"without L0H1": graph.mask() - graph.mask([("L0H1", "*")])}
-    found = circuits.evaluate(model, clean, corrupt, sets, METRIC, "resample", draws=2, seed=5)
+    found = circuits.evaluate(model, clean, corrupt, sets, METRIC, "resample", resamples=2, seed=5)
     rows = [exchange.others[0, :, 0] for exchange in ablated(model, clean, corrupt, METRIC, "resample", 2, 5)]
     embedded = ablated(model, clean, corrupt, METRIC, "corrupt")[0].others[0, :, 0]
     wanted = []

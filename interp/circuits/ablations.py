@@ -18,14 +18,14 @@ ABLATIONS = ("corrupt", "mean", "zero", "resample")
 
 
 def ablated(
-    model: Model, clean: Prompts, corrupt: Prompts, metric: Metric, ablation: str, draws: int = 4, seed: int = 0
+    model: Model, clean: Prompts, corrupt: Prompts, metric: Metric, ablation: str, resamples: int = 4, seed: int = 0
 ) -> list[Exchange]:
     """The clean run, with what its edges carry when they are ablated; several times where that is drawn at random.
 
     Args:
         ablation: "corrupt", what each prompt's own corrupt one writes; "mean", the mean over the corrupt prompts at
             each position; "resample", what another of the corrupt prompts writes, one of the same length; "zero".
-        draws, seed: Of "resample".
+        resamples, seed: Of "resample": how often others are drawn, and which.
 
     Raises:
         ValueError: An unknown ablation; prompts that do not match position by position; what `wiring_of` and, for
@@ -47,7 +47,7 @@ def ablated(
     if ablation == "corrupt":
         return [Exchange(run, found[None], start)]
     lengths = others.mask.sum(1).tolist()
-    rows = donors(lengths, None, draws, seed, lambda length: f" of {length} tokens").to(found.device)
+    rows = donors(lengths, None, resamples, seed, lambda length: f" of {length} tokens").to(found.device)
     return [Exchange(run, found[row][None], _common(tokens, others)) for row in rows]
 
 

@@ -29,6 +29,7 @@ def completeness(
     seed: int = 0,
     ablation: str = "corrupt",
     budget: int | None = None,
+    resamples: int = 4,
 ) -> xr.Dataset:
     """Do the circuit and the model lose the same when the same part of the circuit is taken from both?
 
@@ -36,8 +37,9 @@ def completeness(
 
     Args:
         sets: Edges of the circuit to take away, by name; by default none, all, and random sets of random sizes.
-        draws, seed: Of the random sets (and of "resample").
-        ablation: What ablated edges carry, see `evaluate`.
+        draws: How many random sets.
+        seed: Of the random sets and of "resample".
+        ablation, resamples: What ablated edges carry, see `evaluate`.
 
     Returns:
         `circuit` and `model`, the metric of each without the set, by (set, prompt). The check is the largest
@@ -46,7 +48,7 @@ def completeness(
     Raises:
         ValueError: A set with edges outside the circuit; what `evaluate` raises.
     """
-    exchanges = ablated(model, clean, corrupt, metric, ablation, seed=seed)
+    exchanges = ablated(model, clean, corrupt, metric, ablation, resamples, seed)
     run, graph = exchanges[0].run, exchanges[0].run.wiring.graph
     whole = stacked(graph, {"circuit": circuit}, run.tokens.ids.shape[1])[0]
     taken = _random_sets(whole, draws, seed) if sets is None else by_name(sets)
@@ -64,7 +66,8 @@ def completeness(
     why = "a complete circuit loses what the model loses when the same edges are taken from both"
     check = Check("incompleteness", error, 0.2, "pass" if error <= 0.2 else "warn", why, _IOI)
     coords: dict[str, Any] = {"set": list(taken), "prompt": range(len(run.tokens))}
-    how = {"method": "completeness", "metric": metric.name, "ablation": ablation, "seed": seed}
+    how: dict[str, Any] = {"method": "completeness", "metric": metric.name, "ablation": ablation, "seed": seed}
+    how |= {"resamples": resamples} if ablation == "resample" else {}
     parts = {
         "circuit": labelled(ours, metric.name, coords, model, [check], **how),
         "model": labelled(theirs, metric.name, coords, model, [check], **how),
@@ -81,6 +84,7 @@ def minimality(
     ablation: str = "corrupt",
     seed: int = 0,
     budget: int | None = None,
+    resamples: int = 4,
 ) -> xr.DataArray:
     """What the circuit loses without each of its edges.
 
@@ -88,7 +92,7 @@ def minimality(
 
     Args:
         circuit: By (writer, reader).
-        ablation, seed: As for `evaluate`.
+        ablation, resamples, seed: As for `evaluate`.
 
     Returns:
         The change in the circuit's metric by (prompt, writer, reader), NaN outside the circuit. The check is the share
@@ -97,7 +101,7 @@ def minimality(
     Raises:
         ValueError: An empty circuit, or one at positions; what `evaluate` raises.
     """
-    exchanges = ablated(model, clean, corrupt, metric, ablation, seed=seed)
+    exchanges = ablated(model, clean, corrupt, metric, ablation, resamples, seed)
     run, graph = exchanges[0].run, exchanges[0].run.wiring.graph
     whole = stacked(graph, {"circuit": circuit}, run.tokens.ids.shape[1])[0]
     if whole.ndim != 2 or not bool(whole.any()):
@@ -118,7 +122,8 @@ def minimality(
     why = "edges without which a circuit loses less than a hundredth of what it has gained are not needed by themselves"
     check = Check("edges not needed alone", idle, 0.1, "pass" if idle <= 0.1 else "warn", why, _IOI)
     coords: dict[str, Any] = {"prompt": range(len(run.tokens)), "writer": graph.writers, "reader": graph.readers}
-    how = {"method": "minimality", "metric": metric.name, "ablation": ablation, "seed": seed}
+    how: dict[str, Any] = {"method": "minimality", "metric": metric.name, "ablation": ablation, "seed": seed}
+    how |= {"resamples": resamples} if ablation == "resample" else {}
     return labelled(changes, f"change in {metric.name}", coords, model, [check], **how)
 
 

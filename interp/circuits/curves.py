@@ -36,6 +36,7 @@ def areas(
     draws: int = 2000,
     seed: int = 0,
     budget: int | None = None,
+    resamples: int = 4,
 ) -> xr.Dataset:
     """Faithfulness of circuits of growing size, and two areas: how much of it, and how near to the model.
 
@@ -44,8 +45,9 @@ def areas(
         rank, connected: How circuits are selected, see `select`. The areas depend on it: MIB reports CPR for "signed",
             and CMD for "absolute". It is kept in the attributes.
         shares: Sizes as shares of all edges, rising.
-        ablation: See `evaluate`.
-        draws, seed: Of the bootstrap over prompts (and of "resample").
+        ablation, resamples: See `evaluate`.
+        draws: Of the bootstrap over prompts.
+        seed: Of the bootstrap and of "resample".
 
     Returns:
         By (share, bound), bound being mean, low or high: `faithfulness`; by bound: `cpr`, the area under the curve, and
@@ -60,12 +62,13 @@ def areas(
     names = graph(model)
     sizes = [size_of(names, float(share)) for share in shares]
     circuits = {str(share): select(names, scores, size, rank, connected) for share, size in zip(shares, sizes)}
-    found = evaluate(model, clean, corrupt, circuits, metric, ablation, seed=seed, budget=budget)
+    found = evaluate(model, clean, corrupt, circuits, metric, ablation, resamples, seed, budget)
     gain, gap = found["metric"] - found["empty"], found["full"] - found["empty"]
     if not abs(float(gap.mean())) > 1e-3 * float(abs(found["full"]).mean()):
         raise ValueError(f"{metric.name} is that of the model without any edge: there is nothing to be faithful to")
     how: dict[str, Any] = {"method": "faithfulness by size", "metric": metric.name, "ablation": ablation}
     how |= {"rank": rank, "connected": str(connected), "rule": "trapezoid over shares", "draws": draws, "seed": seed}
+    how |= {"resamples": resamples} if ablation == "resample" else {}
     bounds = lambda function: torch.tensor(np.stack(stats.of_means(function, gain, gap, draws=draws, seed=seed), -1))
     under = lambda g, w: _area(_ratio(g, w), shares)
     away = lambda g, w: _area(abs(1 - _ratio(g, w)), shares)

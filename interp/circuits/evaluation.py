@@ -22,7 +22,7 @@ def evaluate(
     circuits: Mapping[str, Mask] | Mask,
     metric: Metric,
     ablation: str = "corrupt",
-    draws: int = 4,
+    resamples: int = 4,
     seed: int = 0,
     budget: int | None = None,
 ) -> xr.Dataset:
@@ -31,9 +31,9 @@ def evaluate(
     Args:
         circuits: By name, 1 on the edges of a circuit, by (writer, reader) or (pos, writer, reader), or a list of its
             edges; one alone is named "circuit". All are run in as few passes as fit the budget.
-        ablation: What the other edges carry: "corrupt", the mate's in the corrupt run; "mean", over the corrupt prompts
-            at each position; "zero"; "resample", another corrupt prompt's, averaged over draws.
-        draws, seed: Of "resample".
+        ablation: What the other edges carry: "corrupt", what the edge carries on the paired corrupt prompt; "mean",
+            over the corrupt prompts at each position; "zero"; "resample", on another corrupt prompt.
+        resamples, seed: Of "resample": how many other prompts are averaged over, and which.
         budget: Bytes that the activations of one pass may take.
 
     Returns:
@@ -44,13 +44,13 @@ def evaluate(
         ValueError: No circuit; a mask that does not fit the model; what the ablation raises.
     """
     circuits = by_name(circuits)
-    exchanges = ablated(model, clean, corrupt, metric, ablation, draws, seed)
+    exchanges = ablated(model, clean, corrupt, metric, ablation, resamples, seed)
     run = exchanges[0].run
     kept = stacked(run.wiring.graph, circuits, run.tokens.ids.shape[1])
     there = run.wiring.graph.precedes.to(kept).expand(1, *kept.shape[1:])
     values = averaged(exchanges, torch.cat([there, there - kept]), budget)
     how: dict[str, Any] = {"method": "circuit", "metric": metric.name, "ablation": ablation}
-    how |= {"draws": draws, "seed": seed} if ablation == "resample" else {}
+    how |= {"resamples": resamples, "seed": seed} if ablation == "resample" else {}
     prompts: dict[str, Any] = {"prompt": range(len(run.tokens))}
     coords = {"circuit": list(circuits), **prompts}
     edges = kept.sum(list(range(1, kept.ndim)))

@@ -44,6 +44,7 @@ def hypothesis_tests(
     seed: int = 0,
     ablation: str = "corrupt",
     budget: int | None = None,
+    resamples: int = 4,
 ) -> xr.Dataset:
     """Five tests of a circuit, each with its p-value and its verdict; `TESTS` says how they are meant.
 
@@ -55,7 +56,8 @@ def hypothesis_tests(
         epsilon: Equivalence: how far from a half the chance of doing better may be.
         quantile: What counts as most, in the last three.
         draws: Random circuits, random edges, and a tenth of the permutations.
-        ablation: What ablated edges carry, see `evaluate`.
+        seed: Of all of these and of "resample".
+        ablation, resamples: What ablated edges carry, see `evaluate`.
 
     Returns:
         By test: `p` (of minimality, the smallest over edges, times their number) and `holds`; by (writer, reader):
@@ -68,7 +70,7 @@ def hypothesis_tests(
     """
     if draws < 10:
         raise ValueError(f"a p-value needs at least ten draws; draws={draws} was given")
-    exchanges = ablated(model, clean, corrupt, metric, ablation, seed=seed)
+    exchanges = ablated(model, clean, corrupt, metric, ablation, resamples, seed)
     graph = exchanges[0].run.wiring.graph
     kept = stacked(graph, {"circuit": circuit}, 1)[0]
     if kept.ndim != 2 or not 0 < int(kept.sum()) < int(graph.precedes.sum()):
@@ -89,6 +91,7 @@ def hypothesis_tests(
     ]
     how: dict[str, Any] = {"method": "tests of a circuit", "metric": metric.name, "ablation": ablation}
     how |= {"epsilon": epsilon, "quantile": quantile, "draws": draws, "seed": seed, "edges": int(kept.sum())}
+    how |= {"resamples": resamples} if ablation == "resample" else {}
     edges: dict[str, Any] = {"writer": graph.writers, "reader": graph.readers}
     parts = {
         "p": labelled(torch.tensor(list(p.values())), "p", {"test": list(p)}, model, checks, **how),
