@@ -77,6 +77,20 @@ def test_a_control_vector_is_read_as_repeng_reads_it_and_comes_back(tmp_path):
     assert [v.site.layer for v in again] == [1, 2]
     runs = [model.run(PROMPTS, edits=steering.steer(v, dose)).logits for v, dose in ((vectors, 2.0), (again, 1.0))]
     assert_close(*runs)
+    words = torch.arange(4, 16)[:, None]
+    concept = steering.contrast_pairs(model, "some", words[:6], words[6:])
+    with pytest.raises(ValueError, match=r"is not known .*'imported from GGUF'.*; give one of steering.extract"):
+        steering.permuted_like(model, concept, again, 2)
+
+
+def test_a_vector_whose_method_is_not_known_has_no_permuted_null():
+    model, words = load("gpt2"), torch.arange(4, 16)[:, None]
+    concept = steering.contrast_pairs(model, "some", words[:6], words[6:])
+    with pytest.raises(
+        ValueError, match=r"the vector of resid_post.1 was found is not known \(how\['writer'\] is None"
+    ):
+        steering.permuted_like(model, concept, steering.Vector.of(Site("resid_post", 1), torch.ones(32)), 2)
+    assert len(steering.permuted_like(model, concept, steering.extract(model, concept, Site("resid_post", 1)), 2)) == 2
 
 
 def test_control_vectors_that_cannot_be(tmp_path):

@@ -214,8 +214,17 @@ def permuted_like(
 
     Labels are exchanged within pairs, or between prompts, whole groups at a time; the vectors have the length that they
     come out with.
+
+    Raises:
+        ValueError: A vector of which it is not known by what method it was found, such as an imported one.
     """
     concept, vectors, generator = concept_of(concept), many(vectors), torch.Generator().manual_seed(seed)
+    for vector in vectors:
+        if (method := vector.how.get("writer")) not in METHODS:
+            raise ValueError(
+                f"by what method the vector of {vector.site} was found is not known (how['writer'] is {method!r}), so "
+                "that it cannot be found again under exchanged labels; give one of steering.extract"
+            )
     exchanges = [exchange_of(concept, generator) for _ in range(n)]
     sides = [collect(model, concept, [v.site], [v.at], v.head)[v.site, v.at] for v in vectors]
     return [[_rewritten(vector, exchange(held)) for vector, held in zip(vectors, sides)] for exchange in exchanges]
@@ -224,6 +233,6 @@ def permuted_like(
 def _rewritten(vector: Vector, sides: Sides) -> Vector:
     """The vector that its method finds in other activations."""
     gap = METHODS["mean_difference"](*sides)
-    unit = torch.nn.functional.normalize(METHODS[vector.how.get("writer", "mean_difference")](*sides), dim=0)
+    unit = torch.nn.functional.normalize(METHODS[vector.how["writer"]](*sides), dim=0)
     writer = unit * (gap @ unit)
     return replace(vector, writer=writer, sigma=_spread(unit, sides), mean=(sides[0].mean(0) + sides[1].mean(0)) / 2)
