@@ -91,12 +91,18 @@ class _Products(TorchFunctionMode):
             and x.numel() > 0
             and (self._constant > 0 or _is_quick(x, matrix))
             and not torch.is_autocast_enabled(x.device.type)
-            and not torch._C._are_functorch_transforms_active()  # whose tensors stand for others
+            and not _transformed()
         )
 
 
 def _plain(*tensors: Any) -> bool:
     return all(type(x) in (Tensor, nn.Parameter) for x in tensors)
+
+
+def _transformed() -> bool:
+    """Whether a transform of torch.func is under way, whose tensors stand for others; if torch does not say so, yes."""
+    active: Callable[[], bool] | None = getattr(torch._C, "_are_functorch_transforms_active", None)
+    return active is None or active()
 
 
 def _exact(*tensors: Any) -> bool:

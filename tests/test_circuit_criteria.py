@@ -99,7 +99,9 @@ def test_resampled_prompts_are_as_many_as_asked_for_and_recorded(ablation):
     model = model_of("gpt2")
     clean, corrupt = pair(model)
     clean, corrupt = (
-        model.tokens((torch.cat([some.ids[:1], some.ids[:1].flip(1), (some.ids[:1] + 3) % 30]), torch.ones(3, 7).long()))
+        model.tokens(
+            (torch.cat([some.ids[:1], some.ids[:1].flip(1), (some.ids[:1] + 3) % 30]), torch.ones(3, 7).long())
+        )
         for some in (clean, corrupt)
     )
     given = model, clean, corrupt

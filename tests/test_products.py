@@ -149,6 +149,14 @@ def test_forward_gradients_and_transforms_go_through():
         assert (one - wanted).abs().max() <= 1e-5
 
 
+def test_where_torch_does_not_tell_of_transforms_the_product_is_the_plain_one(seen, monkeypatch):
+    monkeypatch.delattr(torch._C, "_are_functorch_transforms_active")
+    module, x = matrix("linear", 512, 512), torch.randn(6, 512)
+    with quick_products(512):
+        assert torch.equal(module(x), nn.functional.linear(x, module.weight, module.bias))
+    assert not seen
+
+
 def test_it_is_for_wide_models_and_can_be_turned_off():
     assert type(quick_products(products.WIDTH)) is type(quick_products(768)) is not type(quick_products(128))
     with torch.backends.mkldnn.flags(enabled=False):
