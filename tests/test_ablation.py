@@ -38,7 +38,7 @@ def test_a_reference_of_one_prompt_makes_mean_and_sample_alike(family):
     one = IDS[:1].flip(1).repeat(3, 1)
     found = ablation.sensitivity(model, IDS, site, METRIC, ["mean", "resample"], reference=one, over=["head"], draws=2)
     assert_close(*values(found), atol=2e-5, rtol=1e-4)
-    assert checks_of(found)[0].value < 1e-3 < float(found.std())
+    assert checks_of(found)[0].value < 1e-3 < float(found.std()) and checks_of(found)[0].status == "pass"
 
 
 def test_prompts_that_are_all_alike_lose_nothing_but_to_zero():
@@ -47,6 +47,7 @@ def test_prompts_that_are_all_alike_lose_nothing_but_to_zero():
     found = ablation.sensitivity(model, alike, model.sites("attn_out"), METRIC, over=["pos"])
     np.testing.assert_allclose(found.sel(ablation=["mean", "resample"]), 0, atol=1e-5)
     assert float(abs(found.sel(ablation="zero")).max()) > 0.01
+    assert checks_of(found)[0].value > 0.5 and checks_of(found)[0].status == "warn"
 
 
 def test_a_role_at_every_position_makes_role_means_means_by_position():

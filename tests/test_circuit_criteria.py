@@ -59,6 +59,10 @@ def test_each_edge_is_taken_alone():
     edges = [(graph.writers[w], graph.readers[r]) for w, r in circuit.nonzero()[[0, 7, -1]].tolist()]
     sets = {"whole": circuit} | {"-".join(edge): circuit - graph.mask([edge]) for edge in edges}
     values = circuits.evaluate(*given, sets, METRIC)["metric"]
+    empty = circuits.evaluate(*given, {"whole": circuit}, METRIC)["empty"]
+    gain = float(abs((values.sel(circuit="whole") - empty).mean()))
+    sizes = abs(found.mean("prompt").values[circuit.bool().numpy()]) / gain
+    assert checks_of(found)[0].value == pytest.approx((sizes < 0.01).mean()) and ((sizes > 0.01) & (sizes < 0.5)).any()
     for writer, reader in edges:
         wanted = values.sel(circuit=f"{writer}-{reader}") - values.sel(circuit="whole")
         np.testing.assert_allclose(found.sel(writer=writer, reader=reader).values, wanted.values, atol=1e-10)
@@ -73,7 +77,7 @@ def test_an_edge_that_carries_nothing_is_not_needed():
 
 @pytest.mark.parametrize("rank", ["absolute", "signed"])
 def test_areas_are_sums_of_trapezoids(rank):
-    model = model_of("gpt2")
+    model = model_of("llama")  # of which the signed circuits do more than the model
     given = model, *pair(model)
     graph = circuits.graph(model)
     scores = circuits.eap(*given, METRIC)
@@ -89,6 +93,7 @@ def test_areas_are_sums_of_trapezoids(rank):
             under += (share - before[0]) * (f + before[1]) / 2
             away += (share - before[0]) * (abs(1 - f) + abs(1 - before[1])) / 2
         before = share, f
+    assert (rank == "signed") == (float(found["faithfulness"].sel(bound="mean").max()) > 1.1)
     assert float(found["cpr"].sel(bound="mean")) == pytest.approx(under, abs=1e-6)
     assert float(found["cmd"].sel(bound="mean")) == pytest.approx(away, abs=1e-6)
     assert bool((found.sel(bound="low") <= found.sel(bound="high")).cpr) and found.attrs["rank"] == rank

@@ -10,6 +10,7 @@ from wired import EXACT, METRIC, model_of, pair
 from interp import Site, circuits, edits, stats
 from interp.arrays import checks_of
 from interp.circuits.ablations import ABLATIONS, ablated
+from interp.donors import donors
 
 FAMILIES = ("gpt2", "llama", "gpt_neox")
 
@@ -88,6 +89,21 @@ def test_resampling_is_the_mean_over_donors(model):
         source = model.run(corrupt.rows(chosen), read=[head])
         wanted.append(METRIC(model.run(clean, edits=[edits.copy(source, head, head=1)])))
     assert_close(torch.tensor(found["metric"].values[0]), torch.stack(wanted).mean(0), atol=1e-10, rtol=0)
+
+
+def test_resampled_edges_also_carry_what_stands_before_the_first_difference():
+    """Clean and corrupt differ at the last position alone, but prompts differ from each other everywhere."""
+    model = model_of("gpt2")
+    clean, _ = many(model)
+    ids = clean.ids.clone()
+    ids[:, -1] = ids[:, -1] % 29 + 1
+    corrupt, head, graph = model.tokens((ids, torch.ones_like(ids))), Site("z", 0), circuits.graph(model)
+    sets = {"without L0H1": graph.mask() - graph.mask([("L0H1", "*")])}
+    found = circuits.evaluate(model, clean, corrupt, sets, METRIC, "resample", 1, 2)
+    (draw,) = donors([0] * 4, None, 1, 2)
+    source = model.run(corrupt.rows(draw.tolist()), read=[head])
+    wanted = METRIC(model.run(clean, edits=[edits.copy(source, head, head=1)]))
+    assert_close(torch.tensor(found["metric"].values[0]), wanted, atol=1e-10, rtol=0)
 
 
 def test_a_mean_leaves_padding_out():

@@ -93,6 +93,17 @@ def test_uniform_attention_piles_up_on_the_first_token_as_it_must():
     np.testing.assert_allclose(found.values[-1, -1, 0], 0.2 + 0.8 / n, atol=1e-6)
 
 
+def test_the_checks_of_rollout_are_those_of_the_last_row():
+    """Two tokens: half of each row stays through three layers, so that more than half piles up on the first."""
+    for text, status in (("I love", "warn"), (PROMPTS[0], "pass")):
+        found = attribution.rollout(load("gpt2"), [text])
+        first, distance = checks_of(found)
+        rollout, uniform = (found[name].values[-1, :, 0] for name in ("rollout", "uniform"))
+        assert first.value == pytest.approx(rollout[0]) and first.threshold == pytest.approx(uniform[0])
+        assert distance.value == pytest.approx(np.abs(rollout - uniform).sum() / 2, rel=1e-4) and distance.value > 0
+        assert first.status == status and (uniform[0] > 0.5) == (status == "warn")
+
+
 def test_a_sliding_window_bounds_how_far_a_path_leads():
     """Three layers with windows of four tokens: nothing reaches further back than nine."""
     found = attribution.rollout(load("mistral"), torch.randint(3, 30, (1, 14)), skip=0.1)["rollout"].isel(prompt=0)
