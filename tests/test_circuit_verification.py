@@ -41,6 +41,12 @@ def test_a_saturated_head_is_named_and_its_edges_are_tried():
     (miss,) = [check for check in checks_of(found["estimate"]) if check.name == "worst miss of a node"]
     assert miss.status == "warn" and "→ L0H0.k" in miss.why
     assert abs(float(found["exact"].sel(edge)[0])) > 1
+    graph, nodes = circuits.graph(toy), miss.why.partition("saturated nodes: ")[2].split(", ")
+    named = (
+        graph.mask([("*", node[2:]) if node.startswith("→ ") else (node[:-2], "*") for node in nodes]).bool().numpy()
+    )
+    tried = ~found["exact"].isel(prompt=0).isnull().values
+    assert len(nodes) > 1 and tried[named].all() and tried.sum() <= named.sum() + 2
 
 
 @pytest.mark.parametrize("n", [1, 3])

@@ -59,14 +59,14 @@ def verify(
     guess = _scores_of(pair, scores)
     nodes = _exact_nodes(graph, exchange, budget, progress)
     sums = torch.cat([guess.nansum(2), guess.nansum(1)], dim=1)
-    miss, names = _missed(graph, sums.mean(0), nodes.mean(0))
+    miss, missed = _missed(graph, sums.mean(0), nodes.mean(0))
     order = guess.mean(0).abs().nan_to_num(-1).flatten().argsort(descending=True)[: int(graph.precedes.sum())]
     sample = order[top:][
         torch.randperm(max(0, len(order) - top), generator=torch.Generator().manual_seed(seed))[:others]
     ]
     chosen = torch.zeros(graph.precedes.numel())
     chosen[torch.cat([order[:top], sample])] = 1
-    chosen = torch.maximum(chosen.view(graph.precedes.shape), _edges_of(graph, names))
+    chosen = torch.maximum(chosen.view(graph.precedes.shape), _edges_of(graph, missed))
     exact, passes = each(exchange, chosen, budget, progress)
     checks = [*agreement(guess.movedim(0, -1), exact.movedim(0, -1), sample), miss]
     how: dict[str, Any] = {
@@ -109,21 +109,20 @@ def _exact_nodes(
     return exchange.changes(masks.split(exchange.most(budget)), len(masks), progress, "nodes")[0].T.cpu()
 
 
-def _missed(graph: Graph, guess: Tensor, exact: Tensor) -> tuple[Check, list[str]]:
-    """Nodes, writers before readers, whose estimate is far off; as a check, and by name, the worst first."""
+def _missed(graph: Graph, guess: Tensor, exact: Tensor) -> tuple[Check, list[int]]:
+    """Nodes, writers before readers, whose estimate is far off: as a check, and by number, the worst first."""
     names = [*(f"{name} →" for name in graph.writers), *(f"→ {name}" for name in graph.readers)]
     error = (guess - exact).abs() / exact.abs().max().clamp(min=1e-12)
-    worst = [names[i] for i in error.argsort(descending=True).tolist() if error[i] >= _FLAG][:5]
+    worst = [i for i in error.argsort(descending=True).tolist() if error[i] >= _FLAG][:5]
     value = float(error.max())
-    said = f": {', '.join(worst)}" if worst else ""
+    said = f": {', '.join(names[i] for i in worst)}" if worst else ""
     why = f"largest error at a node as a share of the largest effect of one; an estimate misses saturated nodes{said}"
     return Check("worst miss of a node", value, _FLAG, "warn" if worst else "pass", why, "arXiv:2403.00745"), worst
 
 
-def _edges_of(graph: Graph, names: list[str]) -> Float[Tensor, "writer reader"]:
-    """All edges of nodes named as in `_missed`."""
-    edges = torch.zeros(graph.precedes.shape)
-    for name in names:
-        edge = ("*", name.removeprefix("→ ")) if name.startswith("→") else (name.removesuffix(" →"), "*")
-        edges = torch.maximum(edges, graph.mask([edge]))
-    return edges
+def _edges_of(graph: Graph, nodes: list[int]) -> Float[Tensor, "writer reader"]:
+    """All edges of nodes numbered as in `_missed`."""
+    chosen, n = torch.zeros(graph.precedes.shape), len(graph.writers)
+    chosen[[i for i in nodes if i < n]] = 1
+    chosen[:, [i - n for i in nodes if i >= n]] = 1
+    return chosen * graph.precedes
