@@ -5,12 +5,13 @@
 
 import argparse
 import ast
+import importlib
 import inspect
 import re
 import sys
 import textwrap
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,6 +22,12 @@ from interp.checking import Report
 from interp.sites import AXES
 
 DOCS = Path(__file__).parent
+_BESIDE = (
+    "arrays",
+    "generation",
+    "graph",
+    "sweep",
+)  # what results and methods are made of, beside the table of contents
 _CORE = ("Site", "Edit", "Model", "Tokens", "Trace", "load", "check", "generate")
 
 
@@ -28,10 +35,11 @@ def reference() -> dict[str, str]:
     """The text of each reference page by its name."""
     public = {name: getattr(interp, name) for name in interp.__all__}
     modules = {name: value for name, value in public.items() if isinstance(value, ModuleType)}
+    modules |= {name: importlib.import_module(f"interp.{name}") for name in _BESIDE}
     pages = {f"{name}.md": _page(f"interp.{name}", module) for name, module in sorted(modules.items())}
     core = "\n".join(_entry(name, getattr(interp, name)) for name in _CORE)
     pages["core.md"] = f"# `interp`\n\n{inspect.getdoc(interp)}\n\n{core}"
-    rows = [f"| [`{name.removesuffix('.md')}`]({name}) | {_first_line(text)} |" for name, text in sorted(pages.items())]
+    rows = [f"| [`{name.removesuffix('.md')}`]({name}) | {_summary(text)} |" for name, text in sorted(pages.items())]
     head = [
         "# Reference\n",
         "Generated from the docstrings by `python -m docs.make --reference`.\n",
@@ -42,7 +50,8 @@ def reference() -> dict[str, str]:
 
 
 def _page(title: str, module: ModuleType) -> str:
-    names = [name for name, value in vars(module).items() if _belongs(module, name, value)]
+    constants = _constants(module)
+    names = [name for name, value in vars(module).items() if name in constants or _belongs(module, name, value)]
     entries = "\n".join(_entry(name, getattr(module, name)) for name in names)
     return f"# `{title}`\n\n{inspect.getdoc(module)}\n\n{entries}"
 
@@ -57,14 +66,26 @@ def _belongs(module: ModuleType, name: str, value: Any) -> bool:
     )
 
 
+def _constants(module: ModuleType) -> set[str]:
+    """Public names in capitals that a module defines, or hands on from a module of its own."""
+    found: set[str] = set()
+    for node in ast.parse(inspect.getsource(module)).body:
+        if isinstance(node, ast.ImportFrom):
+            found |= {alias.asname for alias in node.names if alias.asname and alias.asname == alias.name}
+        for target in node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]:
+            found |= {target.id} if isinstance(target, ast.Name) else set()
+    return {name for name in found if name.isupper() and not name.startswith("_") and not callable(vars(module)[name])}
+
+
 def _entry(name: str, value: Any) -> str:
+    if isinstance(value, Mapping):
+        rows = [f"- `{key}`: {words}" if isinstance(words, str) else f"- `{key}`" for key, words in value.items()]
+        return f"## `{name}`\n\n" + "\n".join(rows) + "\n"
     if not inspect.isclass(value) and not inspect.isfunction(value):
         return f"## `{name}`\n\n`{value!r}`\n"
     parts = [f"## `{name}`", f"```python\n{name}{_signature(value)}\n```", _text(value)]
     if inspect.isclass(value):
-        parts += [
-            f"**`{name}.{key}`** — {_first_line(inspect.getdoc(member) or '')}" for key, member in _members(value)
-        ]
+        parts += [f"**`{name}.{key}`** — {_summary(inspect.getdoc(member) or '')}" for key, member in _members(value)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -116,9 +137,10 @@ def _text(value: Any) -> str:
     return "\n".join(lines)
 
 
-def _first_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    return lines[0] if lines else ""
+def _summary(text: str) -> str:
+    """The first paragraph below a heading, as one line."""
+    paragraphs = [part for part in text.split("\n\n") if part.strip() and not part.startswith("#")]
+    return " ".join(paragraphs[0].split()) if paragraphs else ""
 
 
 def support(families: Sequence[str] = (), backends: Sequence[str] = interp.BACKENDS) -> str:

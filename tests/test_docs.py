@@ -43,6 +43,24 @@ def test_the_reference_says_what_the_docstrings_say():
     assert pages == reference()
 
 
+def test_the_reference_has_constants_and_what_results_are_made_of():
+    from docs.make import reference
+
+    pages = reference()
+    wanted = {
+        "ablation": ["KINDS"], "attribution_patching": ["ATP", "ATP_STAR", "INPUTS"], "steering": ["METHODS", "UNITS"],
+        "tasks": ["CONCEPTS", "EMBEDDED"], "arrays": ["Check", "checks_of"], "graph": ["Graph"], "sweep": ["sweep"],
+        "generation": ["generate"],
+    }  # fmt: skip
+    assert [
+        f"{page}.{name}"
+        for page, names in wanted.items()
+        for name in names
+        if f"## `{name}`" not in pages[f"{page}.md"]
+    ] == []
+    assert "- `greater_than`" in pages["tasks.md"] and " at 0x" not in "".join(pages.values())
+
+
 def test_every_link_between_pages_leads_somewhere():
     for page in [DOCS.parent / "README.md", *DOCS.rglob("*.md")]:
         for target in re.findall(

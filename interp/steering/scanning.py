@@ -1,5 +1,7 @@
-"""Where does a concept read, over layers and positions? Linear artificial tomography, Zou et al. 2023
-(arXiv:2310.01405)."""
+"""Where does a concept read, over layers and positions?
+
+Linear artificial tomography, Zou et al. 2023 (arXiv:2310.01405).
+"""
 
 from collections.abc import Sequence
 from typing import Any

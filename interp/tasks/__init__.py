@@ -1,5 +1,4 @@
-"""Tasks: aligned clean and corrupt prompts with right and wrong answers, roles, and exact labels;
-and prompts with labels, for probes.
+"""Tasks: clean and corrupt prompts, aligned, with right and wrong answers and roles; and prompts with labels.
 
 Those of the embedded model come from its generated language; `interp.english` and `from_rows` serve pretrained models.
 """
