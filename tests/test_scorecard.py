@@ -1,11 +1,13 @@
 """The scorecard in its small form: what is promised holds, and a wrong claim would show."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from interp.zoo import scorecard
+from interp import tasks
+from interp.zoo import estimates, scorecard
 from interp.zoo.handset import copying
 from interp.zoo.scorecard import edges
 from interp.zoo.scorecard.score import SMALL
@@ -35,3 +37,11 @@ def test_the_area_counts_ties_by_half():
     assert edges.auroc(np.array([1.0, 1.0, 1.0, 1.0]), truth) == 0.5
     assert edges.auroc(np.array([0.0, 1.0, 1.0, 2.0]), truth) == 0.125
     assert np.isnan(edges.auroc(np.ones(4), truth | True))
+
+
+def test_correlations_stand_in_one_order_and_say_of_how_many_pairs_they_are(embedded):
+    assert tuple(estimates._of_task(embedded, tasks.facts(embedded, 2), "z", ["head"])) == estimates.COLUMNS
+    docs, columns = Path(__file__).parents[1] / "docs", " | ".join(estimates.COLUMNS)
+    card, page = ((docs / name).read_text() for name in ("model_card.md", "scorecard.md"))
+    assert f"over nodes of `z`, 32 pairs, seed 0:\n\n| task | nodes | {columns} |" in card
+    assert f"| correlation with exact effects of heads, 64 pairs, seed 0 | {columns} |" in page

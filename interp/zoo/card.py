@@ -116,7 +116,7 @@ def main() -> None:
             )
             print("place was patched; shown are those whose sign-flip p-value, corrected over all, is at most 0.05 and")
             print(f"whose share is at least 0.02.\n\n{own_circuits.table(model, behaviour, place)}")
-    print("\n## Estimators\n\nPearson correlation of attribution patching with exact patching, over nodes of `z`:\n")
+    print("\n## Estimators\n")
     print(estimates.table(model))
     print(f"\n## Edges\n\n{_EDGES}")
     print(truth.table(truth.stored()))

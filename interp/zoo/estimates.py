@@ -11,6 +11,7 @@ from interp.model import Model
 from interp.zoo import truth
 
 ESTIMATORS = {"AtP": ATP, "AtP*": ATP_STAR, "input IG": INPUTS}
+COLUMNS = ("AtP", "AtP size", "AtP*", "input IG")  # the last but one has no sign, and so stands beside a size
 NODES: tuple[tuple[str, ...], ...] = (("head",), ("head", "pos"))
 
 
@@ -22,7 +23,7 @@ def correlations(
     AtP* has no sign: it is held against the mean of the sizes, and so is AtP, under "AtP size".
 
     Returns:
-        For each task, a correlation for each estimator.
+        For each task, a correlation for each of `COLUMNS`, in their order.
     """
     return {name: _of_task(model, make(model, n, seed), kind, over) for name, make in tasks.EMBEDDED.items()}
 
@@ -35,7 +36,7 @@ def _of_task(model: Model, task: tasks.Task, kind: str, over: Sequence[str]) -> 
     for name, by in ESTIMATORS.items():
         guess = attribution_patching.estimate(*given, normalize=False, by=by).mean("prompt")
         found[name] = _pearson(guess, size if by.grad_drop else signed)
-    return found
+    return {name: found[name] for name in COLUMNS}
 
 
 def _pearson(guess: xr.DataArray, effect: xr.DataArray) -> float:
@@ -72,10 +73,14 @@ def edge_table(model: Model) -> str:
 
 
 def table(model: Model, n: int = 32, seed: int = 0) -> str:
-    """The correlations as a table in Markdown."""
-    columns = ["AtP", "input IG", "AtP size", "AtP*"]
-    lines = [f"| task | nodes | {' | '.join(columns)} |", f"|---|---|{'---|' * len(columns)}"]
+    """The correlations as a table in Markdown, below a line that says of how many pairs they are."""
+    of = f"over nodes of `z`, {n} pairs, seed {seed}"
+    lines = [
+        f"Pearson correlation of attribution patching with exact patching, {of}:\n",
+        f"| task | nodes | {' | '.join(COLUMNS)} |",
+        f"|---|---|{'---|' * len(COLUMNS)}",
+    ]
     for over in NODES:
         for task, found in correlations(model, over=over, n=n, seed=seed).items():
-            lines.append(f"| {task} | {', '.join(over)} | {' | '.join(f'{found[name]:.2f}' for name in columns)} |")
+            lines.append(f"| {task} | {', '.join(over)} | {' | '.join(f'{value:.2f}' for value in found.values())} |")
     return "\n".join(lines)

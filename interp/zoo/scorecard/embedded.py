@@ -15,9 +15,10 @@ from interp.zoo.scorecard.rows import Row
 
 def nodes(model: Model, n: int, seed: int) -> Iterator[Row]:
     """Attribution patching of heads, against patching each."""
+    measure = f"correlation with exact effects of heads, {n} pairs, seed {seed}"
     for task, found in estimates.correlations(model, n=n, seed=seed).items():
         for method, value in found.items():
-            yield Row("Estimates on the embedded model", task, method, "correlation with exact effects of heads", value)
+            yield Row("Estimates on the embedded model", task, method, measure, value)
 
 
 def edges(model: Model) -> Iterator[Row]:
