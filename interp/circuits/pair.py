@@ -59,7 +59,7 @@ class Pair:
         return Exchange(run, other.tensor()[None], self.start)
 
     def scores(self, values: Tensor, metric: Metric, checks: Sequence[Check] = (), **how: Any) -> xr.DataArray:
-        """Values (prompt, [pos,] writer, reader) as a labelled array; positions that they lack at the front hold 0."""
+        """Values (prompt, [pos,] writer, reader) as a labelled array; positions before the first difference hold 0."""
         names = self.wiring.graph
         coords: dict[str, Sequence[Any]] = {"prompt": range(len(self.this))}
         if values.ndim == 4:

@@ -74,7 +74,7 @@ def patch_each_edge(
     budget: int | None = None,
     progress: Progress = None,
 ) -> xr.DataArray:
-    """How the metric changes when one edge alone carries what it carries in the other run: exact, a row for each edge.
+    """Patch every edge alone: its exact effect, by (prompt, writer, reader).
 
     Args:
         edges: Which edges to try, a list or a mask of 1 and 0; by default all.

@@ -157,6 +157,4 @@ def _beats_controls(effects: Float[Tensor, "vector source target prompt"], names
     control = int(best[1:].argmax()) + 1
     margin = float(best[0] - best[control])
     said = f"{why}; the furthest control is {names[control]}"
-    return Check(
-        "best pair over the best control", margin, 0.0, "pass" if margin > 0 else "warn", said, "arXiv:2401.06102"
-    )
+    return Check(name, margin, 0.0, "pass" if margin > 0 else "warn", said, paper)
