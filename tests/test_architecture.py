@@ -22,6 +22,7 @@ LAYERS = [
         "directions",
         "donors",
         "resampling",
+        "version",
         "zoo.lexicon",
     },
     {"traces", "zoo.language"},

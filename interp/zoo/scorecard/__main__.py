@@ -3,10 +3,10 @@
 import argparse
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from interp.backends import load
+from interp.version import __version__
 from interp.zoo.scorecard.rows import as_array, as_text
 from interp.zoo.scorecard.score import SMALL, Size, score
 
@@ -18,13 +18,6 @@ exhaustively. ✗ marks what falls short of what is wanted. Made by `make scorec
 """
 
 
-def _version() -> str:
-    try:
-        return version("interp")
-    except PackageNotFoundError:
-        return "not installed"
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m interp.zoo.scorecard", description=__doc__)
     parser.add_argument("out", type=Path, help="the page; the numbers go beside it as netCDF")
@@ -34,9 +27,9 @@ def main() -> int:
     start = time.perf_counter()
     rows = score(SMALL if args.small else Size(), args.seed)
     seconds = time.perf_counter() - start
-    head = _HEAD.format(version=_version(), seed=args.seed, seconds=seconds)
+    head = _HEAD.format(version=__version__, seed=args.seed, seconds=seconds)
     args.out.write_text(f"{head}\n{as_text(rows)}")
-    array = as_array(rows, load(), version=_version(), seed=args.seed)
+    array = as_array(rows, load(), version=__version__, seed=args.seed)
     array.to_netcdf(args.out.with_suffix(".nc"), engine="h5netcdf")
     failed = [row for row in rows if row.status == "fail"]
     print(f"{args.out}: {len(rows)} numbers, {len(failed)} short of what is wanted, {seconds:.0f} s")
