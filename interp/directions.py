@@ -6,6 +6,8 @@ What edits are made of is sent to servers as source, so that nothing here may ne
 import torch
 from torch import Tensor
 
+from interp.precision import widened
+
 
 def span(vectors: Tensor) -> Tensor:
     """An orthonormal basis (k, d) of the space that vectors (d,) or (k, d) span.
@@ -14,7 +16,7 @@ def span(vectors: Tensor) -> Tensor:
         ValueError: Vectors that are zero, not finite or linearly dependent, or more of them than entries in each.
     """
     rows = vectors.detach().reshape(-1, vectors.shape[-1])
-    rows = rows.float() if rows.dtype.itemsize < 4 else rows
+    rows = widened(rows)
     if vectors.ndim in (1, 2) and len(rows) <= rows.shape[-1] and bool(rows.isfinite().all()):
         # Lengths do not matter to a span, so they must not decide whether vectors count as independent.
         unit = rows / rows.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny)

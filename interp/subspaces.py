@@ -18,6 +18,7 @@ from interp.directions import span
 from interp.edits import Index, copy, exchange, put
 from interp.metrics import Metric
 from interp.model import Model, Prompts
+from interp.precision import widened
 from interp.sites import Site
 from interp.sweep import sweep
 from interp.traces import Tokens, check_aligned
@@ -92,7 +93,7 @@ def read_space(model: Model, site: Site, tokens: Tokens, head: Any = None) -> Fl
     jacobian = torch.cat([_derivative(model, site, reader, value) for value in values[:3, -1]])
     if "head" in site.axes:
         jacobian = (jacobian if head is None else jacobian[:, head]).reshape(-1, jacobian.shape[-1])
-    jacobian = jacobian.float() if jacobian.dtype.itemsize < 4 else jacobian
+    jacobian = widened(jacobian)
     _, sizes, rows = torch.linalg.svd(jacobian, full_matrices=False)
     precision = 1e-2 if model.dtype.itemsize < 4 else 1e-5
     return rows[sizes > precision * sizes.max()]

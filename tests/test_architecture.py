@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1] / "interp"
 
 # A module may import only from modules on an earlier line; a package stands for all in it that is not named itself.
 LAYERS = [
+    {"precision", "quadrature", "version"},
     {
         "sites",
         "shape",
@@ -34,8 +35,8 @@ LAYERS = [
     {"replay", "backends.calling", "backends.heads"},
     {"backends.projections"},
     {"contrast", "backends.structure", "backends.remote", "backends.bridges"},
-    {"backends.frozen", "stats", "agreement", "sweep", "grid", "generation", "tasks.task", "components", "readout"},
-    {"backends.huggingface", "backends.transformer_lens", "backends.nnsight", "checking"},
+    {"backends.frozen", "stats", "sweep", "grid", "generation", "tasks.task", "components", "readout"},
+    {"backends.huggingface", "backends.transformer_lens", "backends.nnsight", "checking", "agreement"},
     {"backends.modules"},
     {"backends.readers"},
     {"backends.listening"},

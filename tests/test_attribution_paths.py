@@ -10,7 +10,7 @@ from torch.testing import assert_close
 import interp
 from interp import Site, attribution, metrics
 from interp.arrays import checks_of
-from interp.attribution.quadrature import chebyshev_derivative, clenshaw_curtis, gauss_legendre
+from interp.quadrature import chebyshev_derivative, clenshaw_curtis, gauss_legendre
 
 PROMPT, OTHER = "when Mary and John went to the store , John gave", "when Mary and John went to the park , Anna gave"
 FOLLOWS, INSTEAD = "Mary a ball .", "Anna the drink ,"

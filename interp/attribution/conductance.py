@@ -18,15 +18,15 @@ from interp.arrays import Check
 from interp.attribution.baselines import EMBED, Baseline
 from interp.attribution.labels import completeness, label, tolerance_of
 from interp.attribution.paths import Path
-from interp.attribution.quadrature import chebyshev_derivative, clenshaw_curtis
 from interp.attribution.straight import Attributed
-from interp.contrast import widened
 from interp.edits import Edit, put
 from interp.gradients import Leaves, slopes
 from interp.grid import Grid, Roles, grid_of
 from interp.metrics import Metric
 from interp.model import Model, Prompts
+from interp.precision import widened
 from interp.progress import Progress, bar
+from interp.quadrature import chebyshev_derivative, clenshaw_curtis
 from interp.sites import STREAM, Site
 from interp.sweep import Cell
 from interp.traces import Tokens, Trace

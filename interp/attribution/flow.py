@@ -15,9 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.arrays import Check, attach, labelled, position_labels
-from interp.contrast import widened
 from interp.metrics import Metric, metrics_of
 from interp.model import Model, Prompts
+from interp.precision import widened
 from interp.sites import Site
 from interp.stats import rank_correlation
 from interp.traces import Tokens, Trace, visible

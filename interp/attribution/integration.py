@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.attribution.paths import Path, Steps, joined
-from interp.attribution.quadrature import Rule, clenshaw_curtis, gauss_legendre
+from interp.quadrature import Rule, clenshaw_curtis, gauss_legendre
 
 STEEP = 100  # times the mean slope inside the path: there is a jump at the baseline
 MISSED = 5e-2  # of the change in the metric: the sum is wrong

@@ -14,10 +14,11 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from interp.arrays import labelled, position_labels
-from interp.contrast import share, widened
+from interp.contrast import share
 from interp.edits import Edit
 from interp.metrics import Metric, metrics_of
 from interp.model import Model, Prompts
+from interp.precision import widened
 from interp.progress import Progress
 from interp.replay import run_recorded
 from interp.sites import Site

@@ -17,10 +17,10 @@ from torch import Tensor
 from interp.arrays import Check, labelled, position_labels
 from interp.backends.frozen import Constant, frozen_norms
 from interp.backends.modules import on_modules
-from interp.contrast import widened
 from interp.edits import Edit, stop
 from interp.metrics import Metric, metrics_of
 from interp.model import Model, Prompts
+from interp.precision import widened
 from interp.readout import check_linear, uncapped
 from interp.sites import Site
 from interp.traces import Tokens, Trace

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from interp.arrays import labelled, position_labels
 from interp.attribution.baselines import Baseline, held
-from interp.contrast import widened
 from interp.edits import Edit
 from interp.metrics import Metric
 from interp.model import Model, Prompts
+from interp.precision import widened
 from interp.progress import Progress
 from interp.recording import Recording
 from interp.replay import run_recorded

@@ -19,10 +19,10 @@ from interp.attribution.baselines import Baseline, baseline_of, held
 from interp.attribution.function import SiteFunction
 from interp.attribution.labels import label
 from interp.attribution.straight import Attributed
-from interp.contrast import widened
 from interp.grid import Roles
 from interp.metrics import Metric
 from interp.model import Model, Prompts
+from interp.precision import widened
 from interp.sites import Site
 
 Method = Callable[[SiteFunction], Any]  # makes a captum method of a function

@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.contrast import widened
 from interp.edits import put
 from interp.gradients import Leaves, slopes
 from interp.grid import Grid
 from interp.metrics import Metric
 from interp.model import Model
+from interp.precision import widened
 from interp.recording import Recording
 from interp.replay import first_difference, run_recorded
 from interp.sites import Site

@@ -13,11 +13,12 @@ from interp.agreement import agreement
 from interp.arrays import Check, labelled
 from interp.attribution_patching.estimator import ATP, Estimator
 from interp.attribution_patching.slopes import slopes
-from interp.contrast import DIRECTIONS, Contrast, widened
+from interp.contrast import DIRECTIONS, Contrast
 from interp.edits import copy
 from interp.grid import Grid, Roles, grid_of
 from interp.metrics import Metric
 from interp.model import Model, Prompts
+from interp.precision import widened
 from interp.sites import Site
 from interp.sweep import Swept, sweep
 from interp.traces import Tokens

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-import numpy as np
+from interp.quadrature import gauss_legendre
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Estimator:
         """Points on the path, from 0 at the corrupt run to 1 at the clean one, with their weights."""
         if self.path is None:
             return [(0.0, 1.0)]
-        points, weights = np.polynomial.legendre.leggauss(self.steps)
-        return [(float(p + 1) / 2, float(w) / 2) for p, w in zip(points, weights)]
+        rule = gauss_legendre(self.steps)
+        return list(zip(rule.points, rule.weights))
 
 
 ATP = Estimator()

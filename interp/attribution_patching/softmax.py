@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.precision import widened
+
 
 def by_query(
     scores: Float[Tensor, "batch head query key"],
@@ -18,7 +20,7 @@ def by_query(
     Args:
         gradient: With respect to the pattern.
     """
-    scores, changed, gradient = map(_wide, (scores, changed, gradient))
+    scores, changed, gradient = map(widened, (scores, changed, gradient))
     return ((changed.softmax(-1) - scores.softmax(-1)) * gradient).sum(-1)
 
 
@@ -32,7 +34,7 @@ def by_key(
     Its weight becomes p' = sigmoid(score - log of the others' sum); the others share the rest as before, so that with m
     the mean gradient of the others the row gains (p' - p) (g - m).
     """
-    scores, changed, gradient = map(_wide, (scores, changed, gradient))
+    scores, changed, gradient = map(widened, (scores, changed, gradient))
     pattern = scores.softmax(-1)
     top = scores.argmax(-1, keepdim=True)
     is_top = torch.zeros_like(scores, dtype=torch.bool).scatter(-1, top, True)
@@ -44,7 +46,3 @@ def by_key(
     of_others = ((pattern * gradient).sum(-1, keepdim=True) - pattern * gradient) / (1 - pattern)
     mean = torch.where(is_top, of_rest, of_others)
     return (((changed - log_others).sigmoid() - pattern) * (gradient - mean)).sum(2)
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x if x.dtype.itemsize >= 4 else x.float()

@@ -22,6 +22,7 @@ from interp.edits import Edit, put
 from interp.gradients import BUDGET
 from interp.metrics import Metric
 from interp.model import Model, Prompts
+from interp.quadrature import gauss_legendre
 from interp.sites import Site
 
 _IG = "arXiv:1703.01365"
@@ -92,16 +93,15 @@ def eap_ig(
     Raises:
         ValueError: What `eap` raises; fewer than one step; an unknown path.
     """
-    if steps < 1:
-        raise ValueError(f"the path needs at least one step; steps={steps} was given")
+    rule = gauss_legendre(steps)
     if along not in PATHS:
         raise ValueError(f"unknown path {along!r}; choose from {', '.join(PATHS)}")
     pair = Pair.of(model, clean, corrupt, direction)
     positions = _positions(over)
     other = Run.of(pair.wiring, pair.other, metric)
     this, before = written(pair.wiring, pair.this, metric)
-    nodes, weights = np.polynomial.legendre.leggauss(steps)
-    path = _Path(pair, this, other, (nodes + 1) / 2, torch.tensor(weights / 2).to(this.embed), positions)
+    weights = torch.tensor(rule.weights, dtype=torch.float64).to(this.embed)
+    path = _Path(pair, this, other, np.array(rule.points), weights, positions)
     scores = path.of_masks() if along == "mask" else path.of_pieces(along == "activations", budget)
     added = scores if along == "mask" else scores[..., :1, :]
     check = _adding_up("completeness error", "if there are steps enough", added, other.values - before)

@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.arrays import Check
-from interp.contrast import widened
 from interp.lens.rows import divergence
+from interp.precision import widened
 
 _PAPER = "arXiv:2303.08112"
 

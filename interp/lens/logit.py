@@ -9,13 +9,13 @@ import xarray as xr
 
 from interp.arrays import labelled
 from interp.components import last_stream
-from interp.contrast import widened
 from interp.lens.judging import Marginals, beats_a_constant, last_is_the_model, skill
 from interp.lens.places import axes_of, names_of, places
 from interp.lens.rows import Rows, divergence, log_probs
 from interp.lens.tuned import TunedLens, belongs
 from interp.metrics import Metric, as_metric
 from interp.model import Model, Prompts
+from interp.precision import widened
 
 
 @torch.no_grad()

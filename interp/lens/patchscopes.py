@@ -13,11 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.arrays import Check, labelled
-from interp.contrast import widened
 from interp.edits import put
 from interp.generation import generate
 from interp.metrics import Metric
 from interp.model import Model, Prompts
+from interp.precision import widened
 from interp.progress import Progress
 from interp.sites import Site
 from interp.sweep import sweep

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from interp.arrays import position_labels
-from interp.contrast import widened
 from interp.model import Model
+from interp.precision import widened
 from interp.sites import Site
 from interp.traces import Tokens, Trace
 

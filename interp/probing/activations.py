@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.model import Model, Prompts
+from interp.precision import widened
 from interp.probing.problems import check_finite
 from interp.progress import Progress, bar
 from interp.sites import Site
@@ -84,7 +85,7 @@ class Activations:
             stacked = torch.stack([self.at_place(place).to(device) for _, place in part])
             for (_, place), x in zip(part, stacked):
                 check_finite(x, f" at {place.site}, {at!r}")
-            yield [i for i, _ in part], stacked.float() if stacked.dtype.itemsize < 4 else stacked
+            yield [i for i, _ in part], widened(stacked)
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from torch import Tensor
 from interp.arrays import Check, labelled
 from interp.edits import Edit
 from interp.model import Model
+from interp.precision import widened
 from interp.probing.activations import Activations, At, Place, activations_of
 from interp.probing.crossval import out_of_fold
 from interp.probing.erasure import leace
@@ -123,7 +124,7 @@ def _moves(x: Float[Tensor, "example d"], data: Labelled, fold: Tensor, pairs: P
     """The interchange and the erasure at one place, fitted without the prompt's fold."""
     n_classes, y = len(data.classes), data.y.to(x.device)
     fold = fold.to(x.device)
-    x = x.float() if x.dtype.itemsize < 4 else x
+    x = widened(x)
     weights = out_of_fold(Features(x[None]), y[None], n_classes, fold, estimator_of(by, n_classes)).weight[0, 0]
     if not bool(weights.isfinite().all()):
         raise ValueError(f"{by} is not linear, so that it has no direction to change")

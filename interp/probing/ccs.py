@@ -15,6 +15,7 @@ from torch import Tensor
 
 from interp.arrays import Check, labelled
 from interp.model import Model
+from interp.precision import widened
 from interp.probing.crossval import out_of_fold
 from interp.probing.estimators import ESTIMATORS
 from interp.probing.problems import Features
@@ -105,7 +106,7 @@ def _appended(model: Model, data: Labelled, label: int, site: Site) -> Float[Ten
     assert data.answers is not None
     tokens = model.tokens(data.prompts).append(data.answers[:, label, 0])
     x = model.run(tokens, read=[site], last_only=True).at(site, -1).flatten(1)
-    return x.float() if x.dtype.itemsize < 4 else x
+    return widened(x)
 
 
 def _accuracies(

@@ -18,6 +18,7 @@ from torch.nn.functional import logsigmoid
 from interp.arrays import Check, attach, labelled
 from interp.edits import Edit
 from interp.model import Model
+from interp.precision import widened
 from interp.probing.activations import At, Place, collect
 from interp.probing.controls import untrained
 from interp.probing.pairing import Pairs, answering, paired
@@ -116,7 +117,7 @@ def _stage(model: Model, data: Labelled, parts: Sequence[Pairs], place: Place) -
     for pairs in parts:
         trace, recording = run_recorded(model, model.tokens(pairs.tokens), [place.site], (), True)
         recordings.append(recording or trace.tokens)
-    return _Stage(model, place, x.float() if x.dtype.itemsize < 4 else x, recordings)
+    return _Stage(model, place, widened(x), recordings)
 
 
 def _relabelled(data: Labelled, pairs: Pairs, generator: torch.Generator) -> Pairs:

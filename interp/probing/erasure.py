@@ -13,6 +13,7 @@ from torch import Tensor
 
 from interp.arrays import Check
 from interp.edits import Edit, Index
+from interp.precision import widened
 from interp.probing.crossval import fitted_on_all, losses, out_of_fold, prior_loss
 from interp.probing.estimators import ESTIMATORS, Estimator, estimator_of
 from interp.probing.problems import Features, Problems, check_finite, indicators, log_probs
@@ -119,7 +120,7 @@ def inlp(
     """
     if y.is_floating_point():
         raise ValueError("INLP is of classes; for numbers use leace")
-    n_classes, wide = int(y.max()) + 1, x.float() if x.dtype.itemsize < 4 else x
+    n_classes, wide = int(y.max()) + 1, widened(x)
     fold, mean, rows = folds_of(y, n_classes, groups, seed=seed).to(x.device), wide.mean(0), wide[:0]
     majority = float(torch.bincount(y).max()) / len(y)
     margin = 2 * (majority * (1 - majority) / len(y)) ** 0.5
@@ -159,7 +160,7 @@ def verify(
         Checks: the fresh probe's accuracy against the majority's and two standard errors, its skill, how much is left
         of the covariance of features and labels; and, as no linear eraser sees to it, the skill of nearest neighbours.
     """
-    n_classes, wide = int(y.max()) + 1, x.float() if x.dtype.itemsize < 4 else x
+    n_classes, wide = int(y.max()) + 1, widened(x)
     fold = folds_of(y, n_classes, groups, seed=seed).to(x.device)
     linear, near = (wide.new_empty(len(y), n_classes if n_classes > 2 else 1) for _ in range(2))
     left = []

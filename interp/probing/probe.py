@@ -11,6 +11,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from interp.directions import span
+from interp.precision import widened
 from interp.probing.crossval import fitted_on_all
 from interp.probing.estimators import estimator_of, predicts_numbers
 from interp.probing.problems import Features, check_finite
@@ -78,7 +79,7 @@ def fit(
         raise ValueError(f"classes are numbered from 0 on, not {classes.tolist()[:8]}; for numbers choose by='ridge'")
     check_finite(x)
     n_classes = 0 if numbers else len(classes)
-    wide = x.float() if x.dtype.itemsize < 4 else x
+    wide = widened(x)
     chosen = (0.2 if by == "lda" else 1.0) if penalty is None else penalty
     target = labels.to(wide) if numbers else labels.long()
     fits = fitted_on_all(

@@ -13,6 +13,7 @@ from interp.arguments import check_differentiable
 from interp.backends.readers import Layer, wiring_of
 from interp.edits import zero
 from interp.model import Model
+from interp.precision import widened
 from interp.readout import uncapped
 from interp.sites import Site
 
@@ -70,7 +71,7 @@ def heads(model: Model) -> Heads:
     wiring, shape = wiring_of(model), model.shape
     group = shape.n_heads // shape.n_kv_heads
     found = [_layer(layer, shape.n_heads, group) for layer in wiring.layers]
-    q, k, v, q_bias, k_bias, o = [_wide(torch.stack(parts)) for parts in zip(*found)]
+    q, k, v, q_bias, k_bias, o = [widened(torch.stack(parts)).detach() for parts in zip(*found)]
     scaling = torch.tensor([layer.scaling for layer in wiring.layers]).to(q) * _rotary(wiring.model) ** 2
     attention = [name for name, _ in wiring.layers[0].block.named_modules()]
     normed = any(name.endswith(("q_norm", "k_norm")) for name in attention)
@@ -129,10 +130,6 @@ def _unit(like: Tensor) -> Float[Tensor, " d_model"]:
     return (x - x.mean()) / x.std(correction=0)
 
 
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor.detach() if tensor.dtype.itemsize >= 4 else tensor.detach().float()
-
-
 @torch.no_grad()
 def embedding(
     model: Model, ids: Int[Tensor, " token"] | None = None, first_mlp: bool = False
@@ -147,7 +144,7 @@ def embedding(
     site = Site("resid_post" if first_mlp else "resid_pre", 0)
     off = [zero(Site("attn_out", 0))] if first_mlp else []
     parts = [model.run(some[:, None], site, off)[site][:, 0] for some in ids.split(_CHUNK)]
-    found = _wide(torch.cat(parts))
+    found = widened(torch.cat(parts)).detach()
     return found - found.mean(0)
 
 
@@ -163,7 +160,7 @@ def unembedding(model: Model, ids: Int[Tensor, " token"] | None = None) -> Float
     unit = _unit(zeros)
     with torch.no_grad():
         gain, linear = of(unit) - of(0 * unit), unit @ slopes
-        return _wide(slopes.T * ((gain @ linear) / (linear @ linear)))
+        return widened(slopes.T * ((gain @ linear) / (linear @ linear))).detach()
 
 
 def chosen_tokens(model: Model, ids: Sequence[int] | Tensor | None, n: int, seed: int) -> Int[Tensor, " token"]:
