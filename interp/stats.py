@@ -196,17 +196,20 @@ def rank_correlation(a: xr.DataArray, b: xr.DataArray, over: str = "prompt") -> 
 
     Cells that either lacks are left out; NaN where fewer than three are left, or where one side is constant.
     """
-    from scipy.stats import rankdata
-
     if a.dims != b.dims or a.shape != b.shape:
         raise ValueError(f"a correlation needs arrays of the same axes, not {dict(a.sizes)} and {dict(b.sizes)}")
-    found = np.full(a.sizes[over], np.nan)
-    for i, (x, y) in enumerate(zip(_flat(a, over), _flat(b, over))):
-        known = np.isfinite(x) & np.isfinite(y)
-        ranks = np.array([rankdata(side[known]) for side in (x, y)])
-        if known.sum() > 2 and (np.ptp(ranks, axis=1) > 0).all():
-            found[i] = np.corrcoef(ranks)[0, 1]
+    found = [spearman(x, y) for x, y in zip(_flat(a, over), _flat(b, over))]
     return xr.DataArray(found, dims=(over,), coords={over: a[over].values}, name="rank correlation")
+
+
+def spearman(x: Float[np.ndarray, " cell"], y: Float[np.ndarray, " cell"]) -> float:
+    """Spearman's rank correlation of two rows of numbers, with the gaps of `rank_correlation`."""
+    from scipy.stats import rankdata
+
+    known = np.isfinite(x) & np.isfinite(y)
+    ranks = np.array([rankdata(side[known]) for side in (x, y)])
+    there = known.sum() > 2 and bool((np.ptp(ranks, axis=1) > 0).all())
+    return float(np.corrcoef(ranks)[0, 1]) if there else float("nan")
 
 
 def _flat(array: xr.DataArray, over: str) -> Float[np.ndarray, "prompt cell"]:

@@ -31,3 +31,9 @@ def test_nothing_is_overlooked_where_nothing_or_everything_was_drawn():
     for others in ([], range(6)):
         checks = agreement(EXACT[:, None], EXACT[:, None], torch.tensor(list(others), dtype=torch.long))
         assert [check.name for check in checks] == NAMES[:3]
+
+
+def test_of_two_nodes_the_sign_is_the_correlation_and_of_equal_ones_there_is_none():
+    for estimate, wanted in (([1.0, 2], 1), ([2.0, 1], -1), ([1.0, 1], 0)):
+        checks = agreement(torch.tensor(estimate)[:, None], torch.tensor([3.0, 5])[:, None], torch.tensor([1]))
+        assert [check.value for check in checks[:2]] == [pytest.approx(wanted)] * 2

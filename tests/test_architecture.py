@@ -23,7 +23,6 @@ LAYERS = [
         "directions",
         "donors",
         "resampling",
-        "version",
         "zoo.lexicon",
     },
     {"traces", "zoo.language"},

@@ -147,3 +147,14 @@ def test_thousands_of_cells():
     values[:, 7] += 3
     table = stats.summary(_array(values))
     assert bool(table.significant[7]) and int(table.significant.sum()) == 1
+
+
+def test_rank_correlation_is_scipys_where_it_can_be_said():
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 4, size=(2, 30)).astype(float)  # with ties
+    assert stats.spearman(x, y) == pytest.approx(scipy.stats.spearmanr(x, y).statistic)
+    gaps = np.where(np.arange(30) % 5 == 0, np.nan, x)
+    assert stats.spearman(gaps, y) == pytest.approx(scipy.stats.spearmanr(gaps, y, nan_policy="omit").statistic)
+    assert np.isnan([stats.spearman(x, 0 * y), stats.spearman(x[:2], y[:2]), stats.spearman(x * np.nan, y)]).all()
+    rows = [xr.DataArray(np.stack([one, one[::-1]]), dims=("prompt", "cell")) for one in (x, y)]
+    np.testing.assert_allclose(stats.rank_correlation(*rows), 2 * [stats.spearman(x, y)])

@@ -13,15 +13,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.arrays import Check, labelled
-from interp.contrast import widened
 from interp.edits import Edit
 from interp.lens.places import Place, place_of
 from interp.lens.rows import Rows, divergence, log_probs
 from interp.lens.tuned import TunedLens, belongs
 from interp.metrics import kl_from
 from interp.model import Model, Prompts
+from interp.precision import widened
 from interp.progress import Progress
 from interp.sites import Site
+from interp.stats import spearman
 from interp.sweep import sweep
 
 
@@ -127,7 +128,5 @@ def _ranks(responses: Float[Tensor, "responder direction"]) -> Check:
     paper = "arXiv:2303.08112"
     if responses.shape[1] < 3 or float(responses.std(-1).min()) < 1e-9:
         return Check(name, float("nan"), 0.5, "skipped", why, paper)
-    from scipy.stats import spearmanr
-
-    value = float(spearmanr(*responses.cpu().numpy()).statistic)
+    value = spearman(*responses.cpu().numpy())
     return Check(name, value, 0.5, "pass" if value >= 0.5 else "warn", why, paper)
