@@ -28,6 +28,7 @@ from interp.model import Model as Model
 from interp.sites import Site as Site
 from interp.traces import Tokens as Tokens
 from interp.traces import Trace as Trace
+from interp.version import __version__ as __version__
 
 __all__ = [
     "BACKENDS",
@@ -36,6 +37,7 @@ __all__ = [
     "Site",
     "Tokens",
     "Trace",
+    "__version__",
     "ablation",
     "attribution",
     "attribution_patching",
