@@ -9,6 +9,7 @@ from torch import Tensor
 
 from interp.metrics import Metric, metrics_of
 from interp.model import Model, Prompts
+from interp.precision import widened
 from interp.recording import Recording
 from interp.replay import run_recorded
 from interp.sites import Site
@@ -91,11 +92,6 @@ def contrast(
             here, recording = run_recorded(model, model.tokens(base), list(read), read_base, last_only)
         end, start = (widened(torch.stack([metric(run) for metric in metrics])) for run in (there, here))
     return Contrast(there, here, recording, metrics, start, end)
-
-
-def widened(values: Tensor) -> Tensor:
-    """At least single precision: a difference of two half-precision numbers would lose what is left of it."""
-    return values.float() if values.dtype.itemsize < 4 else values
 
 
 def _along(values: Float[Tensor, "metric prompt"], like: Tensor) -> Tensor:

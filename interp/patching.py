@@ -15,11 +15,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.arrays import Check, labelled
-from interp.contrast import DIRECTIONS, Contrast, widened
+from interp.contrast import DIRECTIONS, Contrast
 from interp.edits import Edit, copy, exchange
 from interp.grid import Grid, Place, Roles, grid_of
 from interp.metrics import Metric, metrics_of
 from interp.model import Model, Prompts
+from interp.precision import widened
 from interp.progress import Progress, bar
 from interp.sites import Site
 from interp.sweep import sweep

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp.contrast import widened
 from interp.model import Model
+from interp.precision import widened
 
 
 @dataclass(frozen=True)
