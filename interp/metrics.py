@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from interp.answers import Answers, check_answers, chosen, ids_of, sum_of
@@ -39,7 +39,13 @@ class Metric:
         """One number for each prompt of a run."""
         if not isinstance(trace, Trace):
             raise TypeError(f"{self.name} is measured in a run, not in {type(trace).__name__}; give model.run(prompts)")
-        return self.of_logits(self.position(trace.tokens, trace.logits))
+        found = self.position(trace.tokens, trace.logits)
+        if self.at != -1 and bool((missed := self.position(trace.tokens, trace.tokens.mask[..., None]) == 0).any()):
+            raise ValueError(
+                f"{self.name} reads position {self.at!r}, which is padding in prompts "
+                f"{missed[:, 0].nonzero().flatten().tolist()[:5]}; count from the end, or read a role"
+            )
+        return self.of_logits(found)
 
     def of_logits(self, logits: Float[Tensor, "batch vocab"]) -> Float[Tensor, " batch"]:
         """One number for each row of logits.
@@ -50,28 +56,17 @@ class Metric:
         version = version_of(logits)
         return self._checked(self.of(logits), logits, version)
 
-    def position(self, tokens: Tokens, values: Float[Tensor, "batch pos n"]) -> Float[Tensor, "batch n"]:
+    def position(self, tokens: Tokens, values: Shaped[Tensor, "batch pos n"]) -> Shaped[Tensor, "batch n"]:
         """The position that is read, of each prompt."""
         if isinstance(self.at, str):
             if values.shape[1] != tokens.ids.shape[1]:
                 raise ValueError(f"{self.name} reads the role {self.at!r}, but the run was asked for other logits only")
-            at = tokens.role(self.at)
-            self._check_padding(tokens.mask.gather(1, at[:, None] % tokens.mask.shape[1])[:, 0])
-            return values[torch.arange(len(values), device=values.device), at]
+            return values[torch.arange(len(values), device=values.device), tokens.role(self.at)]
         if not -values.shape[1] <= self.at < values.shape[1]:
             raise IndexError(
                 f"{self.name} reads position {self.at}, but the run has {values.shape[1]} positions of logits"
             )
-        if self.at != -1 and values.shape[1] == tokens.ids.shape[1]:
-            self._check_padding(tokens.mask[:, self.at])
         return values[:, self.at]
-
-    def _check_padding(self, mask: Int[Tensor, " batch"]) -> None:
-        if bool((mask == 0).any()):
-            raise ValueError(
-                f"{self.name} reads position {self.at!r}, which is padding in prompts "
-                f"{(mask == 0).nonzero().flatten().tolist()[:5]}; count from the end, or read a role"
-            )
 
     def over_cells(self, logits: Float[Tensor, "cell batch vocab"]) -> Float[Tensor, "cell batch"]:
         """The metric of several variants of the same prompts at once, or one by one if it cannot be vectorised."""

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nnsight
@@ -62,6 +63,7 @@ def test_a_rehearsal_gives_the_numbers_of_the_default_backend(family):
 def test_steering_in_a_rehearsal():
     there, here = rehearsed("llama"), interp.load(tiny.build("llama"), tokenizer=tiny.tokenizer())
     vector = steering.Vector.of(Site("resid_post", 1), torch.randn(32, generator=torch.Generator().manual_seed(0)))
+    vector = replace(vector, mean=torch.zeros(32), norm=1.0)  # some operators need the midpoint of the classes
     for op in steering.OPERATORS:
         for when in (None, steering.Condition(vector, "token", 0.0), steering.Condition(vector, -1, 0.0)):
             ours, theirs = (
