@@ -93,7 +93,7 @@ class Visits(Mapping[Site, Visit]):
                 part = part.clone()  # what its change keeps for the gradient must not be written over
             new = edit.replacement(part, None if hidden is None else hidden[index])
             self._doubt(edit, part, new)
-            if "pos" in edit.at or "query" in edit.at or "key" in edit.at:
+            if self._padded and {"pos", "query", "key"} & edit.at.keys():
                 self._doubts.append((edit, _PADDING, self._misses(edit, index)))
             value[index] = new
         return value
