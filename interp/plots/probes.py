@@ -45,7 +45,7 @@ def probes(result: xr.Dataset, value: str = "accuracy", title: str = "") -> go.F
             error = dict(type="data", array=up.values, arrayminus=down.values, thickness=1.2, width=4)
         shift = 0.03 * (i - (result.sizes["pos"] - 1) / 2)  # so that intervals do not hide each other
         figure.add_trace(
-            go.Scatter(x=[layer + shift for layer in layers], y=here[value].values, error_y=error, name=plain(place),
+            go.Scatter(x=[layer + shift for layer in layers], y=here[value].values, error_y=error, name=_name_of(place),
                        mode="lines+markers", line_color=colour,
                        text=[plain(word) for word in here["verdict"].values] if "verdict" in here else None,
                        hovertemplate="layer %{x:.0f}<br>%{y:.3f}<br>%{text}<extra>%{fullData.name}</extra>")
@@ -53,6 +53,12 @@ def probes(result: xr.Dataset, value: str = "accuracy", title: str = "") -> go.F
     figure.update_xaxes(title="layer", tickvals=layers, zeroline=False)
     figure.update_yaxes(title=plain(value.replace("_", " ")), zeroline=False)
     return dress(figure, title)
+
+
+def _name_of(place: object) -> str:
+    """A position as the legend says it; a role by its name."""
+    number = str(place).lstrip("-").isdigit()
+    return "last position" if str(place) == "-1" else f"position {place}" if number else plain(place)
 
 
 def _band(figure: go.Figure, layers: list[int], low: float, high: float) -> None:
