@@ -5,7 +5,7 @@ export HF_HUB_OFFLINE = 1
 # A process for each core, four at most; one thread in each, or they would wait for each other.
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test check notebooks docs experiments scorecard install format clean
+.PHONY: demo test lint check notebooks docs experiments scorecard install format clean
 
 demo: install
 	$(VENV)/bin/python -m experiments.main_job
@@ -17,10 +17,13 @@ experiments: install
 test: install
 	$(PYTEST)
 
-check: install
+# Format, lint and types.
+lint: install
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+
+check: lint
 	$(VENV)/bin/python notebooks/run.py --check
 	$(PYTEST) --deselect tests/test_notebooks.py::test_a_notebook_runs_without_a_warning
 
