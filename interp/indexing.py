@@ -17,6 +17,8 @@ def index_of(axes: Sequence[str], at: Mapping[str, Index], tokens: Tokens) -> tu
 
     Where there is a role or more than one list, the prompts come first, then the axes with lists, then the others.
     """
+    if not any(isinstance(index, str) or _is_list(index) for index in at.values()):
+        return tuple(at.get(axis, slice(None)) for axis in axes)  # as most edits of a sweep
     chosen: dict[str, Index] = dict(at)
     chosen |= {axis: tokens.spans[i] for axis, i in at.items() if isinstance(i, str) and i in tokens.spans}
     roles = [axis for axis, index in chosen.items() if isinstance(index, str)]
