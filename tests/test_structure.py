@@ -220,7 +220,9 @@ def test_the_stream_before_a_norm_that_is_not_there():
     assert interp.check(bridge).holds
 
 
-def test_a_bridge_that_computes_something_else_is_refused():
+def test_a_bridge_that_cannot_run_or_computes_something_else_is_refused():
+    with pytest.raises(ValueError, match=r"bridge cannot run this OPTForCausalLM .* take backend='huggingface'"):
+        interp.load(tiny.build("opt", do_layer_norm_before=False), backend="transformer_lens")
     with pytest.raises(ValueError, match="does not compute what this GPT2LMHeadModel does: its logits differ by"):
         interp.load(tiny.build("gpt2", scale_attn_weights=False), backend="transformer_lens")
 

@@ -58,7 +58,14 @@ def wrap(model: Any, tokenizer: Any, name: str, bos: bool) -> Model:
     bridge = TransformerBridge.boot_transformers(
         name, hf_model=model, tokenizer=_placeholder(), device=str(model.device), dtype=model.dtype
     ).eval()
-    found = TransformerLensModel(bridge, tokenizer, name, bos)
+    try:
+        found = TransformerLensModel(bridge, tokenizer, name, bos)
+    except RuntimeError as error:  # of the bridge's first run
+        why = str(error).partition("\n")[0]
+        raise ValueError(
+            f"TransformerLens's bridge cannot run this {type(given).__name__} ({why}); take backend='huggingface' or "
+            f"'nnsight'"
+        ) from error
     check_same(found, given)
     return found
 
