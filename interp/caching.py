@@ -10,7 +10,7 @@ from interp.edits import Edit
 from interp.model import Model
 from interp.padding import believed
 from interp.sites import Site
-from interp.traces import Tokens
+from interp.trials import apart, short_prompts, tolerance
 
 _TRIED: WeakKeyDictionary[Model, str] = WeakKeyDictionary()
 
@@ -34,10 +34,7 @@ def _try_caching(model: Model) -> str:
     first = min(4, (model.shape.n_context or 6) - 2)
     if first < 2:
         return f"{model.name} has a context too short to try one"
-    ids = (torch.arange(12).view(2, 6) * 7 + 1)[:, : first + 2] % model.shape.d_vocab
-    mask = torch.ones_like(ids)
-    mask[0, : first - 2] = 0
-    whole = Tokens(ids, mask).to(model.device)
+    whole = short_prompts(model, 2, first + 2, padding=first - 2)
     site = Site("resid_pre", model.shape.n_layers - 1)
     edits = [Edit(site, lambda x: 2 * x + 1, {"pos": pos}) for pos in (-1, "generated")]
     for width in range(first, first + 3):
@@ -48,7 +45,6 @@ def _try_caching(model: Model) -> str:
             logits = model.advance(tokens, cache, edits)
         except Exception as error:  # whatever a model raises when it is called so, it cannot be called so
             return f"{model.name} does not run with one ({type(error).__name__})"
-        tolerance = 1e-4 if logits.dtype.itemsize >= 4 else 5e-2
-        if not bool((logits - wanted).abs().max() <= tolerance * wanted.abs().max()):
+        if not apart(logits, wanted) <= tolerance(logits.dtype):
             return f"{model.name} gives other logits with one"
     return ""

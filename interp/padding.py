@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from interp.traces import Tokens
+from interp.trials import apart, short_prompts, tolerance
 
 _PADS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # by model
 
@@ -34,13 +35,14 @@ def check_padding(model: Any, tokens: Tokens) -> None:
 @contextmanager
 def believed(model: Any) -> Iterator[None]:
     """For a while, let padded prompts be run as they are, so that they can be looked at."""
-    before = _PADS.pop(model.plain, None)
+    before = _PADS.get(model.plain)
     _PADS[model.plain] = True
     try:
         yield
     finally:
-        del _PADS[model.plain]
-        if before is not None:
+        if before is None:
+            del _PADS[model.plain]
+        else:
             _PADS[model.plain] = before
 
 
@@ -48,10 +50,8 @@ def believed(model: Any) -> Iterator[None]:
 def _holds(model: Any) -> bool:
     """Two prompts, one padded, against the padded one alone."""
     width = min(4, model.shape.n_context or 4)
-    ids = (torch.arange(2 * width, device=model.device).view(2, width) * 7 + 1) % model.shape.d_vocab
-    mask = torch.ones_like(ids)
-    mask[0, : width - 2] = 0
-    both = model.run(Tokens(ids, mask), last_only=True).logits[0, -1]
-    alone = model.run(Tokens(ids[:1, width - 2 :], mask[:1, width - 2 :]), last_only=True).logits[0, -1]
-    tolerance = 1e-3 if alone.dtype.itemsize >= 4 else 5e-2
-    return bool((both - alone).abs().max() <= tolerance * alone.abs().max())
+    padding = max(width - 2, 0)
+    tokens = short_prompts(model, 2, width, padding)
+    both = model.run(tokens, last_only=True).logits[0, -1]
+    alone = model.run(tokens.ids[:1, padding:], last_only=True).logits[0, -1]
+    return apart(both, alone) <= tolerance(alone.dtype, single=1e-3)

@@ -19,6 +19,7 @@ from interp.products import quick_products
 from interp.recording import Recording, of_rows, of_tokens, record
 from interp.sites import STREAM, Site
 from interp.traces import Tokens, Trace
+from interp.trials import apart, short_prompts, tolerance
 from interp.visits import Visit, Visits
 
 
@@ -161,10 +162,7 @@ def run_recorded(
 def _why_not(model: Model, way: str, n: int) -> str:
     """Why rows cannot be run in a way; empty if they can."""
     width = min(4, model.shape.n_context or 4)
-    ids = (torch.arange(width * n).view(n, width) * 7 + 1) % model.shape.d_vocab
-    mask = torch.ones_like(ids)
-    mask[0, : width - 2] = n == 3  # without padding, a mask may be left out
-    tokens = Tokens(ids, mask).to(model.device)
+    tokens = short_prompts(model, n, width, 0 if n == 3 else width - 2)  # without padding, a mask may be left out
     prompts = torch.tensor([1, *reversed(range(n))], device=model.device)
     variants = tokens.rows(prompts)
     top = model.shape.n_layers - 1
@@ -179,8 +177,8 @@ def _why_not(model: Model, way: str, n: int) -> str:
             logits = model.unembed(resid[:, -1])
         except Exception as error:  # whatever a block raises when it is called so, it cannot be called so
             return f"blocks called one by one raise {type(error).__name__}: {str(error).partition(chr(10))[0][:80]}"
-    worst = float((logits - wanted).abs().max() / wanted.abs().max())
-    fine = worst <= (1e-4 if logits.dtype.itemsize >= 4 else 5e-2)
+    worst = apart(logits, wanted)
+    fine = worst <= tolerance(logits.dtype)
     return "" if fine else f"blocks called one by one give logits that differ by {worst:.0e} of the largest"
 
 

@@ -26,7 +26,7 @@ LAYERS = [
         "zoo.lexicon",
     },
     {"traces", "zoo.language"},
-    {"indexing", "tokenizing", "zoo.corpus"},
+    {"indexing", "tokenizing", "trials", "zoo.corpus"},
     {"edits"},
     {"visits", "columns", "arguments", "padding"},
     {"model", "backends.stream", "backends.attention", "progress"},

@@ -11,6 +11,7 @@ from transformers.initialization import no_init_weights
 
 from interp.backends.watching import run, short_prompt
 from interp.model import Model
+from interp.trials import apart, tolerance
 
 
 def published(bridge: nn.Module) -> dict[str, Tensor]:
@@ -41,8 +42,8 @@ def check_same(model: Model, given: nn.Module) -> None:
         ValueError: If so.
     """
     found, wanted = model.run(short_prompt(given)).logits, run(given)
-    error = float((found - wanted).abs().max() / wanted.abs().max())
-    if not error <= (1e-3 if wanted.dtype.itemsize >= 4 else 5e-2):
+    error = apart(found, wanted)
+    if not error <= tolerance(wanted.dtype, single=1e-3):
         raise ValueError(
             f"TransformerLens's bridge does not compute what this {type(given).__name__} does: its logits differ by "
             f"{error:.1%} of the largest; take backend='huggingface' or 'nnsight'"
