@@ -62,9 +62,10 @@ def sums_of(
     values: Float[np.ndarray, "prompt cell"], which: Int[np.ndarray, " prompt"]
 ) -> Float[np.ndarray, "unit cell"]:
     """Sums over the prompts of each unit that are measured; NaN where none is."""
-    member = which == np.arange(which.max(initial=-1) + 1)[:, None]
-    counts = member.astype(float) @ np.isfinite(values)
-    return np.where(counts > 0, member.astype(float) @ np.nan_to_num(values), np.nan)
+    order = np.argsort(which, kind="stable")
+    starts = np.flatnonzero(np.diff(which[order], prepend=-1))
+    sums, counts = (np.add.reduceat(x[order], starts) for x in (np.nan_to_num(values), np.isfinite(values).astype(int)))
+    return np.where(counts > 0, sums, np.nan)
 
 
 def bounds_of_means(
