@@ -23,6 +23,7 @@ from interp.model import Model, Prompts
 from interp.precision import widened
 from interp.progress import Progress, bar
 from interp.sites import Site
+from interp.stats import spearman
 from interp.sweep import sweep
 
 _BLOCK = 4096  # so many cells are made at a time: each holds its edit
@@ -190,9 +191,7 @@ def _same_signs(denoised: Float[np.ndarray, "metric cell"], noised: Float[np.nda
 
 def _rank_correlation(a: Float[np.ndarray, " cell"], b: Float[np.ndarray, " cell"]) -> float:
     """Spearman's, over what both have; NaN where one is constant."""
-    from scipy.stats import spearmanr
-
     both = np.isfinite(a) & np.isfinite(b)
     # Rounding errors around zero have no order.
     a, b = (np.round(side[both] / (np.abs(side[both]).max(initial=0) or 1), 4) for side in (a, b))
-    return float(spearmanr(a, b).statistic) if len(a) > 2 and np.ptp(a) > 0 and np.ptp(b) > 0 else float("nan")
+    return spearman(a, b)

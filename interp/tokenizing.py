@@ -65,11 +65,8 @@ class Tokenizer:
         if isinstance(prompts, Tokens):
             return prompts
         if isinstance(prompts, Mapping) and "input_ids" in prompts:  # what a Hugging Face tokenizer returns
-            return self._read(
-                prompts["input_ids"]
-                if (mask := prompts.get("attention_mask")) is None
-                else (prompts["input_ids"], mask)
-            )
+            ids, mask = prompts["input_ids"], prompts.get("attention_mask")
+            return self._read(ids if mask is None else (ids, mask))
         if isinstance(prompts, Tensor | np.ndarray):
             ids = torch.as_tensor(prompts)
             return Tokens(*_batch(ids, torch.ones_like(ids)))

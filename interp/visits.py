@@ -100,15 +100,11 @@ class Visits(Mapping[Site, Visit]):
 
     def _misses(self, edit: Edit, index: tuple) -> Bool[Tensor, ""]:
         """Whether an edit selects nothing but padding, in some prompt or, if it says of which prompts it is, in all."""
-        misses = torch.zeros((), dtype=torch.bool, device=self.tokens.mask.device)
-        for axis, i in zip(edit.site.axes, index):
-            if axis in ("pos", "query", "key") and axis in edit.at:
-                some = self.tokens.mask[index[0], i].bool()
-                if "batch" in edit.at:
-                    misses = misses | ~some.any()
-                else:
-                    misses = misses | ~some.flatten(1).any(1).all() if some.ndim > 1 else misses | ~some.all()
-        return misses
+        places = [i for axis, i in zip(edit.site.axes, index) if axis in ("pos", "query", "key") and axis in edit.at]
+        masks = [self.tokens.mask[index[0], i].bool() for i in places]
+        if "batch" in edit.at:
+            return torch.stack([~mask.any() for mask in masks]).any()
+        return torch.stack([~mask.reshape(len(mask), -1).any(1) for mask in masks]).any()
 
     def _padding(self, pattern: Tensor) -> Bool[Tensor, "row head query key"] | None:
         """Where a pattern is that of padding, which no query may see; None if there is none."""

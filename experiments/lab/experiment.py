@@ -139,11 +139,9 @@ def _checked(module: ModuleType) -> Experiment:
     if Path(str(module.__file__)).stem == PAGES:
         raise ValueError(f"{PAGES!r} is the folder of the pages in a store; give the file {PAGES}.py another name")
     found = Experiment(Path(str(module.__file__)).stem, module)  # what is run as a script calls itself "__main__"
-    if not found.shipped and (FOLDER / found.file.name).exists():
-        return replace(
-            found, name=f"my_{found.name}"
-        )  # a copy of one that is shipped stands beside it, not among its runs
-    return found
+    # A copy of one that is shipped stands beside it, not among its runs.
+    copied = not found.shipped and (FOLDER / found.file.name).exists()
+    return replace(found, name=f"my_{found.name}") if copied else found
 
 
 def _from_file(path: Path) -> ModuleType:

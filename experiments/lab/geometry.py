@@ -19,8 +19,9 @@ class Reader:
         self.text = self.chosen.nonzero()[:, 0]
 
     def __call__(self, site: "Site") -> "Tensor":
-        x = self.model.run(self.tokens, site, last_only=True)[site][self.chosen]
-        x = x.float() if x.dtype.itemsize < 4 else x
+        from interp.precision import widened
+
+        x = widened(self.model.run(self.tokens, site, last_only=True)[site][self.chosen])
         return x - x.mean(0)
 
     def by_text(self, values: "Tensor") -> "Tensor":

@@ -129,14 +129,16 @@ def _checks(table: xr.Dataset, given: Mapping[str, xr.DataArray]) -> list[Check]
         n = int(one.notnull().sum())
         low = float(stats.interval(one)["low"]) if n > 1 else float("nan")
         status = "skipped" if n < stats.FEWEST else "pass" if low > 0 else "warn"
-        why = "the lower end of the 95 % interval, over prompts, of the comprehensiveness less that of random orders; "
-        why += f"it takes {stats.FEWEST} prompts"
+        why = (
+            "the lower end of the 95 % interval, over prompts, of the comprehensiveness less that of random orders; "
+            f"it takes {stats.FEWEST} prompts"
+        )
         checks.append(Check(f"{name}: better than random", low, 0.0, status, why, _ERASER))
         skill = float(one.mean()) / best if best > 0 else float("nan")
         why = (
             "comprehensiveness on a scale from random orders (0) to leaving one out (1); above 0 if it is better than "
+            "random by the interval"
         )
-        why += "random by the interval"
         checks.append(Check(f"{name}: skill", skill, 0.0, "skipped" if skill != skill else status, why, _ERASER))
         alike = float(stats.rank_correlation(array.transpose("pos", "prompt"), table["alone"]).mean())
         why = "rank correlation with what the metric loses without each position alone, mean over prompts"

@@ -46,7 +46,7 @@ class Eraser:
         In single precision at least, and rounded once: what half precision rounds off is left, about a 500th of each
         activation, of which many examples can tell a little.
         """
-        wide = x.float() if x.dtype.itemsize < 4 else x
+        wide = widened(x)
         mean, read, write = (part.to(wide) for part in (self.mean, self.read, self.write))
         return (wide - (wide - mean) @ read.T @ write).to(x)
 
@@ -95,7 +95,7 @@ def leace(
     left, sizes, _ = torch.linalg.svd(cross, full_matrices=False)
     kept = sizes > max(rtol * float(sizes[:1].sum()), len(x) * torch.finfo(torch.float64).eps)
     read, write = left[:, kept].T @ white, left[:, kept].T @ back
-    dtype = x.dtype if x.dtype.itemsize >= 4 else torch.float32
+    dtype = widened(x[:0]).dtype
     return Eraser(mean.to(dtype), read.to(dtype), write.to(dtype), sizes[kept].to(dtype))
 
 
