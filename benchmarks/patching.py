@@ -24,7 +24,7 @@ from torch import Tensor
 import interp
 from interp import Model, Tokens, edits, metrics, patching
 from interp.metrics import Metric
-from interp.products import quick_products
+from interp.quick import quick
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -132,9 +132,10 @@ def floor(setting: Setting, work: int) -> float:
     block: torch.nn.Module = model.blocks[0]
     shapes = [p.shape for p in block.parameters() if p.ndim == 2]
     n = 960  # tokens at a time, as many as fill the cores
-    pairs = [(torch.randn(n, a, device=model.device), torch.randn(b, a, device=model.device)) for a, b in shapes]
-    with quick_products(model.shape.d_model):
-        return median(lambda: [torch.nn.functional.linear(x, w) for x, w in pairs], 5) / n * work
+    matrices = torch.nn.ModuleList(torch.nn.Linear(a, b, bias=False, device=model.device) for b, a in shapes)
+    inputs = [torch.randn(n, a, device=model.device) for _, a in shapes]
+    with torch.no_grad(), quick(matrices):
+        return median(lambda: [matrix(x) for matrix, x in zip(matrices, inputs)], 5) / n * work
 
 
 def median(function: Callable[[], object], repeats: int, warm: bool = True) -> float:

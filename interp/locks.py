@@ -11,6 +11,6 @@ _GUARD = Lock()
 
 
 def lock_of(module: nn.Module) -> Any:
-    """The lock of a module, which one thread may take several times."""
+    """The lock of a module, which one thread may take several times; a bridge has that of the model inside."""
     with _GUARD:
-        return _LOCKS.setdefault(module, RLock())
+        return _LOCKS.setdefault(getattr(module, "original_model", module), RLock())

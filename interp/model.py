@@ -16,7 +16,7 @@ from interp.edits import Edit
 from interp.locks import lock_of
 from interp.packing import Packing
 from interp.padding import check_padding
-from interp.products import quick_products
+from interp.quick import quick
 from interp.shape import Cache, Shape
 from interp.sites import UNLAYERED, Site
 from interp.tokenizing import Place, Prompts, Tokenizer
@@ -139,7 +139,7 @@ class Model(ABC):
             check_differentiable()
         visits = Visits(tokens, read, edits, grad)
         graph = torch.enable_grad() if grad else nullcontext() if torch.is_inference_mode_enabled() else torch.no_grad()
-        with self.alone, graph, quick_products(self.shape.d_model):
+        with self.alone, graph, quick(self.module):
             logits = self.forward(tokens, visits, last_only)
         visits.finish()
         return Trace(tokens, logits, {site: visits.seen[site] for site in read})
@@ -159,7 +159,7 @@ class Model(ABC):
         roles, generated = ({}, n - held) if held else (tokens.roles, tokens.generated)
         new = Tokens(tokens.ids[:, held:], tokens.mask[:, held:], roles, generated)
         visits = Visits(new, (), addressed(edits, tokens, held))
-        with self.alone, quick_products(self.shape.d_model):
+        with self.alone, quick(self.module):
             logits = self.forward(tokens, visits, True, cache)
         visits.finish()
         cache.held = n

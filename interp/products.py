@@ -1,7 +1,6 @@
 """Products with large matrices, on processors for which torch's choice of a library is not the fastest (decision 9)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -10,24 +9,51 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-WIDTH = 512  # of a model, from which on its matrices gain more than it costs to look at every call
-_LEAST = 2**17  # elements of such a matrix
+LEAST = 2**17  # elements of a matrix, from which on it gains
 _WORK = 2**21  # products of numbers in one pair of matrices of a stack, which is a call of its own
 
 
-def quick_products(width: int, constant: int = 0) -> AbstractContextManager[Any]:
-    """For a while, and in this thread alone, take oneDNN for products with large matrices wherever it is faster.
+def quick_functions(constant: int = 0) -> TorchFunctionMode:
+    """For a while, and in this thread alone, `linear` below in the place of torch's own functions, where it serves.
+
+    Every function of torch is looked at, which costs more than a few of them are worth.
+    """
+    return _Functions(constant)
+
+
+def linear(
+    x: Float[Tensor, "*row inward"],
+    weight: Float[Tensor, "outward inward"],
+    bias: Float[Tensor, " outward"] | None,
+    constant: int = 0,
+) -> Float[Tensor, "*row outward"]:
+    """x @ weight.T + bias for what `serves` allows, by oneDNN wherever it is faster.
 
     Torch takes MKL, which leaves half of the speed of processors that are not Intel's unused. The products are as
     exact, though not bit by bit the same. Gradients reach everything that they reach otherwise.
     `torch.backends.mkldnn.flags(enabled=False)` turns it off.
 
     Args:
-        width: Of the model; nothing is done for a narrow one, whose runs consist of many small steps.
-        constant: How many rows of each product, the first ones, are constants, and so are the matrices: in the backward
-            pass no work is done for them, on any processor.
+        constant: How many rows, the first ones, are constants, and so are the matrices: in the backward pass no work is
+            done for them, on any processor.
     """
-    return _Products(constant) if width >= WIDTH and (constant or _wanted()) else nullcontext()
+    product = _Product.apply(x, weight.detach(), None if bias is None else bias.detach(), constant)
+    wanted = weight.requires_grad or (bias is not None and bias.requires_grad)
+    if torch.is_grad_enabled() and wanted and not constant:
+        product = product + _Weights.apply(x.detach(), weight, bias)
+    return product
+
+
+def serves(x: Any, matrix: Any, constant: int = 0) -> bool:
+    """Whether a product is large, and one that `linear` can make."""
+    return (
+        _plain(x, matrix)
+        and matrix.numel() >= LEAST
+        and x.numel() > 0
+        and (constant > 0 or _is_quick(x, matrix))
+        and not torch.is_autocast_enabled(x.device.type)
+        and not _transformed()
+    )
 
 
 def products_of(
@@ -40,7 +66,7 @@ def products_of(
     """
     differentiable = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
     large = a.shape[1] * b[0].numel() >= _WORK
-    if differentiable or not large or not _exact(a, b) or not _wanted():
+    if differentiable or not large or not _exact(a, b) or not wanted():
         return torch.bmm(a, b) if out is None else torch.bmm(a, b, out=out)
     out = a.new_empty(*a.shape[:2], b.shape[2]) if out is None else out
     for product, x, y in zip(out, a, b):
@@ -49,7 +75,8 @@ def products_of(
     return out
 
 
-def _wanted() -> bool:
+def wanted() -> bool:
+    """Whether oneDNN is to be taken: it is faster here, and nobody has turned it off."""
     return bool(torch.backends.mkldnn.enabled) and is_faster()
 
 
@@ -62,7 +89,7 @@ def is_faster() -> bool:
     return there and str(known.get("cpu_name")).startswith("AMD") and bool(known.get("avx512_f"))
 
 
-class _Products(TorchFunctionMode):
+class _Functions(TorchFunctionMode):
     """Sees every function of torch that is called."""
 
     def __init__(self, constant: int) -> None:
@@ -75,24 +102,13 @@ class _Products(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is nn.functional.linear and len(args) >= 2 and kwargs.keys() <= {"bias"}:
             x, weight, bias = (*args, kwargs.get("bias"))[:3]
-            if self._serves(x, weight):
-                return _linear(x, weight, bias, self._constant)
+            if serves(x, weight, self._constant):
+                return linear(x, weight, bias, self._constant)
         elif func is torch.addmm and len(args) == 3 and not kwargs:
             bias, x, matrix = args
-            if bias.ndim == 1 and self._serves(x, matrix):
-                return _linear(x, matrix.T, bias, self._constant)
+            if bias.ndim == 1 and serves(x, matrix, self._constant):
+                return linear(x, matrix.T, bias, self._constant)
         return func(*args, **kwargs)
-
-    def _serves(self, x: Any, matrix: Any) -> bool:
-        """Whether a product is large, and one that can be made in the other way."""
-        return (
-            _plain(x, matrix)
-            and matrix.numel() >= _LEAST
-            and x.numel() > 0
-            and (self._constant > 0 or _is_quick(x, matrix))
-            and not torch.is_autocast_enabled(x.device.type)
-            and not _transformed()
-        )
 
 
 def _plain(*tensors: Any) -> bool:
@@ -112,19 +128,11 @@ def _exact(*tensors: Any) -> bool:
 
 def _is_quick(x: Tensor, matrix: Tensor) -> bool:
     """Whether oneDNN makes a product, and faster; in other orders of the matrix it is slow beyond measure."""
-    return _exact(x, matrix) and (matrix.is_contiguous() or matrix.mT.is_contiguous()) and _wanted()
+    return _exact(x, matrix) and (matrix.is_contiguous() or matrix.mT.is_contiguous()) and wanted()
 
 
 def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, constant: int = 0) -> Tensor:
-    product = _Product.apply(x, weight.detach(), None if bias is None else bias.detach(), constant)
-    wanted = weight.requires_grad or (bias is not None and bias.requires_grad)
-    if torch.is_grad_enabled() and wanted and not constant:
-        product = product + _Weights.apply(x.detach(), weight, bias)
-    return product
 
 
 class _Product(torch.autograd.Function):

@@ -15,7 +15,7 @@ from torch import Tensor
 from interp.edits import Edit
 from interp.model import Model
 from interp.padding import believed
-from interp.products import quick_products
+from interp.quick import quick
 from interp.recording import Recording, of_rows, of_tokens, record
 from interp.sites import STREAM, Site
 from interp.traces import Tokens, Trace
@@ -41,7 +41,7 @@ def replay(
     """
     rows = _Rows(model, recording, visits, reach)
     hooked = model.hooked(rows.inside, recording.tokens.ids.shape[1], recording.packing)
-    with model.alone, hooked, quick_products(model.shape.d_model):
+    with model.alone, hooked, quick(model.module):
         for i, born in enumerate(births):
             rows.bear(i, born)
             rows.step(i)

@@ -1,5 +1,9 @@
 """Products by the other library: as exact, differentiable in everything, and only where they are wanted."""
 
+from contextlib import nullcontext
+from itertools import product
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,7 +13,8 @@ from transformers.pytorch_utils import Conv1D
 
 import interp
 from interp import circuits, edits, metrics, patching, products
-from interp.products import quick_products
+from interp.products import quick_functions
+from interp.quick import quick
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 SIZES = [(1, 512, 512), (6, 512, 1536), (33, 1024, 512), (700, 512, 640)]
@@ -37,28 +42,33 @@ def matrix(kind: str, inward: int, outward: int) -> nn.Module:
     return module
 
 
-def found_by(module: nn.Module, x: Tensor, along: Tensor, width: int) -> list[Tensor]:
+WAYS = {"in the module": lambda module: quick(module), "in the function": lambda module: quick_functions()}
+both_ways = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+
+
+def found_by(module: nn.Module, x: Tensor, along: Tensor, way: Any) -> list[Tensor]:
     """What a matrix returns, its gradients with respect to everything, and a gradient of a gradient."""
     x = x.clone().requires_grad_()
-    with quick_products(width):
+    with way(module):
         y = module(x)
     first = torch.autograd.grad((y * along).sum(), [x, *module.parameters()], retain_graph=True)
     (flat,) = torch.autograd.grad(y.sum(), x, retain_graph=True)
     (slope,) = torch.autograd.grad((y**2).sum(), x, create_graph=True)
     (second,) = torch.autograd.grad((slope**2).sum(), x)
-    with torch.no_grad(), quick_products(width):
+    with torch.no_grad(), way(module):
         plain = module(x)
     return [y, plain, *first, flat, second]
 
 
+@both_ways
 @pytest.mark.parametrize("kind", ["linear", "no bias", "conv1d"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_products_and_their_gradients_are_those_of_double_precision(kind, size, seen):
+def test_products_and_their_gradients_are_those_of_double_precision(kind, size, way, seen):
     rows, inward, outward = size
     x, along = torch.randn(rows, inward), torch.randn(outward, rows).T
     x, along = (part.reshape(1, rows, -1) for part in (x, along))
-    ours = found_by(matrix(kind, inward, outward), x, along, width=products.WIDTH)
-    wanted = found_by(matrix(kind, inward, outward).double(), x.double(), along.double(), width=0)
+    ours = found_by(matrix(kind, inward, outward), x, along, way)
+    wanted = found_by(matrix(kind, inward, outward).double(), x.double(), along.double(), lambda _: nullcontext())
     assert len(seen) == 2 + 5  # forward, and in the four gradients
     for one, other in zip(ours, wanted, strict=True):
         assert one.dtype == torch.float32 and one.shape == other.shape
@@ -67,13 +77,14 @@ def test_products_and_their_gradients_are_those_of_double_precision(kind, size, 
 
 @pytest.mark.parametrize("kind", ["linear", "no bias", "conv1d"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_no_gradient_goes_to_constant_rows_and_that_of_the_others_is_whole(kind, dtype, monkeypatch):
+@pytest.mark.parametrize("in_module", [False, True])
+def test_no_gradient_goes_to_constant_rows_and_that_of_the_others_is_whole(kind, dtype, in_module, monkeypatch):
     module, x = matrix(kind, 512, 640).to(dtype), torch.randn(1, 9, 512, dtype=dtype, requires_grad=True)
     along = torch.randn(1, 9, 640, dtype=dtype)
     (wanted,) = torch.autograd.grad((module(x) * along).sum(), x)
     sizes, apply = [], products._Product.apply
     monkeypatch.setattr(products._Product, "apply", lambda x, *rest: sizes.append(x.shape[-2]) or apply(x, *rest))
-    with quick_products(512, constant=4):
+    with quick(module, constant=4) if in_module else quick_functions(4):
         (found,) = torch.autograd.grad((module(x) * along).sum(), x)
     assert sizes == [9, 5]
     tolerance = 1e-5 if dtype == torch.float32 else 1e-12
@@ -106,7 +117,7 @@ def test_weights_cost_nothing_where_their_gradient_is_not_asked_for(monkeypatch)
     backward = products._Weights.backward
     monkeypatch.setattr(products._Weights, "backward", lambda *args: asked.append(1) or backward(*args))
     module, x = matrix("linear", 512, 512), torch.randn(8, 512, requires_grad=True)
-    with quick_products(512):
+    with quick(module):
         y = module(x)
     torch.autograd.grad(y.sum(), x, retain_graph=True)
     assert not asked
@@ -125,23 +136,26 @@ def test_everything_else_is_left_to_torch(seen):
         lambda: nn.functional.linear(torch.ones(8, 512), torch.ones(1024, 512)[::2]),
         lambda: nn.functional.linear(torch.ones(8, 512, device="meta"), torch.ones(512, 512, device="meta")).shape,
     ]
-    for case in cases:
-        with quick_products(512):
+    for case, way in product(cases, WAYS.values()):
+        with way(nn.ModuleList([wide, narrow])):
             found = case()
         assert found == case() if isinstance(found, torch.Size) else torch.equal(found, case())
     assert not seen
 
 
 def test_a_chosen_precision_is_kept(seen):
-    with torch.autocast("cpu", torch.bfloat16), quick_products(512):
-        assert matrix("linear", 512, 512)(torch.ones(8, 512)).dtype == torch.bfloat16
+    module = matrix("linear", 512, 512)
+    for way in WAYS.values():
+        with torch.autocast("cpu", torch.bfloat16), way(module):
+            assert module(torch.ones(8, 512)).dtype == torch.bfloat16
     assert not seen
 
 
-def test_forward_gradients_and_transforms_go_through():
+@both_ways
+def test_forward_gradients_and_transforms_go_through(way):
     module, (x, along) = matrix("linear", 512, 512).requires_grad_(False), torch.randn(2, 8, 512)
     wanted = along @ module.weight.T
-    with quick_products(512):
+    with way(module):
         with forward_ad.dual_level():
             found = forward_ad.unpack_dual(module(forward_ad.make_dual(x, along))).tangent
         slope, mapped = torch.func.jvp(module, (x,), (along,))[1], torch.vmap(module)(x[:, None])[:, 0]
@@ -149,18 +163,21 @@ def test_forward_gradients_and_transforms_go_through():
         assert (one - wanted).abs().max() <= 1e-5
 
 
-def test_where_torch_does_not_tell_of_transforms_the_product_is_the_plain_one(seen, monkeypatch):
+@both_ways
+def test_where_torch_does_not_tell_of_transforms_the_product_is_the_plain_one(way, seen, monkeypatch):
     monkeypatch.delattr(torch._C, "_are_functorch_transforms_active")
     module, x = matrix("linear", 512, 512), torch.randn(6, 512)
-    with quick_products(512):
+    with way(module):
         assert torch.equal(module(x), nn.functional.linear(x, module.weight, module.bias))
     assert not seen
 
 
-def test_it_is_for_wide_models_and_can_be_turned_off():
-    assert type(quick_products(products.WIDTH)) is type(quick_products(768)) is not type(quick_products(128))
-    with torch.backends.mkldnn.flags(enabled=False):
-        assert type(quick_products(768)) is type(quick_products(128))
+@both_ways
+def test_it_can_be_turned_off(way, seen):
+    module = matrix("linear", 512, 512)
+    with torch.backends.mkldnn.flags(enabled=False), way(module):
+        module(torch.ones(8, 512))
+    assert not seen
 
 
 def wide(family: str) -> interp.Model:

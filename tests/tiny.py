@@ -44,7 +44,7 @@ OTHERS: dict[str, dict] = {
     "gpt_oss": _GROUPED | dict(num_local_experts=4, num_experts_per_tok=2, sliding_window=4),
     "deepseek_v3": _SIZES
     | dict(num_key_value_heads=4, first_k_dense_replace=1, n_routed_experts=4, num_experts_per_tok=2)
-    | dict(n_group=1, topk_group=1, moe_intermediate_size=16),
+    | dict(n_group=1, topk_group=1, moe_intermediate_size=16, q_lora_rank=24, kv_lora_rank=16),
     "glm4": _SIZES | _NARROW,
     "nanochat": _SIZES | _NARROW,
     "modernbert-decoder": _SIZES,

@@ -44,7 +44,7 @@ def watched(model: nn.Module, watches: Mapping[nn.Module, Watch]) -> Iterator[No
     """For the time of a run, show each attention module's tensors to its visits; then leave the model as it was."""
     explicit = any({"scores", "pattern"} & set(watch.visits) for watch in watches.values())
     packing = any(watch.packing is not None for watch in watches.values())
-    found: list[Any] = [getattr(module, "config", None) for module in model.modules()]
+    found: list[Any] = [vars(module).get("config") for module in model.modules()]
     configs = {id(config): config for config in found if hasattr(config, "_attn_implementation_internal")}
     before = {key: config._attn_implementation_internal for key, config in configs.items()}
     outer = {module: _WATCHED[module] for module in watches if module in _WATCHED}

@@ -9,7 +9,8 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from interp.products import quick_products
+from interp.locks import lock_of
+from interp.quick import quick
 
 ATTENTION_KINDS = ("q", "k", "v", "scores", "pattern", "z")  # seen through the attention interface, in any family
 
@@ -212,7 +213,7 @@ def unembed(
     between = submodule(module, family.between)
     head: Any = module.get_output_embeddings()  # type: ignore[operator]
     normed = normed if between is None else between(normed)
-    with quick_products(resid.shape[-1]):
+    with lock_of(module), quick(head):
         logits = head(normed) if ids is None else _some(head, normed, ids)
     return finished(logits, module.config)
 

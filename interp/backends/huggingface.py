@@ -13,10 +13,8 @@ from interp.backends.calling import arguments_of, cache_name, empty_cache, first
 from interp.backends.families import ATTENTION_KINDS, Layout, Tap, merge, split, unembed
 from interp.backends.stream import mid_through
 from interp.backends.structure import layout_of, shape_of
-from interp.gelu import quick_gelu, spelled_out
 from interp.model import Model
 from interp.packing import Packing
-from interp.products import WIDTH
 from interp.recording import first_of, with_first
 from interp.shape import Cache
 from interp.sites import Site
@@ -37,7 +35,6 @@ class HuggingFaceModel(Model):
         self.missing = self._layout.missing
         self._accepts = set(inspect.signature(module.forward).parameters)
         self._first = first_position(module, self._accepts)
-        self._gelus = spelled_out(self.blocks) if self.shape.d_model >= WIDTH else []
 
     def forward(self, tokens: Tokens, visits: Visits, last_only: bool, cache: Cache | None = None) -> Tensor:
         arguments = arguments_of(tokens, self._accepts, last_only, cache, self._first)
@@ -56,7 +53,7 @@ class HuggingFaceModel(Model):
 
     @contextmanager
     def hooked(self, visits: Mapping[Site, Visit], n_pos: int, packing: Packing | None = None) -> Iterator[None]:
-        with quick_gelu(self._gelus), ExitStack() as stack:
+        with ExitStack() as stack:
             _Hooks(self.module, self._layout, n_pos, self.shape.d_head, stack, packing).place(visits)
             yield
 

@@ -21,7 +21,7 @@ from interp.backends.families import FAMILIES, finished, unembed
 from interp.backends.stream import mid_through
 from interp.model import Model
 from interp.packing import Packing
-from interp.products import quick_products
+from interp.quick import quick
 from interp.shape import Cache, Shape
 from interp.sites import AXES, Site
 from interp.traces import Tokens
@@ -122,7 +122,7 @@ class TransformerLensModel(Model):
         family = FAMILIES.get(getattr(config, "model_type", ""))
         if norm is None and family is not None:  # the bridge knows it by another name, if there is one
             return unembed(bridge.original_model, family, resid)
-        with quick_products(self.shape.d_model):
+        with self.alone, quick(self.module):
             logits = bridge.unembed(resid if norm is None else norm(resid))
         if config is not None:
             return finished(logits, config)

@@ -66,7 +66,8 @@ class Pair:
             before = torch.zeros_like(values[:, :1]).where(names.precedes.to(values.device), float("nan"))
             before = before.expand(-1, self.this.ids.shape[1] - values.shape[1], -1, -1)
             values = torch.cat([before, values], dim=1)
-            values.masked_fill_(self.this.mask[:, :, None, None] == 0, float("nan"))
+            if not bool(self.this.mask.all()):
+                values.masked_fill_(self.this.mask[:, :, None, None] == 0, float("nan"))
             clean = self.other if self.direction == "denoising" else self.this
             coords["pos"] = position_labels(self.model, clean)
         coords |= {"writer": names.writers, "reader": names.readers}

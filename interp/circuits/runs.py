@@ -13,7 +13,7 @@ from interp.backends.listening import Expand, Listener, listening, whole
 from interp.backends.readers import Projection, Wiring
 from interp.metrics import Metric, as_metric, of_stream
 from interp.model import Model
-from interp.products import quick_products
+from interp.quick import quick
 from interp.recording import Recording, of_tokens, record
 from interp.replay import way_of
 from interp.traces import Tokens
@@ -184,7 +184,7 @@ class Run:
         packing.turn_to_end(rows, start, n_pos)
         with (
             self.model.alone,
-            quick_products(self.model.shape.d_model),
+            quick(self.model.module),
             self.model.hooked({}, n_pos, packing),
             listening(self.wiring, listener, n_pos - start, first, blocks_only=True),
         ):

@@ -17,7 +17,7 @@ from interp.backends.readers import Wiring
 from interp.circuits.runs import Written, without_logits
 from interp.metrics import Metric, of_stream
 from interp.packing import Joined, Packing
-from interp.products import quick_products
+from interp.quick import quick
 from interp.recording import first_of, of_tokens, taken, with_first
 from interp.traces import Tokens
 from interp.visits import Visits
@@ -52,7 +52,7 @@ class Together:
                 stack.callback(block.register_forward_pre_hook(self._enter, with_kwargs=True).remove)
             stack.callback(model.blocks[-1].register_forward_hook(self._leave).remove)
             stack.enter_context(torch.enable_grad())
-            stack.enter_context(quick_products(model.shape.d_model, joined.n_first))
+            stack.enter_context(quick(model.module, joined.n_first))
             stack.enter_context(without_logits(model))
             stack.enter_context(model.hooked({}, joined.n_pos, Packing(joined=joined)))
             stack.enter_context(listening(self.wiring, self.listener, len(joined.places.row), blocks_only=True))
