@@ -56,6 +56,7 @@ def sensitivity(
     normalize: bool = False,
     draws: int = 8,
     seed: int = 0,
+    budget: int | None = None,
     progress: Progress = None,
 ) -> xr.DataArray:
     """Ablate every node alone, in several ways.
@@ -72,6 +73,7 @@ def sensitivity(
             other lengths: a role is looked up in each.
         normalize: Give the change as a share of the metric of the unablated prompt.
         draws: Samples for each node and prompt.
+        budget, progress: See `sweep`.
 
     Returns:
         The change in the metric by (ablation, kind, layer, *over, prompt), without the kind where there is only one;
@@ -104,9 +106,8 @@ def sensitivity(
         others = [_rows(found, row) for row in rows]
     places = [place for place in grid.places(trace) if bool(measured[place.index].any())]
     ways = {kind: [_cells(kind, found, others, place.site, place.at) for place in places] for kind in kinds}
-    swept = sweep(
-        model, tokens, [cell for way in ways.values() for node in way for cell in node], [metric], progress=progress
-    )
+    cells = [cell for way in ways.values() for node in way for cell in node]
+    swept = sweep(model, tokens, cells, [metric], budget, progress=progress)
     values = before.new_full((len(kinds), *measured.shape), float("nan"))
     for place, value in zip(places, _mean_of_draws(swept.values[0], ways).unbind(1)):
         index: tuple[Any, ...] = (slice(None), *place.index)

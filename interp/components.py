@@ -8,13 +8,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.edits import Edit, put
+from interp.graph import head_name, site_name
 from interp.model import Model
 from interp.sites import Site
 from interp.traces import Tokens, Trace
 
 
 def each(model: Model, make: Callable[..., Edit], *kinds: str) -> dict[str, Edit]:
-    """One edit for each component, by name: heads "L0H3" for `z`, whole sites "mlp_out.2" for the other kinds.
+    """One edit for each component, by name: heads `L0H3` for `z`, otherwise whole sites, `mlp2` and `attn2`.
 
     Args:
         make: Makes an edit of a site and indices, as `edits.zero` does, `partial(edits.copy, trace)` or
@@ -27,9 +28,9 @@ def each(model: Model, make: Callable[..., Edit], *kinds: str) -> dict[str, Edit
     made: dict[str, Edit] = {}
     for site in sorted(model.sites(*kinds or ("z",)), key=lambda site: site.order):
         if site.kind == "z":
-            made |= {f"L{site.layer}H{head}": make(site, head=head) for head in range(model.shape.n_heads)}
+            made |= {head_name(site.layer, head): make(site, head=head) for head in range(model.shape.n_heads)}
         else:
-            made[str(site)] = make(site)
+            made[site_name(site)] = make(site)
     return made
 
 
@@ -102,7 +103,7 @@ def split_heads(trace: Trace, layer: int, at: int | str, matrix: OutputMatrix) -
     """What each head of a layer writes at one position, (prompt, d_model) by name, and the bias that all share."""
     z = trace.at(Site("z", layer), at)
     by_head = torch.einsum("bhd,hdm->hbm", z, matrix.weight)
-    named = {f"L{layer}H{head}": written for head, written in enumerate(by_head)}
+    named = {head_name(layer, head): written for head, written in enumerate(by_head)}
     if bool(matrix.bias.any()):
-        named[f"attn_bias.{layer}"] = matrix.bias.expand_as(by_head[0])
+        named[f"attn_bias{layer}"] = matrix.bias.expand_as(by_head[0])
     return named

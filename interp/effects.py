@@ -15,6 +15,7 @@ from torch import Tensor
 from interp.arrays import Check, attach, labelled
 from interp.components import OutputMatrix, last_stream, output_matrices, split_heads, writers
 from interp.edits import Edit
+from interp.graph import site_name
 from interp.metrics import Metric, as_metric
 from interp.model import Model, Prompts
 from interp.progress import Progress
@@ -73,7 +74,12 @@ def logit_attribution(model: Model, prompts: Prompts, metric: Metric, heads: boo
 
 @torch.no_grad()
 def decompose(
-    model: Model, prompts: Prompts, edits: Mapping[str, Edit], metric: Metric, progress: Progress = None
+    model: Model,
+    prompts: Prompts,
+    edits: Mapping[str, Edit],
+    metric: Metric,
+    budget: int | None = None,
+    progress: Progress = None,
 ) -> xr.Dataset:
     """The total effect of each edit alone, and its parts: direct, with all that follows held, and indirect, the rest.
 
@@ -84,6 +90,7 @@ def decompose(
     Args:
         edits: By name, as `components.each` makes them: of heads, of anything else in attention or the MLP, or of the
             stream itself.
+        budget, progress: See `sweep`.
 
     Returns:
         `total`, `direct` and `indirect` by (norm, component, prompt).
@@ -100,10 +107,10 @@ def decompose(
     taps = {name: (_Tap(), _Tap()) for name in edits}
     at = {"pos": metric.at}
     cells = [[edit, Edit(outlets[n], taps[n][0], at), Edit(last, taps[n][1], at)] for n, edit in edits.items()]
-    swept = sweep(model, tokens, cells, [metric], progress=progress)
+    swept = sweep(model, tokens, cells, [metric], budget, progress=progress)
     added = torch.stack([taps[name][0].value - trace.at(outlets[name], metric.at) for name in edits])
     arrived = torch.stack([taps[name][1].value - final for name in edits])
-    direct = sweep(model, tokens, [[_adding(last, x, metric.at)] for x in added], [metric], progress=False)
+    direct = sweep(model, tokens, [[_adding(last, x, metric.at)] for x in added], [metric], budget, progress=False)
     effects = {"free": (swept.values[0] - base, direct.values[0] - base)}
     if is_linear(metric, metric.position(tokens, trace.logits)):
         line = readout(model, metric, final)
@@ -164,7 +171,7 @@ def _written(model: Model, trace: Trace, at: int | str, matrices: list[OutputMat
         if matrices and site.kind == "attn_out":
             written |= split_heads(trace, site.layer or 0, at, matrices[site.layer or 0])
         else:
-            written["embed" if site.kind == "resid_pre" else str(site)] = trace.at(site, at)
+            written[site_name(site)] = trace.at(site, at)
     return written
 
 

@@ -14,6 +14,8 @@ import xarray as xr
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from interp.sites import Site
+
 Edge = tuple[str, str]  # a writer and a reader, by name; either may be a pattern such as "L2H*" or "*"
 # By (writer, reader), in this order unless the axes have names; or a list of the edges on which it is 1.
 Mask = Tensor | np.ndarray | xr.DataArray | Sequence[Any]
@@ -44,18 +46,17 @@ class Graph:
         """The names of the writers, in the order of the forward pass."""
         names = ["embed"]
         for layer in range(self.n_layers):
-            names += [f"L{layer}H{head}" for head in range(self.n_heads)] if self.splits else [f"attn{layer}"]
-            names.append(f"mlp{layer}")
+            heads = [head_name(layer, head) for head in range(self.n_heads)]
+            names += [*(heads if self.splits else [f"attn{layer}"]), f"mlp{layer}"]
         return tuple(names)
 
     @cached_property
     def readers(self) -> tuple[str, ...]:
         """The names of the readers, in the order of the forward pass."""
-        group = "H" if self.n_kv_heads == self.n_heads else "KV"
         names = []
         for layer in range(self.n_layers):
-            names += [f"L{layer}H{head}.q" for head in range(self.n_heads)]
-            names += [f"L{layer}{group}{head}.{kind}" for kind in "kv" for head in range(self.n_kv_heads)]
+            for kind, n in zip("qkv", (self.n_heads, self.n_kv_heads, self.n_kv_heads)):
+                names += [f"{head_name(layer, head, n < self.n_heads)}.{kind}" for head in range(n)]
             names.append(f"mlp{layer}")
         return (*names, "logits")
 
@@ -205,6 +206,19 @@ def _pairs(name: str, edges: Any) -> list[Edge]:
                 f"{type(edge).__name__} {str(edge)[:60]!r} is neither"
             )
     return [(writer, reader) for writer, reader in found]
+
+
+def head_name(layer: int | None, head: int, shared: bool = False) -> str:
+    """The name of a head, or of a key-value head that several heads share."""
+    return f"L{layer}{'KV' if shared else 'H'}{head}"
+
+
+def site_name(site: Site) -> str:
+    """The name of what writes at a site as a whole; of another site, its own."""
+    if site == Site("resid_pre", 0):
+        return "embed"
+    kind = {"attn_out": "attn", "mlp_out": "mlp"}.get(site.kind)
+    return str(site) if kind is None else f"{kind}{site.layer}"
 
 
 def node_of(reader: str) -> str:

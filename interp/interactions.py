@@ -22,6 +22,7 @@ def pairs(
     edits: Mapping[str, Edit],
     metric: Metric,
     chosen: Sequence[tuple[str, str]] | None = None,
+    budget: int | None = None,
     progress: Progress = None,
 ) -> xr.DataArray:
     """The effect of two edits together minus the sum of the effects of each alone.
@@ -33,6 +34,7 @@ def pairs(
     Args:
         edits: By name, as `components.each` makes them.
         chosen: Pairs of names of the edits to combine; by default every pair.
+        budget, progress: See `sweep`.
 
     Returns:
         Interactions by (first, second, prompt): symmetric, NaN on the diagonal and for pairs that were not chosen.
@@ -47,7 +49,7 @@ def pairs(
             raise ValueError(f"a pair is of two different edits among {', '.join(names) or 'none'}, not {pair}")
     tokens = model.tokens(prompts)
     cells = [[], *([edit] for edit in edits.values()), *([edits[first], edits[second]] for first, second in chosen)]
-    swept = sweep(model, tokens, cells, [metric], progress=progress)
+    swept = sweep(model, tokens, cells, [metric], budget, progress=progress)
     base, alone, together = swept.values[0].split([1, len(names), len(chosen)])
     first, second = ([names.index(pair[side]) for pair in chosen] for side in (0, 1))
     effect = together - alone[first] - alone[second] + base

@@ -40,6 +40,7 @@ def patch(
     normalize: bool = True,
     direction: str = "denoising",
     subspace: Float[Tensor, "*k d"] | None = None,
+    budget: int | None = None,
     progress: Progress = None,
 ) -> xr.DataArray:
     """Copy activations of one run into another, one place at a time, and measure what that does.
@@ -55,7 +56,7 @@ def patch(
         normalize: Give the share of the way to the other run, 0 as without a patch and 1 as there, not the change.
         direction: "denoising" puts clean activations into the corrupt run, "noising" corrupt ones into the clean run.
         subspace: A direction (d,) or a basis (k, d) in the last axis of the sites: only what lies in it is copied.
-        progress: See `sweep`.
+        budget, progress: See `sweep`.
 
     Returns:
         The effect by (metric, kind, layer, *over, prompt), without those of the first three that there are not. NaN is
@@ -69,7 +70,7 @@ def patch(
     if subspace is not None:
         _check_last_axis(grid)
     runs = grid.runs(model, clean, corrupt, metrics, direction, both=False)
-    values, engine = _measure(model, grid, runs, subspace, progress)
+    values, engine = _measure(model, grid, runs, subspace, budget, progress)
     changes = runs.change(values)
     values = runs.share(changes) if normalize else changes
     names = ", ".join(metric.name for metric in metrics)
@@ -122,7 +123,7 @@ def both_directions(
 
 
 def _measure(
-    model: Model, grid: Grid, runs: Contrast, subspace: Tensor | None, progress: Progress
+    model: Model, grid: Grid, runs: Contrast, subspace: Tensor | None, budget: int | None, progress: Progress
 ) -> tuple[Float[Tensor, "metric kind layer *over prompt"], dict[str, Any]]:
     """The metrics in every cell, NaN where there is nothing to patch; and how they were had."""
     measured, how = grid.measured(runs.source, runs.base), {"engine": "", "passes": 0, "work": 0}
@@ -132,7 +133,7 @@ def _measure(
     with bar(values[0, ..., 0].numel(), "cells", progress) as advance:
         while block := list(islice(places, _BLOCK)):
             cells = [[_edit(runs, place, subspace)] for place in block]
-            swept = sweep(model, runs.sweepable, cells, runs.metrics, progress=_upto(advance))
+            swept = sweep(model, runs.sweepable, cells, runs.metrics, budget, progress=_upto(advance))
             for place, value in zip(block, widened(swept.values).unbind(1)):
                 index: tuple[Any, ...] = (slice(None), *place.index)
                 values[index] = value

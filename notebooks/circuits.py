@@ -82,7 +82,7 @@ table.round(1)
 
 # %%
 for name, way in (("EAP", guess), ("EAP-IG", better)):
-    checked = circuits.verify(*given, way, top=5, others=20)
+    checked = circuits.verify(*given[:3], way, made.metric, top=5, others=20)
     print(name)
     for check in checks_of(checked["estimate"]):
         named = check.why.partition("nodes: ")[2]
@@ -101,7 +101,7 @@ train, test = tasks.ioi(model, n=16, seed=0, split="train"), tasks.ioi(model, n=
 learn, held_out = (model, train.clean, train.corrupt, train.logit_diff), (model, test.clean, test.corrupt)
 print(graph)
 scores = circuits.eap_ig(*learn, along="activations")
-for check in checks_of(circuits.verify(*learn, scores, top=15, others=15)["estimate"]):
+for check in checks_of(circuits.verify(*learn[:3], scores, train.logit_diff, top=15, others=15)["estimate"]):
     print(f"{check.status}  {check.name} {check.value:.2f}, threshold {check.threshold:g}")
 
 # %% [markdown]

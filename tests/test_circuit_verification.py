@@ -14,7 +14,7 @@ def test_exact_values_are_those_of_each_edge_alone():
     model = model_of("llama")
     clean, corrupt = pair(model)
     scores = circuits.eap(model, clean, corrupt, METRIC, direction="noising")
-    found = circuits.verify(model, clean, corrupt, METRIC, scores, top=5, others=6, seed=1)
+    found = circuits.verify(model, clean, corrupt, scores, METRIC, top=5, others=6, seed=1)
     alone = circuits.patch_each_edge(model, clean, corrupt, METRIC, direction="noising")
     tried = ~found["exact"].isnull()
     np.testing.assert_allclose(found["exact"].values[tried], alone.values[tried], atol=1e-10)
@@ -37,7 +37,7 @@ def test_a_saturated_head_is_named_and_its_edges_are_tried():
     scores = circuits.eap(*given)
     edge = dict(writer="embed", reader="L0H0.k")
     assert abs(float(scores.sel(edge)[0])) < 1e-3
-    found = circuits.verify(*given, scores, top=0, others=2)
+    found = circuits.verify(*given[:3], scores, given[3], top=0, others=2)
     (miss,) = [check for check in checks_of(found["estimate"]) if check.name == "worst miss of a node"]
     assert miss.status == "warn" and "→ L0H0.k" in miss.why
     assert abs(float(found["exact"].sel(edge)[0])) > 1
@@ -55,12 +55,12 @@ def test_scores_of_other_prompts_are_refused(n):
     ids = torch.randint(1, 30, (n, 5), generator=torch.Generator().manual_seed(0))
     scores = circuits.eap(model, *pair(model), METRIC)
     with pytest.raises(ValueError, match=f"scores by prompt, writer and reader of the {n} prompts given are verified"):
-        circuits.verify(model, ids, ids.flip(1), METRIC, scores)
+        circuits.verify(model, ids, ids.flip(1), scores, METRIC)
 
 
 def test_agreement_is_perfect_where_estimates_are_exact():
     model = model_of("gpt2")
     clean, corrupt = pair(model)
     exact = circuits.patch_each_edge(model, clean, corrupt, METRIC)
-    rows = {check.name: check for check in checks_of(circuits.verify(model, clean, corrupt, METRIC, exact)["estimate"])}
+    rows = {check.name: check for check in checks_of(circuits.verify(model, clean, corrupt, exact, METRIC)["estimate"])}
     assert rows["Pearson correlation with exact"].value == pytest.approx(1) and rows["worst miss"].value < 1e-6

@@ -82,9 +82,9 @@ def test_heads_and_their_bias_add_up_to_attention(family):
         xr.testing.assert_equal(apart, whole)
         return
     for layer in range(3):
-        heads = [n for n in apart.component.values if n.startswith(f"L{layer}H") or n == f"attn_bias.{layer}"]
+        heads = [n for n in apart.component.values if n.startswith(f"L{layer}H") or n == f"attn_bias{layer}"]
         total = apart.sel(component=heads).sum("component")
-        np.testing.assert_allclose(total, whole.sel(component=f"attn_out.{layer}"), atol=1e-5)
+        np.testing.assert_allclose(total, whole.sel(component=f"attn{layer}"), atol=1e-5)
 
 
 def test_output_matrices_are_the_weights():
@@ -176,8 +176,8 @@ def test_effects_equal_the_runs_and_norms_written_by_hand(embedded, ioi):
 def test_nothing_follows_the_last_mlp_and_the_stream(embedded, ioi):
     made = components.each(embedded, partial(edits.scale, factor=0.5), "mlp_out", "resid_post", "mlp_post")
     indirect = effects.decompose(embedded, ioi.clean, made, ioi.logit_diff)["indirect"]
-    assert float(abs(indirect.sel(component=["mlp_out.3", "mlp_post.3", "resid_post.3"])).max()) < 1e-4
-    assert float(abs(indirect.sel(component=["mlp_out.2", "mlp_post.2", "resid_post.2"])).min("prompt").max()) > 0.1
+    assert float(abs(indirect.sel(component=["mlp3", "mlp_post.3", "resid_post.3"])).max()) < 1e-4
+    assert float(abs(indirect.sel(component=["mlp2", "mlp_post.2", "resid_post.2"])).min("prompt").max()) > 0.1
 
 
 def test_effects_at_a_role_are_those_at_its_position(embedded, ioi):

@@ -272,7 +272,7 @@ def test_activations_are_those_of_one_run_in_memory_and_on_disk(embedded, tmp_pa
     sites, at = embedded.sites("z"), ["trait", -1]
     trace = embedded.run(data.prompts, sites)
     kept = probing.collect(embedded, data.prompts, sites, at, heads=True, batch=6)
-    disk = probing.collect(embedded, data.prompts, sites, at, heads=True, batch=6, folder=tmp_path / "a", most=60_000)
+    disk = probing.collect(embedded, data.prompts, sites, at, heads=True, batch=6, folder=tmp_path / "a", budget=60_000)
     again = probing.load(tmp_path / "a")
     assert len(list((tmp_path / "a").glob("*.safetensors"))) > 1
     assert [str(place) for place in again.places] == [str(place) for place in kept.places] and len(kept.places) == 32
@@ -281,7 +281,7 @@ def test_activations_are_those_of_one_run_in_memory_and_on_disk(embedded, tmp_pa
         for found in (kept, disk, again):
             assert_close(found.at_place(place), exact, atol=1e-5, rtol=1e-5)
     with pytest.raises(ValueError, match="give folder= to keep them on disk, or fewer sites"):
-        probing.collect(embedded, data.prompts, sites, at, most=1000)
+        probing.collect(embedded, data.prompts, sites, at, budget=1000)
     with pytest.raises(ValueError, match="is not empty; give another folder, or load"):
         probing.collect(embedded, data.prompts, sites, at, folder=tmp_path / "a")
 

@@ -155,7 +155,7 @@ def test_what_parts_write_adds_up_to_the_gap(family, backend):
     found = steering.writers(model, concept, vector)
     assert checks_of(found)[0].status == "pass"
     names = set(found.component.values)
-    assert {"embed", "mlp_out.0", "mlp_out.1"} <= names and "mlp_out.2" not in names
+    assert {"embed", "mlp0", "mlp1"} <= names and "mlp2" not in names
 
 
 def test_a_head_that_cannot_see_a_vector_does_not_read_it():
@@ -174,8 +174,8 @@ def test_a_head_that_cannot_see_a_vector_does_not_read_it():
     assert ratio["L2H2.q"] == max(ratio)
     assert set(ratio.index) == {
         *(f"L2H{h}.q" for h in range(4)),
-        *(f"L2H{h}.{k}" for h in range(2) for k in "kv"),
-        "mlp.2",
+        *(f"L2KV{h}.{k}" for h in range(2) for k in "kv"),
+        "mlp2",
     }
 
 

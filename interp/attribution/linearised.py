@@ -38,7 +38,7 @@ _Terms = Mapping[str, Sequence[Constant]]
 def linearised(model: Model, prompts: Prompts, metric: Metric | Sequence[Metric], mlp: str = "gate") -> xr.DataArray:
     """What each token, its place and every bias add to the metric, with norms, attention patterns and gates held.
 
-    The terms are `token` (its embedding), `position` (what else enters the first block), `bias.0` and so on (all biases
+    The terms are `token` (its embedding), `position` (what else enters the first block), `bias0` and so on (all biases
     in a block, those of its norms included), `mlp.0` and so on (unless gates are held: what the linear form of an MLP's
     non-linearity leaves) and `bias` (of the final norm and the unembedding), each where it enters. They add up to the
     metric.
@@ -88,9 +88,7 @@ def _run(model: Model, tokens: Tokens, mlp: str, last_only: bool) -> tuple[Trace
     for layer in range(model.shape.n_layers):
         biases, left = ([one for one in found if one.layer == layer] for found in (constants, neurons.constants))
         # A gate leaves nothing but rounding, which is counted with the biases as that of norms is.
-        terms |= (
-            {f"bias.{layer}": [*biases, *left]} if mlp == "gate" else {f"bias.{layer}": biases, f"mlp.{layer}": left}
-        )
+        terms |= {f"bias{layer}": [*biases, *left]} if mlp == "gate" else {f"bias{layer}": biases, f"mlp{layer}": left}
     return trace, terms | {"bias": [one for one in constants if one.layer is None]}
 
 

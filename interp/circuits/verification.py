@@ -18,7 +18,7 @@ from interp.circuits.masks import Exchange
 from interp.circuits.pair import Pair
 from interp.circuits.patching import each
 from interp.graph import Graph
-from interp.metrics import Metric
+from interp.metrics import Metric, as_metric
 from interp.model import Model, Prompts
 from interp.progress import Progress
 
@@ -29,8 +29,8 @@ def verify(
     model: Model,
     clean: Prompts,
     corrupt: Prompts,
-    metric: Metric,
     scores: xr.DataArray,
+    metric: Metric,
     top: int = 30,
     others: int = 30,
     seed: int = 0,
@@ -54,6 +54,7 @@ def verify(
     Raises:
         ValueError: Scores of other prompts, at positions or of another model; what `patch_edges` raises.
     """
+    as_metric(metric)
     pair = Pair.of(model, clean, corrupt, str(scores.attrs.get("direction", "denoising")))
     graph, exchange = pair.wiring.graph, pair.exchange(metric)
     guess = _scores_of(pair, scores)

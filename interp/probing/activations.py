@@ -75,11 +75,11 @@ class Activations:
         return torch.cat(parts)
 
     def blocks(
-        self, at: At, device: torch.device, most: int = 2**28
+        self, at: At, device: torch.device, budget: int = 2**28
     ) -> Iterator[tuple[list[int], Float[Tensor, "site prompt d"]]]:
-        """The places at one position, by number and as features; `most` bytes at a time, at least single precision."""
+        """The places at one position, by number and as features in single precision or better, some bytes at a time."""
         numbered = [(i, place) for i, place in enumerate(self.places) if place.at == at]
-        step = max(1, most // max(self.at_place(numbered[0][1]).numel() * 4, 1))
+        step = max(1, budget // max(self.at_place(numbered[0][1]).numel() * 4, 1))
         for first in range(0, len(numbered), step):
             part = numbered[first : first + step]
             stacked = torch.stack([self.at_place(place).to(device) for _, place in part])
@@ -96,7 +96,7 @@ def collect(
     at: Sequence[At] = (-1,),
     heads: bool = False,
     folder: str | Path | None = None,
-    most: int = 2**31,
+    budget: int = 2**31,
     batch: int = 64,
     progress: Progress = None,
 ) -> Activations:
@@ -108,12 +108,12 @@ def collect(
         heads: Tell heads apart, in a kind that has them; else they are read as one vector.
         folder: Where to keep the activations, in safetensors files that are mapped into memory when they are read; an
             empty or new folder. By default they stay in memory.
-        most: Bytes that may be kept in memory, and that a file holds.
+        budget: Bytes that may be kept in memory, and that a file holds.
         batch: Prompts that are run at a time.
 
     Raises:
         ValueError: Sites of several kinds, none, or without positions; heads of a kind that has none; more activations
-            than `most` and no folder; a folder that holds something.
+            than `budget` and no folder; a folder that holds something.
     """
     tokens = model.tokens(prompts)
     _check(sites, at, heads)
@@ -127,8 +127,8 @@ def collect(
             trace = model.run(part, read=sites, last_only=True)
             pending.append({str(site): torch.stack([trace.at(site, p) for p in at], 1) for site in sites})
             one = sum(value.numel() * value.element_size() for value in pending[-1].values())
-            _check_size(one / len(part) * len(tokens), most, target)
-            if target is not None and one * (len(pending) + 1) > most:
+            _check_size(one / len(part) * len(tokens), budget, target)
+            if target is not None and one * (len(pending) + 1) > budget:
                 shards.append(_write(pending, target, len(shards)))
                 pending = []
             advance(len(part))
@@ -185,11 +185,11 @@ def _check(sites: Sequence[Site], at: Sequence[At], heads: bool) -> None:
         raise ValueError(f"{sites[0]} has no position axis; its axes are {', '.join(sites[0].axes)}")
 
 
-def _check_size(size: float, most: int, target: Path | None) -> None:
-    if target is None and size > most:
+def _check_size(size: float, budget: int, target: Path | None) -> None:
+    if target is None and size > budget:
         raise ValueError(
-            f"the activations take {size / 2**30:.1f} GiB, more than most={most / 2**30:.1f} GiB; give folder= to keep "
-            f"them on disk, or fewer sites"
+            f"the activations take {size / 2**30:.1f} GiB, more than budget={budget / 2**30:.1f} GiB; give folder= to "
+            f"keep them on disk, or fewer sites"
         )
 
 

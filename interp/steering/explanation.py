@@ -14,6 +14,7 @@ from torch import Tensor
 from interp.arrays import Check, labelled
 from interp.components import output_matrices, split_heads
 from interp.edits import Edit, copy
+from interp.graph import head_name, site_name
 from interp.model import Model, Prompts
 from interp.sites import Site
 from interp.steering.concept import Concept, concept_of
@@ -62,8 +63,8 @@ def writers(model: Model, concept: Concept | Labelled, vector: Vector) -> xr.Dat
 
     Returns:
         Mean of the positive prompts less that of the negative ones by component: what enters the first block (`embed`),
-        heads where they can be told apart, else `attn_out`, biases that heads share, and `mlp_out`; as shares of the
-        gap. A check says whether they add up to it.
+        heads (`L0H3`) where they can be told apart, else `attn0`, biases that heads share (`attn_bias0`), and MLPs
+        (`mlp0`); as shares of the gap. A check says whether they add up to it.
 
     Raises:
         ValueError: A vector of a site that is no sum of parts.
@@ -103,7 +104,7 @@ def _parts(trace: Trace, below: Sequence[Site], matrices: Any, vector: Vector) -
             assert site.layer is not None
             found |= split_heads(trace, site.layer, vector.at, matrices[site.layer])
         else:
-            found["embed" if site.kind == "resid_pre" else str(site)] = trace.at(site, vector.at)
+            found[site_name(site)] = trace.at(site, vector.at)
     return found
 
 
@@ -120,7 +121,7 @@ def readers(
         at: Where to add it and look.
 
     Returns:
-        By (component, prompt), of queries, keys and values of each head ("L1H0.q") and of each MLP ("mlp.1"): the
+        By (component, prompt), of queries, keys and values of each head (`L1H0.q`) and of each MLP (`mlp1`): the
         length of the change over the mean length under random directions of the same length. 1 is no special reading.
     """
     tokens = model.tokens(prompts)
@@ -136,7 +137,8 @@ def readers(
     steps = [unit * vector.writer.norm().to(unit), *(v[0].writer for v in random_like(vector, randoms, seed))]
     moved = torch.stack([_moved(model, tokens, base, read, step, layers, at) for step in steps])
     ratio = moved[0] / moved[1:].mean(0).clamp(min=1e-12)
-    coords: dict[str, Sequence[Any]] = {"component": _names(base, read), "prompt": range(len(tokens))}
+    names = _names(base, read, model.shape.n_heads)
+    coords: dict[str, Sequence[Any]] = {"component": names, "prompt": range(len(tokens))}
     how: dict[str, Any] = {"method": "parts that read a vector", "randoms": randoms, "seed": seed} | _named(vector)
     return labelled(ratio, "change over that of random directions", coords, model, **how)
 
@@ -154,11 +156,12 @@ def _moved(
     return torch.cat([x.T if x.ndim == 2 else x[None] for x in lengths])
 
 
-def _names(base: Trace, read: Sequence[Site]) -> list[str]:
+def _names(base: Trace, read: Sequence[Site], n_heads: int) -> list[str]:
     names = []
     for site in read:
-        heads = range(base[site].shape[2]) if "head" in site.axes else []
-        names += [f"L{site.layer}H{head}.{site.kind}" for head in heads] or [f"mlp.{site.layer}"]
+        n = base[site].shape[2] if "head" in site.axes else 0
+        heads = [f"{head_name(site.layer, head, n < n_heads)}.{site.kind}" for head in range(n)]
+        names += heads or [f"mlp{site.layer}"]
     return names
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from interp.arguments import check_differentiable
 from interp.backends.readers import Layer, wiring_of
 from interp.edits import zero
+from interp.graph import head_name
 from interp.model import Model
 from interp.precision import widened
 from interp.readout import uncapped
@@ -53,7 +54,7 @@ class Heads:
     @property
     def names(self) -> list[str]:
         """The heads' names, "L0H1", layer by layer."""
-        return [f"L{layer}H{head}" for layer in range(len(self.q)) for head in range(self.q.shape[1])]
+        return [head_name(layer, head) for layer in range(len(self.q)) for head in range(self.q.shape[1])]
 
     def layer(self, number: int) -> "Heads":
         """The heads of one layer."""

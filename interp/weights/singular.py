@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.arrays import Check, attach, labelled
+from interp.graph import head_name
 from interp.model import Model
 from interp.weights.matrices import embedding, heads, unembedding
 from interp.weights.tokens import labels, unit_variance
@@ -38,8 +39,8 @@ def singular_vectors(
     found, shape = heads(model), model.shape
     if not (0 <= layer < shape.n_layers and 0 <= head < shape.n_heads):
         raise ValueError(
-            f"L{layer}H{head} is out of range: {model.name} has layers 0 to {shape.n_layers - 1} and heads 0 to "
-            f"{shape.n_heads - 1}"
+            f"{head_name(layer, head)} is out of range: {model.name} has layers 0 to {shape.n_layers - 1} and heads "
+            f"0 to {shape.n_heads - 1}"
         )
     left, values, right = svd(found.v[layer, head], found.o[layer, head])
     k = min(k, len(values))
