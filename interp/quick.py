@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from types import MethodType
 from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
@@ -10,7 +11,6 @@ from torch import Tensor, nn
 from interp.products import LEAST, linear, quick_functions, serves, wanted
 
 _GELUS = ("NewGELUActivation", "FastGELUActivation")  # transformers' `gelu_new` and `gelu_fast`, spelled out in 8 steps
-
 
 _KNOWN: WeakKeyDictionary[nn.Module, list[ReferenceType[nn.Module]]] = WeakKeyDictionary()
 
@@ -33,7 +33,8 @@ def quick(root: nn.Module, constant: int = 0) -> Iterator[None]:
     before = [vars(module).get("forward") for module in free]
     try:
         for module in free:
-            vars(module)["forward"] = _gelu(module) if _is_gelu(module) else _product(module, constant)
+            way = _gelu if _is_gelu(module) else _product(constant)
+            vars(module)["forward"] = MethodType(way, module)  # which a copy of the module binds to itself
         with functions:
             yield
     finally:
@@ -50,20 +51,15 @@ def _served(root: nn.Module) -> list[nn.Module]:
     return [module for found in _KNOWN[root] if (module := found()) is not None]
 
 
-def _gelu(module: nn.Module) -> Callable[..., Tensor]:
-    def forward(*args: Any, **kwargs: Any) -> Tensor:
-        if kwargs or args[0].dtype.itemsize < 4:  # in half precision the rounding of its own steps is kept
-            return type(module).forward(module, *args, **kwargs)
-        return nn.functional.gelu(args[0], approximate="tanh")
-
-    return forward
+def _gelu(module: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    if kwargs or args[0].dtype.itemsize < 4:  # in half precision the rounding of its own steps is kept
+        return type(module).forward(module, *args, **kwargs)
+    return nn.functional.gelu(args[0], approximate="tanh")
 
 
-def _product(module: nn.Module, constant: int) -> Callable[..., Tensor]:
-    linewise = type(module) is nn.Linear
-
-    def forward(*args: Any, **kwargs: Any) -> Tensor:
-        weight: Any = module.weight if linewise else module.weight.T  # type: ignore[operator]
+def _product(constant: int) -> Callable[..., Tensor]:
+    def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        weight: Any = module.weight if type(module) is nn.Linear else module.weight.T  # type: ignore[operator]
         if kwargs or not serves(args[0], weight, constant):
             return type(module).forward(module, *args, **kwargs)
         return linear(args[0], weight, module.bias, constant)  # type: ignore[arg-type]

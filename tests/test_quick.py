@@ -1,5 +1,6 @@
 """Modules that work in a quicker way: the same values and gradients, and nothing that a hook could notice."""
 
+import copy
 from contextlib import ExitStack
 
 import pytest
@@ -64,6 +65,15 @@ def test_one_inside_another_changes_nothing_and_nothing_is_left_behind():
         raise KeyboardInterrupt
     assert not any("forward" in vars(module) for module in mlp.modules())
     torch.testing.assert_close(mlp(x), inner)
+
+
+def test_a_copy_that_is_made_meanwhile_works_on_its_own_weights(monkeypatch):
+    monkeypatch.setattr(products, "is_faster", lambda: True)
+    module, x = nn.Sequential(nn.Linear(512, 512)), torch.randn(3, 512)
+    with quick(module):
+        other = copy.deepcopy(module)
+    nn.init.zeros_(other[0].weight), nn.init.ones_(other[0].bias)
+    assert torch.equal(other(x), torch.ones(3, 512)) and not torch.equal(module(x), other(x))
 
 
 def test_a_forward_of_its_own_is_called_and_stays():
