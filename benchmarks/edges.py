@@ -1,7 +1,7 @@
 """Edge attribution of every edge, against TransformerLens; run as `python -m benchmarks.edges`.
 
-Random weights, one pair of prompts of 15 tokens that differ in the tenth; CPU seconds on one thread, and seconds by the
-clock on as many as torch takes. Peak memory is of a process of its own for each side; time and the largest difference
+Random weights, one pair of prompts of 15 tokens that differ in the tenth, or in all; CPU seconds on one thread, and
+seconds by the clock on as many as torch takes. Peak memory is of a process of its own for each side; time and the largest difference
 between the scores are had in one process. The model alone, a forward pass for one prompt and one with a backward pass
 for the other, says how much of the time is its own.
 """
@@ -25,45 +25,50 @@ from interp import circuits, metrics
 OUT = Path(__file__).parent / "results" / "edges.md"
 THREADS = torch.get_num_threads()
 N_POS, RIGHT, WRONG = 15, 100, 200
-SIZES = {"GPT-2 small": {}, "12 layers, 12 heads, d_model 96": {"n_embd": 96}}
+GPT2_SMALL: dict[str, int] = {}
+CASES = {  # a size, and the tokens that differ
+    "GPT-2 small": (GPT2_SMALL, slice(9, 10)),
+    "GPT-2 small, all tokens differ": (GPT2_SMALL, slice(None)),
+    "12 layers, 12 heads, d_model 96": ({"n_embd": 96}, slice(9, 10)),
+}
 
 
-def module(size: str) -> GPT2LMHeadModel:
+def module(case: str) -> GPT2LMHeadModel:
     """The model that both sides are given."""
     torch.manual_seed(0)
-    return GPT2LMHeadModel(GPT2Config(**SIZES[size])).eval()
+    return GPT2LMHeadModel(GPT2Config(**CASES[case][0])).eval()
 
 
-def prompts() -> tuple[torch.Tensor, torch.Tensor]:
-    """A clean and a corrupt prompt that differ in one token."""
+def prompts(case: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """A clean and a corrupt prompt."""
     clean = torch.randint(0, 50257, (1, N_POS), generator=torch.Generator().manual_seed(1))
-    corrupt = clean.clone()
-    corrupt[0, 9] = (clean[0, 9] + 1) % 50257
+    corrupt, differ = clean.clone(), CASES[case][1]
+    corrupt[0, differ] = (clean[0, differ] + 1) % 50257
     return clean, corrupt
 
 
-def ours(size: str) -> Callable[[], Any]:
+def ours(case: str) -> Callable[[], Any]:
     """Edge attribution at every position, by this library."""
-    model = interp.load(module(size))
+    model = interp.load(module(case))
     metric = metrics.logit_diff(RIGHT, WRONG)
-    return lambda: circuits.eap(model, *prompts(), metric, over=["pos"])
+    return lambda: circuits.eap(model, *prompts(case), metric, over=["pos"])
 
 
-def theirs(size: str) -> Callable[[], Any]:
+def theirs(case: str) -> Callable[[], Any]:
     """The same by TransformerLens."""
     from transformer_lens.tools.analysis import EdgeAttributionConfig, attribution_patch
 
-    bridge: Any = interp.load(module(size), backend="transformer_lens").module
+    bridge: Any = interp.load(module(case), backend="transformer_lens").module
     metric = lambda logits: logits[0, -1, RIGHT] - logits[0, -1, WRONG]
-    return lambda: attribution_patch(bridge, *prompts(), metric, EdgeAttributionConfig(granularity="edge"))
+    return lambda: attribution_patch(bridge, *prompts(case), metric, EdgeAttributionConfig(granularity="edge"))
 
 
-def plain(size: str) -> Callable[[], Any]:
+def plain(case: str) -> Callable[[], Any]:
     """Nothing but the model, the floor of both: a forward pass without a gradient, and one with a backward pass."""
-    model = module(size).requires_grad_(False)
+    model = module(case).requires_grad_(False)
 
     def run() -> None:
-        clean, corrupt = prompts()
+        clean, corrupt = prompts(case)
         with torch.no_grad():
             model(input_ids=clean, use_cache=False, logits_to_keep=1)
         embedded = model.get_input_embeddings()(corrupt).requires_grad_()
@@ -119,16 +124,16 @@ def peak_memory(side: str) -> float:
     return float(json.loads(out.splitlines()[-1]))
 
 
-def table(size: str, memory: dict[str, float]) -> list[str]:
-    """Times and differences at one size of model, as lines of a table."""
-    calls = {side: make(size) for side, make in SIDES.items()}
+def table(case: str, memory: dict[str, float]) -> list[str]:
+    """Times and differences in one case, as lines of a table."""
+    calls = {side: make(case) for side, make in SIDES.items()}
     n, worst, largest = largest_difference(calls["this library"](), calls["TransformerLens"]().edge_scores)
     times = {
         side: (seconds(call, process_time, 1), seconds(call, perf_counter, THREADS)) for side, call in calls.items()
     }
     one, all_ = (slow / quick for slow, quick in zip(times["TransformerLens"], times["this library"]))
     return [
-        f"## {size}",
+        f"## {case}",
         "",
         f"| | CPU s, one thread | s by the clock, {THREADS} threads | peak memory (MiB) |",
         "|---|---|---|---|",
@@ -149,7 +154,7 @@ def run() -> str:
         f"`python -m benchmarks.edges`: torch {torch.__version__}; medians of 5 calls.",
         "",
     ]
-    lines = [*head, *(line for size in SIZES for line in table(size, memory if size == "GPT-2 small" else {}))]
+    lines = [*head, *(line for case in CASES for line in table(case, memory if case == "GPT-2 small" else {}))]
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text("\n".join(lines).replace("| nan |", "| |"))
     return OUT.read_text()

@@ -144,7 +144,7 @@ def blend(trace: Trace, site: Site, share: float | Tensor, **at: Index) -> Edit:
         share: How far, for all prompts or for each, (batch,); 0 leaves the site as it is, 1 is `copy`.
     """
     chosen = Edit(site, lambda x: torch.lerp(x, source.to(x), weight.to(x).reshape(-1, *(1,) * (x.ndim - 1))), at)
-    source, weight = trace[site][chosen.index(trace.tokens)], torch.as_tensor(share)
+    source, weight = trace[site][chosen.index(trace.tokens)], torch.as_tensor(share, dtype=torch.float64)
     return chosen
 
 

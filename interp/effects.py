@@ -99,9 +99,10 @@ def decompose(
         ValueError: No edits, or one of `resid_final`, which nothing follows.
     """
     tokens, last = model.tokens(prompts), last_stream(model)
+    metric = as_metric(metric)
+    if not isinstance(edits, Mapping) or not edits:
+        raise ValueError("edits are given by name; components.each(model, edits.zero) makes one for every head")
     outlets = {name: _outlet(edit.site) for name, edit in edits.items()}
-    if not edits:
-        raise ValueError("no edits were given; components.each(model, edits.zero) makes one for every head")
     trace = model.run(tokens, {*outlets.values(), *writers(model), last}, last_only=metric.last_only)
     base, final = metric(trace), trace.at(last, metric.at)
     taps = {name: (_Tap(), _Tap()) for name in edits}

@@ -4,7 +4,7 @@ An edit means the same whether keys are kept or not: its positions are absolute 
 """
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.arguments import edits_of
 from interp.caching import caching
 from interp.columns import CACHEABLE, addressed
 from interp.edits import Edit
@@ -92,7 +93,7 @@ class Continuations:
 
 
 def generate(
-    model: Model, prompts: Prompts, n_tokens: int = 20, edits: Sequence[Edit] = (), **options: Any
+    model: Model, prompts: Prompts, n_tokens: int = 20, edits: Edit | Iterable[Edit] = (), **options: Any
 ) -> list[str]:
     """What the model goes on to say, as text; greedy unless `temperature` is given. See `continuations`.
 
@@ -108,7 +109,7 @@ def continuations(
     model: Model,
     prompts: Prompts,
     n_tokens: int = 20,
-    edits: Sequence[Edit] = (),
+    edits: Edit | Iterable[Edit] = (),
     sampling: Sampling = Sampling(),
     cached: bool | None = None,
     stop: Collection[int] = (),
@@ -128,7 +129,7 @@ def continuations(
         ValueError: Nothing to generate, or more than the context holds; an output vocabulary that is not the input's;
             `cached=True` where that is not sound; an edit that selects nothing.
     """
-    tokens = model.tokens(prompts)
+    tokens, edits = model.tokens(prompts), edits_of(edits)
     model.check(edits=edits)
     _check_room(model, tokens, n_tokens, edits)
     why_not = _why_uncached(model, edits)

@@ -45,7 +45,21 @@ class Metric:
                 f"{self.name} reads position {self.at!r}, which is padding in prompts "
                 f"{missed[:, 0].nonzero().flatten().tolist()[:5]}; count from the end, or read a role"
             )
-        return self.of_logits(found)
+        values = self.of_logits(found)
+        self.check_numbers(values)
+        return values
+
+    def check_numbers(self, values: Float[Tensor, "*prompt"]) -> None:
+        """Refuse values that are no numbers: in a result NaN would stand for what was not measured.
+
+        Raises:
+            ValueError: If so.
+        """
+        if bool((wrong := values.detach().isnan()).any()):
+            raise ValueError(
+                f"{self.name} is not a number in {int(wrong.sum())} of {wrong.numel()} values; are there NaN among the "
+                f"weights? Where half precision overflows, load the model in float32"
+            )
 
     def of_logits(self, logits: Float[Tensor, "batch vocab"]) -> Float[Tensor, " batch"]:
         """One number for each row of logits.
@@ -220,8 +234,10 @@ def _linear(name: str, *signed: tuple[Answers, float]) -> Metric:
 
     def weights(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
         ids = [ids_of(token, n, device) for token, _ in signed]
-        counts = [(some >= 0) / (some >= 0).sum(-1, keepdim=True) * factor for some, (_, factor) in zip(ids, signed)]
-        return torch.cat(ids, 1).clamp(min=0), torch.cat(counts, 1)
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        given = [(some >= 0).to(wide) for some in ids]
+        shares = [some / some.sum(-1, keepdim=True) * factor for some, (_, factor) in zip(given, signed)]
+        return torch.cat(ids, 1).clamp(min=0), torch.cat(shares, 1)
 
     def of(logits: Tensor) -> Tensor:
         ids, factors = weights(len(logits), logits.device)

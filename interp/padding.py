@@ -11,6 +11,7 @@ from interp.traces import Tokens
 from interp.trials import apart, short_prompts, tolerance
 
 _PADS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # by model
+_STANDS_FOR: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()  # a model for another
 
 
 def check_padding(model: Any, tokens: Tokens) -> None:
@@ -21,15 +22,21 @@ def check_padding(model: Any, tokens: Tokens) -> None:
     """
     if not bool((tokens.mask == 0).any()):
         return
-    if model.plain not in _PADS:
-        with believed(model):
-            holds = _holds(model.plain)
-        _PADS[model.plain] = holds
-    if not _PADS[model.plain]:
+    tried = _STANDS_FOR.get(model.plain, model.plain)
+    if tried not in _PADS:
+        with believed(tried):
+            holds = _holds(tried)
+        _PADS[tried] = holds
+    if not _PADS[tried]:
         raise ValueError(
             f"{model.name} does not hide padding on {model.backend}, so that a padded prompt does not give the numbers "
             f"that it gives alone; run prompts of one length at a time"
         )
+
+
+def stands_for(model: Any, other: Any) -> None:
+    """Believe of a model what was found of another, whose weights it has; it may be first run with hooks in it."""
+    _STANDS_FOR[model] = other.plain
 
 
 @contextmanager

@@ -23,11 +23,18 @@ def redrawn(model: Model, seed: int, which: Callable[[Model], Iterable[Tensor]])
     """
     if any(parameter.is_meta for parameter in model.module.parameters()):
         raise ValueError(f"{model.name} has no weights here, so that no copy of it can be drawn anew")
-    twin = load(copy.deepcopy(model.module), backend=model.backend, tokenizer=model.tokenizer, bos=model.bos)
+    plain = model.hugging_face()  # in whose order all backends draw
+    module, backend = (model.module, model.backend) if plain is None else (plain, "huggingface")
+    module = copy.deepcopy(module)
+    if plain is not None:
+        module.tie_weights()  # type: ignore[operator]  # which what is taken out of a bridge has lost
+    twin = load(module, backend=backend, tokenizer=model.tokenizer, bos=model.bos)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in which(twin):
             wide = weight.float()
             noise = torch.randn(weight.shape, generator=generator).to(wide)
             weight.copy_(wide.mean() + wide.std(correction=0) * noise)
-    return twin
+    if twin.backend == model.backend:
+        return twin
+    return load(twin.module, backend=model.backend, tokenizer=model.tokenizer, bos=model.bos)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -123,6 +124,20 @@ def _check_numbers(
         )
 
 
+class Remembering:
+    """A change, or what has it as a method, that keeps something of one site for another: each cell has its own."""
+
+
+def _apart(cell: Cell) -> list[Edit]:
+    """The edits of a cell, remembering nothing in common with those of other cells."""
+    memo: dict[int, Any] = {}
+    held = [getattr(edit.change, "__self__", edit.change) for edit in cell]
+    return [
+        replace(edit, change=deepcopy(edit.change, memo)) if isinstance(one, Remembering) else edit
+        for edit, one in zip(cell, held)
+    ]
+
+
 class _Packed:
     """Cells that are run together: the prompts once for each, every cell's edits confined to its rows."""
 
@@ -130,7 +145,7 @@ class _Packed:
         self.n, self.cells, self.base = len(tokens), cells, tokens
         self.prompts = torch.arange(self.n, device=tokens.ids.device).repeat(len(cells))
         self.tokens = tokens.rows(self.prompts)
-        self.edits = [self._confine(edit, i * self.n) for i, cell in enumerate(cells) for edit in cell]
+        self.edits = [self._confine(edit, i * self.n) for i, cell in enumerate(cells) for edit in _apart(cell)]
 
     def _confine(self, edit: Edit, first: int) -> Edit:
         """The same edit, on some rows of the batch."""

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from interp.edits import Edit
 from interp.sites import Site
-from interp.traces import Tokens
+from interp.traces import Tokens, visible
 
 Visit = Callable[[Tensor], Tensor]
 _PADDING = (
     "selects nothing but padding in some prompt; numbers are columns of the padded batch: count from the end, or use "
     "a role"
 )
+_NOTHING = "leaves a query no key that it sees, so that its pattern means nothing; leave it one, or zero its z"
 
 
 class Visits(Mapping[Site, Visit]):
@@ -79,12 +80,14 @@ class Visits(Mapping[Site, Visit]):
 
     def _apply(self, edits: Sequence[Edit], value: Tensor) -> Tensor:
         """One copy of the tensor for all edits of a site: a sweep has hundreds, each on a few rows."""
+        given = value
         hidden = self._padding(value) if any(edit.site.kind == "pattern" for edit in edits) else None
         if all(not edit.at for edit in edits):
             for edit in edits:
                 before, value = value, edit.replacement(value, hidden)
                 self._doubt(edit, before, value)
-            return value
+            self._doubt_hidden(edits, given, value)
+            return value.contiguous()  # some modules take nothing else
         value = value.clone()
         for edit in edits:
             index = edit.index(self.tokens)
@@ -96,6 +99,7 @@ class Visits(Mapping[Site, Visit]):
             if self._padded and {"pos", "query", "key"} & edit.at.keys():
                 self._doubts.append((edit, _PADDING, self._misses(edit, index)))
             value[index] = new
+        self._doubt_hidden(edits, given, value)
         return value
 
     def _misses(self, edit: Edit, index: tuple) -> Bool[Tensor, ""]:
@@ -115,6 +119,11 @@ class Visits(Mapping[Site, Visit]):
     @cached_property
     def _padded(self) -> bool:
         return bool((self.tokens.mask == 0).any())
+
+    def _doubt_hidden(self, edits: Sequence[Edit], before: Tensor, after: Tensor) -> None:
+        if edits and edits[-1].site.kind == "scores":
+            before, after = (visible(scores.detach()).any(-1) for scores in (before, after))
+            self._doubts.append((edits[-1], _NOTHING, (before & ~after).any()))
 
     def _doubt(self, edit: Edit, before: Tensor, after: Tensor) -> None:
         before, after = before.detach(), after.detach()

@@ -227,7 +227,7 @@ def test_a_ratio_of_means_and_its_interval():
 
 def test_effects_say_what_is_wrong():
     model = load("gpt2")
-    with pytest.raises(ValueError, match="no edits were given"):
+    with pytest.raises(ValueError, match="edits are given by name"):
         effects.decompose(model, PROMPTS, {}, METRIC)
     with pytest.raises(ValueError, match="resid_final is what the final norm is given"):
         effects.decompose(model, PROMPTS, {"a": edits.zero(Site("resid_final"))}, METRIC)

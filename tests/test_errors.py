@@ -234,8 +234,8 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
     ),
     "NaN in the metric": (
         lambda m: _patch(m, metrics.Metric("mine", lambda logits: logits[:, 0] * float("nan"))),
-        "mine is not a number in 2 of 2 values, first in prompt 0 under resid_pre.0 at {}; where half precision overflows, "
-        "load the model in float32",
+        "mine is not a number in 2 of 2 values; are there NaN among the weights? Where half precision overflows, load the "
+        "model in float32",
     ),
     "position of a pattern": (
         lambda m: _patch(m, sites=[Site("pattern", 0)], over=["pos"]),

@@ -22,6 +22,9 @@ CASES = {
     "write Metric('name', function of logits (batch, vocab)), or metrics.logit_diff(right, wrong)",
     "circuits.eap(model, *pair, [task.logit_diff])": "this takes one interp.metrics.Metric, not list; write "
     "Metric('name', function of logits (batch, vocab)), or metrics.logit_diff(right, wrong)",
+    "effects.decompose(model, ids, components.each(model, edits.zero), [task.logit_diff])": "this takes one "
+    "interp.metrics.Metric, not list; write Metric('name', function of logits (batch, vocab)), or "
+    "metrics.logit_diff(right, wrong)",
     "patching.patch(model, *pair, model.sites('z'), 3)": "this takes interp.Metric, one or several, not 3; write "
     "interp.metrics.Metric('name', function of logits (batch, vocab))",
     "metrics.logit_diff(' Mary', ' Tom')": "an answer is a token id, not ' Mary'; give model.token_id(' Mary')",
@@ -42,6 +45,7 @@ CASES = {
 
 SAME = {  # what may be written in another way
     "patching.patch(model, *pair, Site('z', 0), task.logit_diff, over='head').dims": "('layer', 'head', 'prompt')",
+    "isinstance(generate(model, ids, 2, edits.zero(Site('z', 0))), list)": "True",
     "model.sites('z', layers=1)": "[Site(kind='z', layer=1)]",
     "[Site('z', layer) for layer in np.arange(1)]": "[Site(kind='z', layer=0)]",
     "model.run(ids, edits=edits.put(Site('z', 0), 0.0), read=Site('z', 0))[Site('z', 0)].abs().max().item()": "0.0",

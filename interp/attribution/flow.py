@@ -51,6 +51,8 @@ def rollout(model: Model, prompts: Prompts, layers: Collection[int] | None = Non
     real = _rolled([widened(trace[site]).mean(1) for site in sites], skip)
     null = _rolled([_uniform(one.to(real)).mean(1) for one in seen], skip)
     measured = (null > 0) & tokens.mask.bool()[:, :, None]
+    if bool((real.isnan() & measured).any()):
+        raise ValueError("patterns are not numbers; are there NaN among the weights?")
     checks = [_first_token(real, null, tokens), _distance(real, null)]
     how = {"layers": [site.layer for site in sites], "skip": skip, "heads": "mean"}
     words = position_labels(model, tokens)

@@ -112,7 +112,13 @@ class _Cut:
         """What masks the scores of these edges in one layer; of a single query, the rest is not touched."""
         at: dict[str, Any] = {} if self.query is None else {"query": self.query}
         cut = self.edges if self.query is None else self.keys
-        return Edit(site, lambda scores: scores.masked_fill(cut[:, None], torch.finfo(scores.dtype).min), at)
+
+        def change(scores: Tensor) -> Tensor:
+            left = scores.masked_fill(cut[:, None], torch.finfo(scores.dtype).min)
+            # A query that would be left with nothing keeps what it has, and is not measured.
+            return torch.where(visible(left).any(-1, keepdim=True), left, scores)
+
+        return Edit(site, change, at)
 
     def measured(self, seen: Sequence[Bool[Tensor, "prompt query key"]]) -> Bool[Tensor, " prompt"]:
         """The prompts in which something is cut in some layer, and no query left with nothing in any."""

@@ -63,9 +63,10 @@ def linearised(model: Model, prompts: Prompts, metric: Metric | Sequence[Metric]
     trace, terms = _run(model, tokens, mlp, all(one.last_only for one in metrics))
     with torch.enable_grad():
         logits = uncapped(model, trace.logits)
-        for one in metrics:
-            check_linear(one, one.position(tokens, logits).detach())
         wanted = torch.stack([one.of_logits(one.position(tokens, logits)) for one in metrics])
+        for one, value in zip(metrics, wanted):
+            one.check_numbers(value)
+            check_linear(one, one.position(tokens, logits).detach())
         values = torch.stack([_shares(one, total, trace, terms) for one, total in zip(metrics, wanted)])
     checks = [_adds_up(values, wanted.detach(), logits.detach()), _carried(values)]
     values = values.where(tokens.mask.bool(), torch.nan).transpose(-1, -2)

@@ -37,7 +37,7 @@ def reinitialised(model: Model, seed: int = 0, top: int | None = None) -> Model:
         ValueError: A number of blocks that the model does not have, or a backend that does not tell its blocks; a model
             that cannot be copied here, such as one on a server.
     """
-    blocks = len(model.blocks)
+    blocks = model.shape.n_layers if model.blocks or model.hugging_face() is not None else 0
     if top is not None and not 1 <= top <= blocks:
         has = f"{blocks} that can be told apart" if blocks else "none that can be told apart"
         raise ValueError(f"top={top} blocks of {model.name} ({model.backend}), which has {has}; leave top out for all")

@@ -42,7 +42,7 @@ def _at_once(model: Model, grid: Grid, runs: Contrast, by: Estimator) -> Tensor:
     for own in found:
         slope = dict(zip(read, own))
         parts.append(grid.filled({site: effect(slope[taps[site]]) for site, effect in effects.items()}, runs.source))
-    weights = torch.tensor([weight for _, weight in by.points()]).to(parts[0])
+    weights = torch.tensor([weight for _, weight in by.points()], dtype=torch.float64).to(parts[0])
     dropped = torch.einsum("dp...,p->d...", torch.stack(parts).unflatten(0, (-1, len(weights))), weights)
     if not by.grad_drop:
         return dropped[0]

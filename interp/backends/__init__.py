@@ -21,7 +21,7 @@ def load(
     backend: str | None = None,
     tokenizer: Any = None,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     bos: bool | None = None,
     remote: bool | str = False,
 ) -> Model:
@@ -53,6 +53,10 @@ def load(
         raise ValueError(f"a model that belongs to {own} cannot be run by {backend}; leave backend= out")
     if remote is not False and backend != "nnsight":
         raise ValueError(f"remote={remote!r} is for backend='nnsight'; {backend} runs models on this machine only")
+    if isinstance(dtype, str):
+        dtype = getattr(torch, dtype, dtype)
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise TypeError(f"dtype is one of torch, such as torch.float64 or 'float64', not {dtype!r}")
     if isinstance(tokenizer, str | Path):
         tokenizer = _tokenizer_at(str(tokenizer))
     module, found, name = _open_remote(source, remote) or _open(source, device, dtype)

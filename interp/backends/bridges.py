@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from threading import Lock
 from typing import Any, cast
 
 import torch
@@ -12,6 +13,8 @@ from transformers.initialization import no_init_weights
 from interp.backends.watching import run, short_prompt
 from interp.model import Model
 from interp.trials import apart, tolerance
+
+_MAKING = Lock()  # for meanwhile torch's own functions are replaced
 
 
 def published(bridge: nn.Module) -> dict[str, Tensor]:
@@ -28,7 +31,7 @@ def unbridged(bridge: nn.Module) -> nn.Module | None:
     if not weights:
         return None
     make: Any = type(original)
-    with next(iter(weights.values())).device, no_init_weights():
+    with _MAKING, next(iter(weights.values())).device, no_init_weights():
         module: nn.Module = make(copy.deepcopy(original.config))
     module.load_state_dict(weights, assign=True)  # the tensors themselves, not copies
     return module.eval()

@@ -208,12 +208,11 @@ def unembed(
     ids: Int[Tensor, "*batch n"] | None = None,
 ) -> Float[Tensor, "*batch vocab"]:
     """Final norm, unembedding, and what a family does to its logits after that; of some tokens, if they are given."""
-    norm = submodule(module, family.final_norm)
-    normed = resid if norm is None else norm(resid)
-    between = submodule(module, family.between)
+    norm, between = submodule(module, family.final_norm), submodule(module, family.between)
     head: Any = module.get_output_embeddings()  # type: ignore[operator]
-    normed = normed if between is None else between(normed)
     with lock_of(module), quick(head):
+        normed = resid if norm is None else norm(resid)
+        normed = normed if between is None else between(normed)
         logits = head(normed) if ids is None else _some(head, normed, ids)
     return finished(logits, module.config)
 

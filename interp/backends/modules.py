@@ -1,6 +1,7 @@
 """The plain Hugging Face modules of a model, whichever backend runs it."""
 
 from interp.model import Model
+from interp.padding import stands_for
 
 
 def on_modules(model: Model, what: str) -> Model:
@@ -22,4 +23,6 @@ def on_modules(model: Model, what: str) -> Model:
             f"{what} Hugging Face modules with the weights as published, and {model.name} on {model.backend} has none; "
             f"load the Hugging Face model itself with interp.load(module)"
         )
-    return HuggingFaceModel(module, model.tokenizer, model.name, model.bos)
+    plain = HuggingFaceModel(module, model.tokenizer, model.name, model.bos)
+    stands_for(plain, model)
+    return plain

@@ -14,7 +14,7 @@ def mid_through(visit: Callable[[Tensor], Tensor], resid_pre: Tensor, attn_out: 
     """What attention has to add for the stream to be what the visit makes of `resid_pre + attn_out`."""
     mid = resid_pre + attn_out
     new = visit(mid)
-    added = attn_out + (new - mid)  # exactly attn_out where nothing was changed
+    added = torch.where(new == mid, attn_out, new - resid_pre)  # exact where nothing was changed, and where it is zero
     if not torch.is_grad_enabled():
         return added
     # The value is `added`; the gradient is that of `new - resid_pre`, so that it passes through what was read.

@@ -99,7 +99,12 @@ class TransformerLensModel(Model):
     def forward(self, tokens: Tokens, visits: Visits, last_only: bool, cache: Cache | None = None) -> Tensor:
         held, more = (0, {}) if cache is None else (cache.held, {"past_key_values": cache.store})
         with self._watched():
-            return self._logits(tokens.ids[:, held:], tokens.mask, self._hooks_of(visits), **more)
+            logits = self._logits(tokens.ids[:, held:], tokens.mask, self._hooks_of(visits), **more)
+        if logits.requires_grad:  # the pattern that some parts keep would hold the graph, and could not be copied
+            for part in self.module.modules():
+                if isinstance(kept := vars(part).get("_pattern"), Tensor):
+                    vars(part)["_pattern"] = kept.detach()
+        return logits
 
     def new_cache(self) -> Cache | None:
         module: Any = getattr(self.module, "original_model", None)

@@ -12,6 +12,7 @@ from interp.circuits.runs import Run, Writers, written
 from interp.donors import donors
 from interp.metrics import Metric
 from interp.model import Model, Prompts
+from interp.precision import widened
 from interp.traces import Tokens, check_aligned
 
 ABLATIONS = ("corrupt", "mean", "zero", "resample")
@@ -86,5 +87,6 @@ def _mean(found: Writers, tokens: Tokens, others: Tokens) -> Writers:
         raise ValueError(
             f"no corrupt prompt has a token at positions {bare}, so that there is no mean; take longer ones"
         )
-    weights = (others.mask / counts.clamp(min=1)).to(found)
+    weights = widened(others.mask.to(found)) / counts.clamp(min=1)
+    weights = weights.to(found)
     return torch.einsum("nspd,np->spd", found, weights).expand_as(found)

@@ -54,6 +54,7 @@ class Forward:
             ValueError: A metric that has no gradient.
         """
         self.metric.check_gradient(self.values)
+        self.metric.check_numbers(self.values)
         scores = _Scores(self.read.wiring.graph, difference, positions)
         self.read.hear = scores.hear
         with torch.enable_grad():

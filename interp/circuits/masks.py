@@ -67,6 +67,7 @@ class Exchange:
         with bar(n, unit, progress) as advance:
             for masks in chunks:
                 found.append(self.values(masks) - self.run.values)
+                self.run.metric.check_numbers(found[-1])
                 advance(len(masks))
         return torch.cat(found), len(found)
 

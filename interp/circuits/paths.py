@@ -63,6 +63,8 @@ def path_patch(
             "the logits hear everything, so that as a receiver they stand alone; try the others in a second call"
         )
     sets = _senders(graph, senders, into)
+    if not sets:
+        raise ValueError("no sender comes before the receivers; give some, such as {'embed': 'embed'}")
     passing = _matching(graph.writers, free, "free writers") if free else []
     both = Exchange(exchange.run, torch.cat([exchange.others, exchange.run.written[None]]), exchange.start)
     masks = torch.stack([_first_run(graph, sending, passing) for sending in sets.values()])
@@ -70,6 +72,7 @@ def path_patch(
     with bar(len(masks), "senders", progress) as advance:
         for some in masks.split(both.most(budget)):
             values.append(_heard(both, some, into) - exchange.run.values)
+            metric.check_numbers(values[-1])
             passes += 1 + (graph.logits.start not in into)
             advance(len(some))
     coords = {"sender": list(sets), "prompt": range(len(pair.this))}

@@ -133,6 +133,7 @@ class Run:
         with listening(wiring, kept, tokens.ids.shape[1]), without_logits(wiring.model):
             recording = record(wiring.model, tokens, (), packed=True)
         (values,) = of_stream(metric, wiring.model, metric.position(tokens, recording.stream[-1]), len(tokens))
+        metric.check_numbers(values)
         return cls(wiring, tokens, metric, kept.written, values, recording)
 
     @cached_property

@@ -15,9 +15,10 @@ class Curvature:
     """A matrix near the Hessian of the loss at every site, with each penalty that there is, inverted.
 
     Attributes:
-        rows: If there are fewer examples than features, the features, each example times the root of its weight.
-        penalties, inverses: With each penalty; of the matrix of examples by examples in Woodbury's identity if there
-            are fewer of those.
+        rows: If there are fewer examples than features, the features, each example times the root of its weight; in
+            double precision, for under a small penalty Woodbury's identity is a difference of nearly equal numbers.
+        penalties, inverses: With each penalty; of the matrix of examples by examples in that identity if there are
+            fewer of those.
         bias: That of the biases.
     """
 
@@ -45,7 +46,8 @@ class Curvature:
             if self.rows is None:
                 solved = right @ inverse
             else:
-                solved = (right - (right @ self.rows.mT) @ inverse @ self.rows) / one
+                wide = right.double()
+                solved = ((wide - (wide @ self.rows.mT) @ inverse @ self.rows) / one).to(right)
             weights[:, columns] = torch.where(here[:, columns, None, None], solved.view_as(part), weights[:, columns])
         return torch.cat([weights, gradient[..., -1:] / self.bias[..., None, None]], -1)
 

@@ -20,6 +20,7 @@ from interp.probing.problems import Features, Fits, Problems, Scaling, gram, in_
 _MEMORY = 8  # quasi-Newton pairs that are kept
 _WORTH = 2  # passes of one problem that cost as much as a Hessian, a feature of it
 _ROUGH = 1e-3  # a tolerance above which the preconditioner of a penalty ten times as strong will do
+_FINE = 1e-5  # a tolerance up to which the end of a search is tried with the Hessian that there is
 _HALVINGS = 12  # of a step that goes too far
 Pair = tuple[Tensor, Tensor, Tensor]  # a step, how it changed the gradient, and the product of the two
 
@@ -52,6 +53,9 @@ def logistic(
         theta = torch.cat([start.weight * scaling.spread[:, :, None], bias[..., None]], -1)
         state = objective.at(theta, objective.outputs(theta))
     theta = _minimise(objective, state, tolerance, steps)
+    if tolerance <= _FINE:  # where classes are far apart the bound is far above the Hessian, and the search ends early
+        state = objective.at(theta, objective.outputs(theta))
+        theta = _minimise(objective.sharpened(state), state, tolerance, steps)
     return in_units(theta[..., :-1], theta[..., -1], scaling, problems.n_classes)
 
 
@@ -140,8 +144,9 @@ class _Objective:
         weight = (probability * (1 - probability) * self.used[:, None]).mean(2)
         root = weight.mean(1).sqrt()
         bias = weight.sum(-1).clamp(min=1e-6)
-        rows = self.x * root[..., None] if self.curvature.rows is not None else None
-        products, penalties = gram(self.x, root), self.penalty.unique().tolist()
+        rows = None if self.curvature.rows is None else self.x.double() * root[..., None]
+        products = gram(self.x, root) if rows is None else gram(rows)
+        penalties = self.penalty.unique().tolist()
         inverses = [inverse_of(products, one) for one in penalties]
         return replace(self, curvature=Curvature(rows, penalties, inverses, bias))
 
@@ -174,7 +179,7 @@ def _objective(features: Features, problems: Problems, within: float = 1) -> _Ob
     few = x.shape[1] < x.shape[2]
     penalties = penalty.unique().tolist()
     inverses = [features.inverse(one / bound, 1 if few else within) / (1 if few else bound) for one in penalties]
-    curvature = Curvature(x if few else None, penalties, inverses, (bound * used.sum(-1)).expand(len(x), -1))
+    curvature = Curvature(x.double() if few else None, penalties, inverses, (bound * used.sum(-1)).expand(len(x), -1))
     scaling = features.among(problems.used)
     return _Objective(x, problems.y.long(), used, penalty, scaling, problems.n_outputs, curvature)
 

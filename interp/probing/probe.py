@@ -105,6 +105,8 @@ def probe_at(result: xr.Dataset, **place: Any) -> Probe:
     needed = [axis for axis in weight.dims if axis not in ("out", "feature")]
     if set(place) != set(needed):
         raise ValueError(f"a probe is found by {', '.join(map(str, needed))}; given were {', '.join(place) or 'none'}")
+    if "pos" in place:
+        place["pos"] = str(place["pos"])  # labels of positions are text, for some are roles
     try:
         here = result[["weight", "bias"]].sel(place)
     except KeyError:

@@ -99,9 +99,10 @@ def gram(
 
 
 def inverse_of(products: Float[Tensor, "site m m"], ridge: float) -> Float[Tensor, "site m m"]:
-    """The inverse of a symmetric matrix to whose diagonal something is added."""
+    """The inverse of products to whose diagonal something is added, at least what rounding may have taken from them."""
     matrix = products.clone()
-    matrix.diagonal(dim1=1, dim2=2).add_(ridge)
+    diagonal = matrix.diagonal(dim1=1, dim2=2)
+    diagonal.add_((torch.finfo(matrix.dtype).eps * diagonal.sum(-1, keepdim=True)).clamp(min=ridge))
     return torch.cholesky_inverse(torch.linalg.cholesky(matrix))
 
 
@@ -129,8 +130,9 @@ class Features:
 
     @cached_property
     def gram(self) -> Float[Tensor, "site m m"]:
-        """Products of features, or of examples if there are fewer of those."""
-        return gram(self.scaled)
+        """Products of features; or of examples, in double precision, if there are fewer of those."""
+        few = self.x.shape[1] < self.x.shape[2]
+        return gram(self.scaled.double() if few else self.scaled)
 
     def inverse(self, ridge: float, within: float = 1.0) -> Float[Tensor, "site m m"]:
         """The inverse of the products with a ridge; those of the last two are kept, since fits come back to them.

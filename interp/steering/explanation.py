@@ -23,6 +23,7 @@ from interp.steering.vector import Vector
 from interp.tasks import Labelled
 from interp.traces import Tokens, Trace
 
+_READ = ("q", "k", "v", "mlp_pre")
 _ON_STREAM = frozenset({"embed", "resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post", "resid_final"})
 
 
@@ -123,6 +124,7 @@ def readers(
     Returns:
         By (component, prompt), of queries, keys and values of each head (`L1H0.q`) and of each MLP (`mlp1`): the
         length of the change over the mean length under random directions of the same length. 1 is no special reading.
+        The attribute "not read" names the kinds of site that the model does not have here.
     """
     tokens = model.tokens(prompts)
     unit = _of_stream(vector)
@@ -130,7 +132,7 @@ def readers(
     layers = range(start, model.shape.n_layers)
     if not layers:
         raise ValueError(f"nothing is above {vector.site} that could read it; {model.name} ends there")
-    kinds = [kind for kind in ("q", "k", "v", "mlp_pre") if kind in model.editable]
+    kinds = [kind for kind in _READ if kind in model.editable]
     read = model.sites(*kinds, layers=layers)
     held = [*model.sites("resid_pre", "attn_out", layers=layers), *model.sites("resid_post", layers=layers)]
     base = model.run(tokens, read=[*read, *held], last_only=True)
@@ -140,6 +142,7 @@ def readers(
     names = _names(base, read, model.shape.n_heads)
     coords: dict[str, Sequence[Any]] = {"component": names, "prompt": range(len(tokens))}
     how: dict[str, Any] = {"method": "parts that read a vector", "randoms": randoms, "seed": seed} | _named(vector)
+    how["not read"] = ", ".join(kind for kind in _READ if kind not in kinds)
     return labelled(ratio, "change over that of random directions", coords, model, **how)
 
 

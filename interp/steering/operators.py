@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from interp.directions import along
+from interp.sweep import Remembering
 
 Change = Callable[[Tensor], Tensor]
 
@@ -76,7 +77,7 @@ def gated(change: Change, reader: Tensor, threshold: float, above: bool) -> Chan
 
 
 @dataclass
-class Gate:
+class Gate(Remembering):
     """A decision for each prompt, taken at one site and followed at another.
 
     Attributes:
@@ -97,8 +98,16 @@ class Gate:
 
     def follow(self, change: Change) -> Change:
         """A change of those prompts alone for which the gate is open."""
+        return _Followed(self, change)
 
-        def gate(x: Tensor) -> Tensor:
-            return torch.where(self.open[0].reshape(-1, *(1,) * (x.ndim - 1)), change(x), x)
+    def __deepcopy__(self, memo: dict) -> "Gate":
+        return Gate(self.reader, self.threshold, self.above)
 
-        return gate
+
+@dataclass
+class _Followed(Remembering):
+    gate: Gate
+    change: Change
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.where(self.gate.open[0].reshape(-1, *(1,) * (x.ndim - 1)), self.change(x), x)
