@@ -35,6 +35,9 @@ class Metric:
     at: int | str = -1
     weights: Callable[[int, torch.device], tuple[Tensor, Tensor]] | None = None
 
+    def __repr__(self) -> str:
+        return f"Metric({self.name!r}, at={self.at!r})"
+
     def __call__(self, trace: Trace) -> Float[Tensor, " batch"]:
         """One number for each prompt of a run."""
         if not isinstance(trace, Trace):

@@ -94,6 +94,8 @@ class TransformerLensModel(Model):
             kinds.add("resid_mid")
         self.editable = {kind: self._keeps_edits(kind) for kind in AXES if kind in kinds}
         self.missing = {kind: "no hook of this bridge fires there" for kind in AXES if kind not in kinds}
+        if "resid_mid" in self.missing and {"attn_out", "mlp_out"} <= kinds:
+            self.missing["resid_mid"] = "attention and MLP do not write one after the other to what lies between them"
         self._own_softmax = self.dtype == torch.float64 and self.editable.get("scores") and self.editable.get("pattern")
 
     def forward(self, tokens: Tokens, visits: Visits, last_only: bool, cache: Cache | None = None) -> Tensor:
