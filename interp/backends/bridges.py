@@ -37,6 +37,13 @@ def unbridged(bridge: nn.Module) -> nn.Module | None:
     return module.eval()
 
 
+def let_go(bridge: nn.Module) -> None:
+    """Let go of the graph of a run: the pattern that some parts keep holds it, and could not be copied."""
+    for part in bridge.modules():
+        if isinstance(kept := vars(part).get("_pattern"), Tensor):
+            vars(part)["_pattern"] = kept.detach()
+
+
 @torch.no_grad()
 def check_same(model: Model, given: nn.Module) -> None:
     """Refuse a bridge that does not compute what the Hugging Face model that it was made of does.

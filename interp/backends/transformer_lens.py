@@ -15,7 +15,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedTokenizerFast
 
 from interp.backends.attention import must_watch, watched
-from interp.backends.bridges import check_same, published, unbridged
+from interp.backends.bridges import check_same, let_go, published, unbridged
 from interp.backends.calling import empty_cache
 from interp.backends.families import FAMILIES, finished, unembed
 from interp.backends.stream import mid_through
@@ -102,10 +102,8 @@ class TransformerLensModel(Model):
         held, more = (0, {}) if cache is None else (cache.held, {"past_key_values": cache.store})
         with self._watched():
             logits = self._logits(tokens.ids[:, held:], tokens.mask, self._hooks_of(visits), **more)
-        if logits.requires_grad:  # the pattern that some parts keep would hold the graph, and could not be copied
-            for part in self.module.modules():
-                if isinstance(kept := vars(part).get("_pattern"), Tensor):
-                    vars(part)["_pattern"] = kept.detach()
+        if logits.requires_grad:
+            let_go(self.module)
         return logits
 
     def new_cache(self) -> Cache | None:
