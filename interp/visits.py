@@ -87,7 +87,7 @@ class Visits(Mapping[Site, Visit]):
                 before, value = value, edit.replacement(value, hidden)
                 self._doubt(edit, before, value)
             self._doubt_hidden(edits, given, value)
-            return value.contiguous()  # some modules take nothing else
+            return value.contiguous() if edits else value  # some modules take nothing else
         value = value.clone()
         for edit in edits:
             index = edit.index(self.tokens)

@@ -39,7 +39,7 @@ def linearised(model: Model, prompts: Prompts, metric: Metric | Sequence[Metric]
     """What each token, its place and every bias add to the metric, with norms, attention patterns and gates held.
 
     The terms are `token` (its embedding), `position` (what else enters the first block), `bias0` and so on (all biases
-    in a block, those of its norms included), `mlp.0` and so on (unless gates are held: what the linear form of an MLP's
+    in a block, those of its norms included), `mlp0` and so on (unless gates are held: what the linear form of an MLP's
     non-linearity leaves) and `bias` (of the final norm and the unembedding), each where it enters. They add up to the
     metric.
 
