@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from interp.prepacked import prepacked
+
 LEAST = 2**17  # elements of a matrix, from which on it gains
 _WORK = 2**21  # products of numbers in one pair of matrices of a stack, which is a call of its own
 
@@ -132,7 +134,7 @@ def _is_quick(x: Tensor, matrix: Tensor) -> bool:
 
 
 def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return torch.ops.mkldnn._linear_pointwise(x, prepacked(weight), bias, "none", [], "")
 
 
 class _Product(torch.autograd.Function):

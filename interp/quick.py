@@ -8,6 +8,7 @@ from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from torch import Tensor, nn
 
+from interp.prepacked import prepack
 from interp.products import LEAST, linear, quick_functions, serves, wanted
 
 _GELUS = ("NewGELUActivation", "FastGELUActivation")  # transformers' `gelu_new` and `gelu_fast`, spelled out in 8 steps
@@ -42,6 +43,11 @@ def quick(root: nn.Module, constant: int = 0) -> Iterator[None]:
             vars(module).pop("forward", None)
             if outer is not None:
                 vars(module)["forward"] = outer
+
+
+def prepack_matrices(root: nn.Module) -> None:
+    """Keep the matrices that have a quicker way in its own order, too: more memory, and less time for few tokens."""
+    prepack(module.weight for module in root.modules() if _is_large_matrix(module))  # type: ignore[misc]
 
 
 def _served(root: nn.Module) -> list[nn.Module]:
