@@ -52,16 +52,20 @@ class Metric:
         self.check_numbers(values)
         return values
 
-    def check_numbers(self, values: Float[Tensor, "*prompt"]) -> None:
+    def check_numbers(self, values: Float[Tensor, "*prompt"], where: Callable[..., str] = lambda *index: "") -> None:
         """Refuse values that are no numbers: in a result NaN would stand for what was not measured.
+
+        Args:
+            where: Says more about the first of them, given its index.
 
         Raises:
             ValueError: If so.
         """
         if bool((wrong := values.detach().isnan()).any()):
             raise ValueError(
-                f"{self.name} is not a number in {int(wrong.sum())} of {wrong.numel()} values; are there NaN among the "
-                f"weights? Where half precision overflows, load the model in float32"
+                f"{self.name} is not a number in {int(wrong.sum())} of {wrong.numel()} values"
+                f"{where(*wrong.nonzero()[0].tolist())}; are there NaN among the weights? Where half precision "
+                f"overflows, load the model in float32"
             )
 
     def of_logits(self, logits: Float[Tensor, "batch vocab"]) -> Float[Tensor, " batch"]:
@@ -98,11 +102,9 @@ class Metric:
         if version_of(logits) != version:
             raise ValueError(f"{self.name} wrote into the logits; make new tensors instead")
         if not isinstance(values, Tensor) or values.shape != logits.shape[:-1]:
-            what = (
-                f"shape {tuple(values.shape[logits.ndim - 2 :])}"
-                if isinstance(values, Tensor)
-                else type(values).__name__
-            )
+            what = type(values).__name__
+            if isinstance(values, Tensor):
+                what = f"shape {tuple(values.shape[logits.ndim - 2 :])}"
             raise ValueError(
                 f"{self.name} must give one number for each prompt, a tensor of shape ({logits.shape[-2]},), but gave "
                 f"{what}; do not average over prompts"
@@ -212,10 +214,7 @@ def prob(token: Answers) -> Metric:
 def prob_diff(right: Answers, wrong: Answers) -> Metric:
     """Probability of the right next tokens minus that of the wrong ones; -1 among the ids fills up unequal sets."""
     check_answers(right, wrong)
-    return Metric(
-        "probability difference",
-        lambda logits: sum_of(p := logits.softmax(-1), right) - sum_of(p, wrong),
-    )
+    return Metric("probability difference", lambda logits: sum_of(p := logits.softmax(-1), right) - sum_of(p, wrong))
 
 
 def kl_from(reference: Float[Tensor, "batch vocab"]) -> Metric:

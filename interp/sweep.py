@@ -105,23 +105,14 @@ def sweep(
             passes, work = passes + 1, work + done
             advance(len(chunk))
         values = torch.stack(results, dim=1) if cells else torch.empty(len(metrics), 0, len(tokens))
-    _check_numbers(values.detach(), cells, metrics)
+    for metric, measured in zip(metrics, values):
+        metric.check_numbers(measured, lambda cell, prompt: f", first in prompt {prompt} under {_words(cells[cell])}")
     why = why_full(model) if way == "full" else ""
     return Swept(values, f"{ENGINES[way]}: {why}" if why else ENGINES[way], passes, work)
 
 
-def _check_numbers(
-    values: Float[Tensor, "metric cell prompt"], cells: Sequence[Cell], metrics: Sequence[Metric]
-) -> None:
-    """Refuse what is not a number: in a result that would stand for what was not measured."""
-    wrong = values.isnan()
-    if bool(wrong.any()):
-        metric, cell, prompt = wrong.nonzero()[0].tolist()
-        what = ", ".join(f"{edit.site} at {dict(edit.at)}" for edit in cells[cell]) or "no edit"
-        raise ValueError(
-            f"{metrics[metric].name} is not a number in {int(wrong.sum())} of {wrong.numel()} values, first in prompt "
-            f"{prompt} under {what}; where half precision overflows, load the model in float32"
-        )
+def _words(cell: Cell) -> str:
+    return ", ".join(f"{edit.site} at {dict(edit.at)}" for edit in cell) or "no edit"
 
 
 class Remembering:

@@ -5,7 +5,7 @@ They give no threshold; here the yardstick is how alike the attributions of seve
 no less like them than they are like each other has shown nothing, unless none is like another.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float
+from torch import Tensor
 
 from interp.arrays import Check, labelled
 from interp.model import Model
@@ -37,13 +38,19 @@ def reinitialised(model: Model, seed: int = 0, top: int | None = None) -> Model:
         ValueError: A number of blocks that the model does not have, or a backend that does not tell its blocks; a model
             that cannot be copied here, such as one on a server.
     """
-    blocks = model.shape.n_layers if model.blocks or model.hugging_face() is not None else 0
-    if top is not None and not 1 <= top <= blocks:
-        has = f"{blocks} that can be told apart" if blocks else "none that can be told apart"
-        raise ValueError(f"top={top} blocks of {model.name} ({model.backend}), which has {has}; leave top out for all")
-    if top is None:
-        return redrawn(model, seed, lambda twin: twin.module.parameters())
-    return redrawn(model, seed, lambda twin: (w for block in twin.blocks[blocks - top :] for w in block.parameters()))
+
+    def chosen(twin: Model) -> Iterable[Tensor]:
+        if top is None:
+            return twin.module.parameters()
+        blocks = twin.blocks
+        if not 1 <= top <= len(blocks):
+            has = f"{len(blocks) or 'none'} that can be told apart"
+            raise ValueError(
+                f"top={top} blocks of {model.name} ({model.backend}), which has {has}; leave top out for all"
+            )
+        return (weight for block in blocks[len(blocks) - top :] for weight in block.parameters())
+
+    return redrawn(model, seed, chosen)
 
 
 def randomisation(

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.probing.problems import Features, Fits, Problems, gram, in_units, indicators
+from interp.probing.problems import Features, Fits, Problems, gram, in_units, indicators, is_few
 
 
 def ridge(features: Features, problems: Problems, start: Fits | None = None) -> Fits:
@@ -86,7 +86,7 @@ def shrinking(
     x: Float[Tensor, "site example d"], right: Float[Tensor, "site d column"]
 ) -> Callable[[Float[Tensor, " site"]], Float[Tensor, "site d column"]]:
     """(x' x + penalty)^-1 right for any penalty, by way of the examples if there are fewer of them than features."""
-    few = x.shape[1] < x.shape[2]
+    few = is_few(x)
     products, across = gram(x), x @ right if few else right
     eye = torch.eye(products.shape[-1], dtype=x.dtype, device=x.device)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from interp.probing.curvature import Curvature, Index, some_of
-from interp.probing.problems import Features, Fits, Problems, Scaling, gram, in_units, inverse_of
+from interp.probing.problems import Features, Fits, Problems, Scaling, gram, in_units, inverse_of, is_few
 
 _MEMORY = 8  # quasi-Newton pairs that are kept
 _WORTH = 2  # passes of one problem that cost as much as a Hessian, a feature of it
@@ -176,7 +176,7 @@ def _objective(features: Features, problems: Problems, within: float = 1) -> _Ob
     x, bound = features.scaled, 0.25 if problems.n_outputs == 1 else 0.5  # on the curvature of an example's log loss
     penalty = problems.penalty.to(x).expand(len(x), -1)
     used = problems.used.to(x)
-    few = x.shape[1] < x.shape[2]
+    few = is_few(x)
     penalties = penalty.unique().tolist()
     inverses = [features.inverse(one / bound, 1 if few else within) / (1 if few else bound) for one in penalties]
     curvature = Curvature(x.double() if few else None, penalties, inverses, (bound * used.sum(-1)).expand(len(x), -1))

@@ -79,6 +79,11 @@ def _moments(x: Float[Tensor, "example d"], weight: Float[Tensor, "set example"]
     return mean + centre, spread.masked_fill(constant | (spread == 0), 1.0)
 
 
+def is_few(x: Float[Tensor, "*site example d"]) -> bool:
+    """Whether there are fewer examples than features, so that products of examples are the smaller matrix."""
+    return x.shape[-2] < x.shape[-1]
+
+
 def gram(
     x: Float[Tensor, "site example d"], root: Float[Tensor, "site example"] | None = None
 ) -> Float[Tensor, "site m m"]:
@@ -90,7 +95,7 @@ def gram(
     out = x.new_empty(len(x), size, size)
     for i, one in enumerate(x):
         rows = one if root is None else one * root[i, :, None]
-        left = rows if len(rows) < rows.shape[1] else rows.mT
+        left = rows if is_few(rows) else rows.mT
         for start in range(0, size, _BLOCK):
             end = min(start + _BLOCK, size)
             out[i, start:end, :end] = left[start:end] @ left[:end].mT
@@ -131,8 +136,7 @@ class Features:
     @cached_property
     def gram(self) -> Float[Tensor, "site m m"]:
         """Products of features; or of examples, in double precision, if there are fewer of those."""
-        few = self.x.shape[1] < self.x.shape[2]
-        return gram(self.scaled.double() if few else self.scaled)
+        return gram(self.scaled.double() if is_few(self.x) else self.scaled)
 
     def inverse(self, ridge: float, within: float = 1.0) -> Float[Tensor, "site m m"]:
         """The inverse of the products with a ridge; those of the last two are kept, since fits come back to them.
