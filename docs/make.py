@@ -19,6 +19,7 @@ from typing import Any
 import interp
 from interp.backends.families import FAMILIES
 from interp.checking import Report
+from interp.completion import names_of
 from interp.sites import AXES
 
 DOCS = Path(__file__).parent
@@ -50,31 +51,10 @@ def reference() -> dict[str, str]:
 
 
 def _page(title: str, module: ModuleType) -> str:
-    constants = _constants(module)
-    names = [name for name, value in vars(module).items() if name in constants or _belongs(module, name, value)]
+    offered = {*names_of(module)}
+    names = [name for name in vars(module) if name in offered]
     entries = "\n".join(_entry(name, getattr(module, name)) for name in names)
     return f"# `{title}`\n\n{inspect.getdoc(module)}\n\n{entries}"
-
-
-def _belongs(module: ModuleType, name: str, value: Any) -> bool:
-    """Whether a public name is a module's own: defined in it, or handed on by a package."""
-    own = getattr(value, "__module__", "") or ""
-    return (
-        not name.startswith("_")
-        and callable(value)
-        and (own == module.__name__ or own.startswith(module.__name__ + "."))
-    )
-
-
-def _constants(module: ModuleType) -> set[str]:
-    """Public names in capitals that a module defines, or hands on from a module of its own."""
-    found: set[str] = set()
-    for node in ast.parse(inspect.getsource(module)).body:
-        if isinstance(node, ast.ImportFrom):
-            found |= {alias.asname for alias in node.names if alias.asname and alias.asname == alias.name}
-        for target in node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]:
-            found |= {target.id} if isinstance(target, ast.Name) else set()
-    return {name for name in found if name.isupper() and not name.startswith("_") and not callable(vars(module)[name])}
 
 
 def _entry(name: str, value: Any) -> str:

@@ -22,6 +22,7 @@ from interp import weights as weights
 from interp.backends import BACKENDS as BACKENDS
 from interp.backends import load as load
 from interp.checking import check as check
+from interp.completion import tidy as _tidy
 from interp.edits import Edit as Edit
 from interp.generation import generate as generate
 from interp.model import Model as Model
@@ -66,3 +67,6 @@ __all__ = [
 def __dir__() -> list[str]:
     """What completion offers: not the modules that these are made of, which are imported by their full names."""
     return sorted(__all__)
+
+
+_tidy({name: globals()[name] for name in __all__})

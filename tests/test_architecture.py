@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1] / "interp"
 
 # A module may import only from modules on an earlier line; a package stands for all in it that is not named itself.
 LAYERS = [
-    {"precision", "prepacked", "quadrature", "version"},
+    {"completion", "precision", "prepacked", "quadrature", "version"},
     {
         "sites",
         "shape",
@@ -115,4 +115,13 @@ def test_what_is_imported_at_the_top_is_public_and_nothing_else():
 
     tree = ast.parse((ROOT / "__init__.py").read_text())
     imported = [alias.asname for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names]
-    assert sorted(interp.__all__) == sorted(imported) == dir(interp)
+    assert sorted(interp.__all__) == sorted(name for name in imported if name != "_tidy") == dir(interp)
+
+
+def test_completion_offers_what_a_module_defines_and_not_what_it_is_made_with():
+    from interp import circuits, effects, english, patching
+
+    assert dir(patching) == ["both_directions", "patch"]
+    assert dir(effects) == ["decompose", "logit_attribution", "self_repair"]
+    assert {"eap", "graph", "patch_edges"} <= {*dir(circuits)} and "masks" not in dir(circuits)
+    assert {"NOUNS", "ioi"} <= {*dir(english)}

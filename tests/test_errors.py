@@ -285,6 +285,18 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
         lambda m: probing.fit(torch.full((4, 3), float("nan")), torch.tensor([0, 1, 0, 1])),
         "the features of 4 examples are not finite numbers",
     ),
+    "fit under no penalty": (
+        lambda m: probing.fit(torch.randn(4, 8), [0, 1, 0, 1], penalty=0),
+        "the penalty of logistic lies above 0, but 0 was given; for hardly any take 1e-6",
+    ),
+    "fit under too much shrinkage": (
+        lambda m: probing.fit(torch.randn(9, 3), [0, 1, 0] * 3, penalty=1.0, by="lda"),
+        "the penalty of lda lies between 0 and 1, but 1.0 was given; for hardly any take 1e-6",
+    ),
+    "fit with a penalty that it has not": (
+        lambda m: probing.fit(torch.randn(9, 3), [0, 1, 0] * 3, penalty=1.0, by="mass_mean"),
+        "mass_mean takes no penalty, but 1.0 was given; leave penalty= out",
+    ),
     "probe of a pattern": (
         lambda m: _probe(m, site=Site("pattern", 0)),
         "pattern.0 has no position axis; its axes are batch, head, query, key",

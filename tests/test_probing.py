@@ -38,6 +38,14 @@ def _scaled(x, used):
     return StandardScaler().fit(x[used].numpy()).transform(x.numpy())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_discriminants_of_features_that_do_not_vary_within_classes_are_finite_and_point_to_the_difference(dtype):
+    means = _random(2, 6, dtype=dtype)
+    probe = probing.fit(means.repeat_interleave(10, 0), [0] * 10 + [1] * 10, by="lda")
+    assert probe.weight.abs().max() < 1 / torch.finfo(dtype).eps ** 2 and torch.isfinite(probe.bias).all()
+    assert (probe(means) > 0).tolist() == [False, True]
+
+
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize("n, d", [(120, 12), (40, 60)])
 @pytest.mark.parametrize("by", ["logistic", "lda"])

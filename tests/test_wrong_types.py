@@ -40,6 +40,8 @@ CASES = {
     "not Task; give its .clean or .corrupt",
     "model.tokens(5)": "prompts are a text, texts, token ids, (ids, mask), what a tokenizer returns, or Tokens, "
     "not int",
+    "probing.fit(torch.randn(4, 3), [0, 1, 0, 1], 'lda')": "penalty= is a number, not 'lda'; what kind of probe it "
+    "is, is said by by=",
     "model.words(ids)": "words are those of one prompt's token ids, such as model.tokens(text).ids[0]",
 }
 

@@ -44,7 +44,7 @@ def lda(features: Features, problems: Problems, start: Fits | None = None) -> Fi
         for i in index.tolist():
             means, share, within = _classes(x, problems.y[i, used], problems.n_classes)
             amount = problems.penalty[:, i].to(x).expand(len(x))
-            level = within.square().mean((1, 2)).clamp(min=torch.finfo(x.dtype).tiny)
+            level = within.square().mean((1, 2)).clamp(min=torch.finfo(x.dtype).eps)  # below, constant but for rounding
             # (1 - amount) * covariance + amount * level * identity, as a penalty on the sum of squares.
             factor = x.shape[1] / (1 - amount)
             solved = shrunk(within, means.mT, amount * level * factor).mT * factor[:, None, None]

@@ -1,8 +1,10 @@
 """What can be fitted as a probe: estimators by name, for all sites at once, or one of scikit-learn's."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import torch
@@ -24,6 +26,8 @@ class Estimator:
         quick: As `fit`, at last as precise as the choice of a penalty needs, before that as seeing takes that there is
             no hope.
         predicts: "classes", "numbers", or "either".
+        usual: The penalty of a single fit.
+        below: What a penalty must be less than.
     """
 
     name: str
@@ -31,12 +35,34 @@ class Estimator:
     penalties: Sequence[float]
     quick: Sequence[Callable[..., "Fits | Fitted"]]
     predicts: str = "classes"
+    usual: float = 1.0
+    below: float = math.inf
+
+    def penalty(self, given: float | None) -> float:
+        """The penalty of a single fit.
+
+        Raises:
+            TypeError: What is no number.
+            ValueError: A number that is no penalty of this estimator; any, if it has none.
+        """
+        if given is None:
+            return self.usual
+        if len(self.penalties) == 1:
+            raise ValueError(f"{self.name} takes no penalty, but {given!r} was given; leave penalty= out")
+        if not isinstance(given, Real):
+            raise TypeError(f"penalty= is a number, not {given!r}; what kind of probe it is, is said by by=")
+        if not 0 < given < self.below:
+            between = "above 0" if self.below == math.inf else f"between 0 and {self.below:g}"
+            raise ValueError(
+                f"the penalty of {self.name} lies {between}, but {given} was given; for hardly any take 1e-6"
+            )
+        return float(given)
 
 
 _LOGISTIC_QUICK = partial(logistic, tolerance=3e-2), partial(logistic, tolerance=1e-4)
 ESTIMATORS = {
     "logistic": Estimator("logistic", logistic, (1e3, 1e2, 1e1, 1e0, 1e-1), _LOGISTIC_QUICK),
-    "lda": Estimator("lda", lda, (0.99, 0.9, 0.5, 0.2, 0.05), (lda,)),
+    "lda": Estimator("lda", lda, (0.99, 0.9, 0.5, 0.2, 0.05), (lda,), usual=0.2, below=1),
     "mass_mean": Estimator("mass_mean", mass_mean, (0.0,), (mass_mean,)),
     "ridge": Estimator("ridge", ridge, (1e4, 1e3, 1e2, 1e1, 1e0), (ridge,), "numbers"),
 }

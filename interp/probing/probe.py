@@ -61,12 +61,12 @@ def fit(
     Args:
         y: Classes, as integers (or booleans) from 0 on; numbers if `by` predicts those.
         penalty: In the unit of the estimator: of "logistic" and "ridge" the L2 penalty on standardised features, of
-            "lda" the shrinkage; by default 1, 1 and 0.2.
+            "lda" the shrinkage, below 1; by default 1, 1 and 0.2. Others have none.
         by: "logistic", "lda", "mass_mean", "ridge", or an estimator of scikit-learn.
 
     Raises:
-        ValueError: Features that are not finite; labels of one class only, or not one for each example; see
-            `estimators.estimator_of`.
+        ValueError: Features that are not finite; labels of one class only, or not one for each example; a penalty that
+            is not above 0; see `estimators.estimator_of`.
     """
     labels = torch.as_tensor(y).to(x.device)
     if labels.shape != x.shape[:1]:
@@ -80,11 +80,10 @@ def fit(
     check_finite(x)
     n_classes = 0 if numbers else len(classes)
     wide = widened(x)
-    chosen = (0.2 if by == "lda" else 1.0) if penalty is None else penalty
+    estimator = estimator_of(by, n_classes)
+    chosen = wide.new_tensor([estimator.penalty(penalty)])
     target = labels.to(wide) if numbers else labels.long()
-    fits = fitted_on_all(
-        Features(wide[None]), target, wide.new_tensor([chosen]), n_classes, estimator_of(by, n_classes)
-    )
+    fits = fitted_on_all(Features(wide[None]), target, chosen, n_classes, estimator)
     return Probe(fits.weight[0, 0], fits.bias[0, 0])
 
 
