@@ -185,3 +185,9 @@ def test_nnsight_models_give_the_default_numbers(family: str, kind: str, tmp_pat
     assert_close(ours.logits, theirs.logits)
     for site in default.sites():
         assert_close(ours[site], theirs[site], msg=lambda m, site=site: f"{site}: {m}")
+
+
+def test_the_model_inside_a_bridge_is_refused_in_favour_of_the_bridge():
+    bridge = interp.load(tiny.build("gpt2"), backend="transformer_lens").module
+    with pytest.raises(ValueError, match="the parts of this GPT2LMHeadModel belong to a TransformerLens bridge; load"):
+        interp.load(bridge.original_model)

@@ -115,13 +115,17 @@ def _open(source: Any, device: Any, dtype: torch.dtype | None) -> tuple[Any, Any
 
 
 def _check_causal(module: nn.Module) -> None:
-    """Refuse what is no causal language model of Hugging Face."""
+    """Refuse what is no causal language model of Hugging Face, and one that was taken apart."""
     config: Any = getattr(module, "config", None)
     head: Any = getattr(module, "get_output_embeddings", None)
     if config is None or head is None or head() is None or getattr(config, "is_encoder_decoder", False):
         raise TypeError(
             f"{type(module).__name__} is not a causal language model of transformers with its unembedding; give the "
             f"whole model, such as GPT2LMHeadModel or what AutoModelForCausalLM makes, or a TransformerLens bridge"
+        )
+    if any(_backend_of(part) == "transformer_lens" for part in module.modules()):
+        raise ValueError(
+            f"the parts of this {type(module).__name__} belong to a TransformerLens bridge; load the bridge itself"
         )
 
 
