@@ -4,26 +4,35 @@ Every value of every variable has a coordinate of the residual stream. A selecto
 values and outputs of the same head; functions and levels become rectified neurons.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from itertools import count
 
 from interp.zoo.compiled.interpreter import SHARPNESS
-from interp.zoo.compiled.language import NUMBER, Aggregate, Apply, Nearest, Select, Source, Value, Variable
 from interp.zoo.compiled.placing import Placed
+from interp.zoo.compiled.variables import NUMBER, Aggregate, Apply, Nearest, Select, Source, Value, Variable
 from interp.zoo.handset.blank import BOS, Blank, Features, Scores, Writes
 
 GAIN = 10.0  # the logit of a word that the program says
 _IS_START: Features = {("start", True): 1.0}
 
 
-def compile_program(placed: Placed, n_context: int) -> Blank:
+def compile_program(placed: Placed, n_context: int, alphabet: Sequence[str] = ()) -> Blank:
     """A program as weights.
 
     Args:
         n_context: How many positions a prompt may have, its start among them.
+        alphabet: Words that a prompt may have beside those that the program reads.
+
+    Raises:
+        ValueError: Answers that are not different words, or no words.
     """
+    said = [str(value) for value in placed.output.values]
+    if len({*said}) < len(said) or any(word.split() != [word] for word in said):
+        raise ValueError(f"answers are different words without spaces, not {list(placed.output.values)}")
+    if BOS in (given := {*_words(placed), *alphabet}):
+        raise ValueError(f"{BOS} begins every prompt, and is no word of {sorted(given)}")
     features = [(variable.name, value) for variable in placed.variables for value in variable.values]
-    words = dict.fromkeys(_words(placed))
+    words = dict.fromkeys([*_words(placed), *alphabet])
     aggregates = [variable for variable in placed.variables if isinstance(variable, Aggregate)]
     width = max((max(len(_scores(v.select)) + 1, len(v.values)) for v in aggregates), default=1)
     neurons = {v: _neurons(v) for v in placed.variables if isinstance(v, Apply | Nearest)}
@@ -59,7 +68,8 @@ def _embed(blank: Blank, placed: Placed) -> None:
             for word in variable.values:
                 blank.embed(str(word), {("tokens", word): 1.0})
         elif isinstance(variable, Source) and variable.name == "indices":
-            for position, index in enumerate(variable.values, start=1):
+            within = variable.values[: blank.module.config.n_positions - 1]
+            for position, index in enumerate(within, start=1):
                 blank.place(position, {("indices", index): 1.0})
 
 

@@ -4,16 +4,15 @@ It is independent of the compiler, and says what a compiled model must say. It a
 edge is cut: a part of the program then reads another prompt's variables, or none, where it would have read its own.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import exp
 
 from interp.graph import Edge
-from interp.zoo.compiled.language import NUMBER, START, Aggregate, Apply, Nearest, Select, Source, Value, Variable
 from interp.zoo.compiled.placing import Placed
+from interp.zoo.compiled.variables import NUMBER, START, Aggregate, Apply, Held, Nearest, Select, Source, Variable
 
 SHARPNESS = 20.0  # log of the odds of what is attended to against everything else
-Held = Mapping[Value, float]  # how much of each value; of a clean run, 1 of one value or nothing
 State = dict[Variable, Sequence[Held]]  # by variable, at each position, the start of the prompt first
 
 Read = Callable[[Variable, str], Sequence[Held]]  # what a part of the model reads of a variable
@@ -49,9 +48,9 @@ def interpret(placed: Placed, words: Sequence[str], cut: Cut | None = None) -> S
             state[variable] = _attend(variable, part, read)
         elif isinstance(variable, Apply):
             held = zip(*(read(one, part) for one in variable.inputs))
-            state[variable] = [_applied(variable, given) for given in held]
+            state[variable] = [variable.held(given) for given in held]
         elif isinstance(variable, Nearest):
-            state[variable] = [_level(variable, held.get(NUMBER, 0.0)) for held in read(variable.of, part)]
+            state[variable] = [variable.held(held.get(NUMBER, 0.0)) for held in read(variable.of, part)]
     return state | {placed.output: read(placed.output, "logits")}
 
 
@@ -95,19 +94,3 @@ def _scores(select: Select, part: str, read: Read) -> list[list[float]]:
                     a * b * term.table.get((k, q), 0.0) for k, a in keys[j].items() for q, b in queries[i].items()
                 )
     return rows
-
-
-def _applied(variable: Apply, given: Sequence[Held]) -> Held:
-    held = dict.fromkeys(variable.values, 0.0)
-    for values, result in variable.table.items():
-        together = sum(one.get(value, 0.0) for one, value in zip(given, values)) - (len(values) - 1)
-        held[result] += max(together, 0.0)
-    return held
-
-
-def _level(variable: Nearest, number: float) -> Held:
-    """The nearest level; half-way between two, over half of the gap, a mixture of both."""
-    passed = [1.0]
-    for low, high in zip(variable.levels, variable.levels[1:]):
-        passed.append(min(max((number - (low + high) / 2) / ((high - low) / 2) + 0.5, 0.0), 1.0))
-    return {value: here - beyond for value, here, beyond in zip(variable.values, passed, [*passed[1:], 0.0])}

@@ -6,140 +6,85 @@ own among them) it takes something from; an aggregate is what it takes. Preferen
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
-from typing import Any
+from math import isfinite
 
-Value = Any  # hashable
-NUMBER = "number"  # the only value of a variable that is a number, held as its amount
-
-
-@dataclass(frozen=True, eq=False)
-class Variable:
-    """What every position holds: one of some values, or none of them."""
-
-    name: str
-    values: tuple[Value, ...]
-
-
-@dataclass(frozen=True)
-class Source(Variable):
-    """What a position is known by from the start: "tokens", "indices" or "start"."""
-
-
-@dataclass(frozen=True)
-class Term:
-    """A part of a selector's score: what a value at the key and a value at the query (None for any) add to it."""
-
-    keys: Variable
-    queries: Variable | None
-    table: Mapping[tuple[Value, Value], float]
-
-
-@dataclass(frozen=True)
-class Select:
-    """Which earlier positions are selected: those that satisfy every predicate; of them, the preferred.
-
-    Attributes:
-        terms: Each adds 1 where its predicate holds, or less than 1/2 by preference.
-        start: What the start of the prompt scores: less than what is selected, more than what is not.
-        levels: How many degrees of preference there are.
-    """
-
-    terms: tuple[Term, ...] = ()
-    start: float = -0.5
-    levels: int = 1
-
-    def __and__(self, other: "Select") -> "Select":
-        if self.levels > 1 and other.levels > 1:
-            raise ValueError("both selectors have preferences; give them to the selector that the two make")
-        return Select(self.terms + other.terms, self.start + other.start + 0.5, max(self.levels, other.levels))
-
-    def preferring(self, keys: Variable, order: Sequence[Value]) -> "Select":
-        """Of what is selected, take the last in this order alone."""
-        degrees = {(value, None): i / (2 * len(order)) for i, value in enumerate(order)}
-        return replace(self, terms=(*self.terms, Term(keys, None, degrees)), levels=len(order))
-
-    @property
-    def gap(self) -> float:
-        """By how much what is attended to outscores everything else."""
-        return 1 / (2 * self.levels)
-
-
-@dataclass(frozen=True, eq=False)
-class Aggregate(Variable):
-    """The mean, over the keys that are attended to, of what they hold.
-
-    Attributes:
-        reads: For each of its values, the values of `of` that count for it, and how much.
-        starts: How much of each of its values the start of the prompt holds.
-    """
-
-    select: Select
-    of: Variable
-    reads: Mapping[Value, Mapping[Value, float]]
-    starts: Mapping[Value, float]
-
-
-@dataclass(frozen=True, eq=False)
-class Apply(Variable):
-    """A function of other variables at the same position."""
-
-    inputs: tuple[Variable, ...]
-    table: Mapping[tuple[Value, ...], Value]
-
-
-@dataclass(frozen=True, eq=False)
-class Nearest(Variable):
-    """Which of some levels, rising, a number is nearest to."""
-
-    of: Variable
-    levels: tuple[float, ...]
+from interp.zoo.compiled.variables import (
+    NUMBER,
+    START,
+    Aggregate,
+    Apply,
+    Held,
+    Nearest,
+    Select,
+    Source,
+    Term,
+    Value,
+    Variable,
+    added,
+    as_variable,
+    at_start,
+    check_values,
+    discrete,
+    read_of,
+)
 
 
 def tokens(alphabet: Sequence[str]) -> Source:
-    """The word at each position."""
-    return Source("tokens", tuple(alphabet))
+    """The word at each position.
+
+    Raises:
+        ValueError: No words, a word that is given twice, is empty or has a space in it.
+    """
+    words = tuple(alphabet)
+    if not words or len({*words}) < len(words) or any(not isinstance(w, str) or w.split() != [w] for w in words):
+        raise ValueError(
+            f"an alphabet is of different words without spaces, such as 'abc' or ['cat', 'dog'], not {words}"
+        )
+    return Source("tokens", words)
 
 
 def indices(n: int) -> Source:
-    """The number of each word in its prompt, from 0."""
+    """The number of each word in its prompt, from 0 to below n."""
+    if n < 1:
+        raise ValueError(f"indices are of at least one position, not of {n}")
     return Source("indices", tuple(range(n)))
-
-
-START = Source("start", (True,))
 
 
 def select(keys: Variable, queries: Variable, predicate: Callable[[Value, Value], bool]) -> Select:
     """The positions that are in a relation to this one: `predicate(key, query)`."""
-    table = {(k, q): 1.0 for k, q in product(keys.values, queries.values) if predicate(k, q)}
-    return Select((Term(keys, queries, table),), 0.5)
+    pairs = product(discrete(keys).values, discrete(queries).values)
+    return _selecting(Term(keys, queries, {(k, q): 1.0 for k, q in pairs if predicate(k, q)}))
 
 
 def where(keys: Variable, predicate: Callable[[Value], bool]) -> Select:
     """The positions that hold some values."""
-    return Select((Term(keys, None, {(k, None): 1.0 for k in keys.values if predicate(k)}),), 0.5)
+    return _selecting(Term(keys, None, {(k, None): 1.0 for k in discrete(keys).values if predicate(k)}))
 
 
 def aggregate(name: str, chosen: Select, of: Variable, default: Value = None) -> Aggregate:
     """What is held where a selector points, or the default where it points nowhere; of several, a mixture."""
-    values = of.values if default is None or default in of.values else (*of.values, default)
-    starts = {} if default is None else {default: 1.0}
-    return Aggregate(name, values, chosen, of, {value: {value: 1.0} for value in of.values}, starts)
+    values = discrete(of).values if default is None or default in of.values else (*of.values, default)
+    reads = {value: {value: 1.0} for value in of.values}
+    return Aggregate(name, values, chosen, of, reads, _starts({} if default is None else {default: 1.0}, reads, of))
 
 
 def mean(name: str, chosen: Select, of: Variable, numbers: Mapping[Value, float]) -> Aggregate:
     """The mean over the selected positions of a number for each value; 0 where there are none."""
-    return Aggregate(name, (NUMBER,), chosen, of, {NUMBER: numbers}, {})
+    check_values(f"the numbers of {name!r}", [*numbers], discrete(of).values)
+    return Aggregate(name, (NUMBER,), chosen, of, {NUMBER: numbers}, _starts({}, {NUMBER: numbers}, of))
 
 
 def count(name: str, chosen: Select, most: int) -> Nearest:
-    """How many positions are selected, 0 to `most`.
+    """How many positions are selected, 0 to `most`; of more, `most`.
 
     The start of the prompt is attended to as well and is all that counts, so that the mean is 1 / (1 + count).
     """
     if chosen.levels > 1:
         raise ValueError(f"{name} counts what is selected; a preference would leave all but one out")
+    if most < 1:
+        raise ValueError(f"{name} counts to 1 at least, not to {most}")
     with_start = replace(chosen, start=chosen.start + 0.5)
     inverse = Aggregate(f"1 / (1 + {name})", (NUMBER,), with_start, START, {NUMBER: {}}, {NUMBER: 1.0})
     return nearest(name, inverse, {n: 1 / (1 + n) for n in range(most + 1)})
@@ -147,13 +92,39 @@ def count(name: str, chosen: Select, most: int) -> Nearest:
 
 def apply(name: str, function: Callable[..., Value], *inputs: Variable) -> Apply:
     """A function of what a position holds; it holds nothing where the function returns None or an input is missing."""
-    results = {given: function(*given) for given in product(*(variable.values for variable in inputs))}
+    if not inputs:
+        raise ValueError(f"{name!r} is a function of nothing; give it the variables that it is a function of")
+    once = tuple(dict.fromkeys(map(discrete, inputs)))
+    places = [once.index(variable) for variable in inputs]
+    results = {given: function(*(given[i] for i in places)) for given in product(*(one.values for one in once))}
     table = {given: result for given, result in results.items() if result is not None}
-    return Apply(name, tuple(dict.fromkeys(table.values())), inputs, table)
+    return Apply(name, tuple(dict.fromkeys(table.values())), once, table)
 
 
 def nearest(name: str, number: Variable, levels: Mapping[Value, float]) -> Nearest:
-    """The value whose level a number is nearest to; the start of the prompt has one too, so do not aggregate it."""
+    """The value whose level a number is nearest to.
+
+    Raises:
+        ValueError: What is no number; no levels, equal ones, or one that is not finite.
+    """
+    if NUMBER not in as_variable(number).values:
+        raise ValueError(f"{number.name!r} is no number, whose level {name!r} could be; mean makes one")
     ordered = sorted(levels.items(), key=lambda pair: pair[1])
-    values, heights = zip(*ordered)
-    return Nearest(name, values, number, heights)
+    heights = tuple(height for _, height in ordered)
+    if not heights or len({*heights}) < len(heights) or not all(map(isfinite, heights)):
+        raise ValueError(f"the levels of {name!r} are different finite numbers by value, not {dict(levels)}")
+    return Nearest(name, tuple(value for value, _ in ordered), number, heights)
+
+
+def _selecting(term: Term) -> Select:
+    """What satisfies a predicate, but for the start: what it holds itself is no reason to select it."""
+    held = at_start(term.keys)
+    queries = (None,) if term.queries is None else term.queries.values
+    found = {q: sum(amount * term.table.get((k, q), 0.0) for k, amount in held.items()) for q in queries}
+    back = {(True, q): -amount for q, amount in found.items() if amount}
+    return Select((term, Term(START, term.queries, back)) if back else (term,), 0.5)
+
+
+def _starts(default: Held, reads: Mapping[Value, Held], of: Variable) -> Held:
+    """How much the start holds for itself, so that with what it holds of the variable it holds the default."""
+    return added(default, {own: -amount for own, amount in read_of(reads, at_start(of)).items()})

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from interp.graph import Edge
-from interp.zoo.compiled.language import START, Aggregate, Apply, Nearest, Source, Variable
+from interp.zoo.compiled.variables import START, Aggregate, Apply, Nearest, Source, Variable
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,19 @@ def place(output: Variable) -> Placed:
     """The variables that a program's output needs, each as early as its inputs allow.
 
     Raises:
+        TypeError: What is no variable.
         ValueError: Two variables of one name.
     """
+    if not isinstance(output, Variable):
+        raise TypeError(f"the output of a program is one of its variables, not {output!r}")
     times: dict[Variable, int] = {}
-    _time(output, times)
+    for variable in (START, output):
+        _time(variable, times)
     names = [variable.name for variable in times]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"two variables are called {twice[0]!r}; give each its own name")
+        raise ValueError(
+            f"two variables are called {twice[0]!r}; give each its own name, and make tokens and indices once"
+        )
     ordered = sorted(times, key=times.__getitem__)
     writers, layers, heads = {}, {}, dict[int, int]()
     for variable in ordered:

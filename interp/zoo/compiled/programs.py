@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from interp.zoo.compiled.language import (
-    Variable,
     aggregate,
     apply,
     count,
@@ -18,6 +17,7 @@ from interp.zoo.compiled.language import (
     tokens,
     where,
 )
+from interp.zoo.compiled.variables import Variable
 
 Words = list[str]
 

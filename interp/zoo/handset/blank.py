@@ -20,6 +20,7 @@ from interp.backends import load
 from interp.model import Model
 
 BOS = "<bos>"
+_UNKNOWN = "<unk>"  # the tokenizer's, not one of the model's
 _EPSILON = 2.0**80  # any variance is rounded away beside it, in float64 too
 Features = Mapping[Any, float]  # by feature
 Scores = Sequence[tuple[Features, Features, float]]  # what a query reads, what a key reads, by how much
@@ -130,8 +131,10 @@ class Blank:
         self.module.lm_head.weight[self.words.index(word)] = self.reading(features)
 
     def model(self, backend: str | None = None) -> Model:
-        """The model, with a tokenizer that takes words apart at spaces."""
-        words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(self.words)}, unk_token=BOS))
+        """The model, with a tokenizer that takes words apart at spaces and refuses those that it does not know."""
+        vocabulary = {word: i for i, word in enumerate([*self.words, _UNKNOWN])}
+        words = Tokenizer(models.WordLevel(vocabulary, unk_token=_UNKNOWN))
         words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-        tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, bos_token=BOS, pad_token=BOS)
+        special = {"bos_token": BOS, "pad_token": BOS, "unk_token": _UNKNOWN}
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, **special)
         return load(self.module, tokenizer=tokenizer, backend=backend)
