@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 Answers = int | Sequence[int] | Sequence[Sequence[int]] | Tensor
@@ -43,9 +43,18 @@ def check_answers(*answers: Any) -> None:
 def chosen(values: Tensor, token: Answers) -> tuple[Tensor, Tensor]:
     """The values of some tokens, (batch, answer), and which of them count."""
     ids = ids_of(token, len(values), values.device)
+    return at_tokens(values, ids.clamp(min=0)), ids >= 0
+
+
+def at_tokens(values: Float[Tensor, "batch vocab"], ids: Int[Tensor, "batch answer"]) -> Float[Tensor, "batch answer"]:
+    """The values of some tokens.
+
+    Raises:
+        ValueError: A token outside the output vocabulary.
+    """
     if int(ids.max()) >= values.shape[-1]:
         raise ValueError(f"token {int(ids.max())} is outside the model's output vocabulary of {values.shape[-1]}")
-    return values.gather(-1, ids.clamp(min=0)), ids >= 0
+    return values.gather(-1, ids)
 
 
 def sum_of(values: Tensor, token: Answers) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from interp.answers import Answers, check_answers, chosen, ids_of, sum_of
+from interp.answers import Answers, at_tokens, check_answers, chosen, ids_of, sum_of
 from interp.arguments import check_differentiable, listed
 from interp.edits import version_of
 from interp.model import Model
@@ -243,6 +243,6 @@ def _linear(name: str, *signed: tuple[Answers, float]) -> Metric:
 
     def of(logits: Tensor) -> Tensor:
         ids, factors = weights(len(logits), logits.device)
-        return (chosen(logits, ids)[0] * factors.to(logits)).sum(-1)
+        return (at_tokens(logits, ids) * factors.to(logits)).sum(-1)
 
     return Metric(name, of, weights=weights)

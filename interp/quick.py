@@ -1,5 +1,6 @@
 """For a while, modules do what they do in a quicker way, which stands in the place of their `forward` (decision 9)."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from types import MethodType
@@ -8,7 +9,7 @@ from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from torch import Tensor, nn
 
-from interp.prepacked import prepack
+from interp.prepacked import forget, prepack
 from interp.products import LEAST, linear, quick_functions, serves, wanted
 
 _GELUS = ("NewGELUActivation", "FastGELUActivation")  # transformers' `gelu_new` and `gelu_fast`, spelled out in 8 steps
@@ -27,7 +28,8 @@ def quick(root: nn.Module, constant: int = 0) -> Iterator[None]:
             the backward pass no work is done for them, on any processor.
     """
     products = constant > 0 or wanted()
-    served = [module for module in _served(root) if products or _is_gelu(module)]
+    served = [module for module in _served(root) if _is_gelu(module) or (products and _is_large_matrix(module))]
+    forget(())
     free = [module for module in served if _is_free(module)]
     # Where a library has put its own, as nnsight does, the functions of torch that it calls in the end are looked at.
     functions = quick_functions(constant) if products and len(free) < len(served) else nullcontext()
@@ -45,13 +47,20 @@ def quick(root: nn.Module, constant: int = 0) -> Iterator[None]:
                 vars(module)["forward"] = outer
 
 
-def prepack_matrices(root: nn.Module) -> None:
-    """Keep the matrices that have a quicker way in its own order, too: more memory, and less time for few tokens."""
-    prepack(module.weight for module in root.modules() if _is_large_matrix(module))  # type: ignore[misc]
+def prepack_matrices(root: nn.Module, keep: bool) -> None:
+    """Keep the matrices that have a quicker way in its own order, too, or no longer.
+
+    Those that are another parameter's memory, too, are left out: a change is counted for the one that it is made by.
+    """
+    owners = [module for module in root.modules() if _is_large_matrix(module)]
+    forget(owners)
+    if keep:
+        shared = Counter(parameter.data_ptr() for parameter in {id(p): p for p in root.parameters()}.values())
+        prepack(owner for owner in owners if shared[owner.weight.data_ptr()] == 1)  # type: ignore[union-attr, operator]
 
 
 def _served(root: nn.Module) -> list[nn.Module]:
-    """The modules that have a quicker way, looked for once: one that comes later only is not quick."""
+    """The modules that may have a quicker way, looked for once: one that comes later only is not quick."""
     if root not in _KNOWN:
         _KNOWN[root] = [ref(module) for module in root.modules() if _is_gelu(module) or _is_large_matrix(module)]
     return [module for found in _KNOWN[root] if (module := found()) is not None]

@@ -67,8 +67,9 @@ class Tokens:
         roles = {name: positions.to(device) for name, positions in self.roles.items()}
         return Tokens(self.ids.to(device), self.mask.to(device), roles, self.generated)
 
-    def rows(self, index: Sequence[int] | Tensor | slice) -> "Tokens":
-        """Some of the prompts, in the order given."""
+    def rows(self, index: int | Sequence[int] | Tensor | slice) -> "Tokens":
+        """Some of the prompts, in the order given, or one."""
+        index = [index] if isinstance(index, int) else index
         roles = {name: positions[index] for name, positions in self.roles.items()}
         return Tokens(self.ids[index], self.mask[index], roles, self.generated)
 

@@ -202,3 +202,18 @@ def test_what_cannot_be_done_is_said():
         effects.decompose(*given[:2], [edits.zero(Site("z", 0))], METRIC)
     with pytest.raises(TypeError, match="dtype is one of torch"):
         interp.load(model.module, dtype="double precision")
+
+
+def test_a_token_on_both_sides_of_a_logit_difference_counts_on_both():
+    trace = load("gpt2").run(torch.tensor([[5, 6, 7], [8, 9, 3]]))
+    logits = trace.logits[:, -1]
+    assert not metrics.logit_diff(5, 5)(trace).any()
+    wanted = (logits[:, 5] - logits[:, 7]) / 2
+    both = metrics.logit_diff([[5, 6]], [[6, 7]])
+    torch.testing.assert_close(both(trace), wanted, atol=1e-6, rtol=0)
+    torch.testing.assert_close(both.over_cells(logits[None])[0], wanted, atol=1e-6, rtol=0)
+
+
+def test_one_row_of_prompts_is_a_batch_of_one():
+    tokens = load("gpt2").tokens(torch.tensor([[5, 6, 7], [8, 9, 3]]))
+    assert tokens.rows(-1).ids.tolist() == tokens.rows([-1]).ids.tolist() == [tokens.ids[-1].tolist()]

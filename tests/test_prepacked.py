@@ -70,7 +70,8 @@ def test_logits_and_edges_are_those_of_other_models(family, backend, used):
     model = interp.load(module_of(family), backend=backend, prepack=True)
     used.clear()  # a bridge has been tried out
     found = logits(model), torch.from_numpy(circuits.eap(model, IDS, OTHER, METRIC).values)
-    assert used and all(used)
+    unembeddings = 2 if (family, backend) == ("conv1d", "transformer_lens") else 0  # in two parameters of a bridge
+    assert used.count(False) <= unembeddings < len(used)
     for one, other in zip(wanted, found):
         torch.testing.assert_close(one, other, equal_nan=True)
 
@@ -93,6 +94,61 @@ def test_changes_of_the_weights_are_followed(family, used):
     assert not any(used)
 
 
+def same_as_fresh(model: interp.Model) -> bool:
+    return torch.allclose(logits(model), logits(interp.load(copy.deepcopy(model.module))), atol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD])
+def test_steps_of_fused_optimizers_which_torch_does_not_count_are_followed(optimizer):
+    module = module_of("linear").requires_grad_()
+    model = interp.load(module, prepack=True)
+    step = optimizer(module.parameters(), lr=1e-2, fused=True)
+    for _ in range(2):
+        logits(model)
+        module(IDS, labels=IDS).loss.backward()
+        changes = module.lm_head.weight._version
+        step.step()
+        assert module.lm_head.weight._version == changes and same_as_fresh(model)
+
+
+def test_weights_that_share_memory_are_followed_whichever_is_changed():
+    module = module_of("linear")
+    module.lm_head.weight.data = module.model.embed_tokens.weight.data
+    model = interp.load(module, prepack=True)
+    logits(model)
+    with torch.no_grad():
+        module.model.embed_tokens.weight[:20] *= 1.5
+    assert same_as_fresh(model)
+
+
+def test_there_and_back_to_another_precision_is_followed():
+    model = interp.load(module_of("conv1d"), prepack=True)
+    for _ in range(8):
+        logits(model)
+        model.module.bfloat16()
+        model.module.float()
+        assert same_as_fresh(model)
+
+
+def test_loading_without_it_ends_it():
+    module = module_of("linear")
+    logits(interp.load(module, prepack=True))
+    model = interp.load(module)
+    assert not prepacked._KEPT
+    module.lm_head.weight.data[0] += 1
+    assert same_as_fresh(model)
+
+
+def test_tensors_may_be_swapped():
+    model = interp.load(module_of("linear"), prepack=True)
+    logits(model)
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        assert same_as_fresh(interp.load(model.module.double())) and not prepacked._KEPT
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+
+
 @families
 def test_a_copy_of_the_module_has_its_own_weights(family):
     model = interp.load(module_of(family), prepack=True)
@@ -105,8 +161,9 @@ def test_a_copy_of_the_module_has_its_own_weights(family):
 
 
 def test_part_of_a_matrix_and_new_tensors_in_its_memory_are_not_taken_for_it():
-    matrix = nn.Parameter(torch.randn(512, 512))
-    prepacked.prepack([matrix])
+    owner = nn.Linear(512, 512)
+    matrix = owner.weight
+    prepacked.prepack([owner])
     for view in (matrix, matrix.T, matrix.detach().T):
         assert prepacked.prepacked(view) is not view
     for view in (matrix[:256], matrix[:, :256], matrix.view(256, 1024), matrix[1:], torch.randn(512, 512)):
@@ -115,6 +172,8 @@ def test_part_of_a_matrix_and_new_tensors_in_its_memory_are_not_taken_for_it():
     with torch.no_grad():
         matrix.set_(torch.randn(512, 512))
     assert prepacked.prepacked(alias) is alias
+    prepacked.forget(())
+    assert not prepacked._KEPT
 
 
 def test_nothing_is_kept_of_models_that_are_gone():

@@ -6,7 +6,8 @@ from contextlib import ExitStack
 import pytest
 import torch
 from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel
+from torch.nn.utils.parametrizations import weight_norm
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 from transformers.activations import ACT2FN
 
 import interp
@@ -113,3 +114,20 @@ def test_a_wide_model_is_run_with_it_and_its_neurons_can_be_edited(monkeypatch):
     ):
         plain = module(ids).logits
     torch.testing.assert_close(trace.logits, plain, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["q_proj", "up_proj"])
+def test_a_matrix_that_gets_a_parametrization_after_a_run_keeps_its_own_way(kind, monkeypatch):
+    monkeypatch.setattr(products, "is_faster", lambda: True)
+    config = LlamaConfig(
+        hidden_size=384, intermediate_size=768, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=4,
+        vocab_size=50,
+    )  # fmt: skip
+    module, ids = LlamaForCausalLM(config).eval(), torch.tensor([[3, 4, 5]])
+    model = interp.load(module)
+    model.run(ids)
+    layer = module.model.layers[0]
+    weight_norm(layer.self_attn.q_proj if kind == "q_proj" else layer.mlp.up_proj)
+    module.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(model.run(ids).logits, module(ids).logits, atol=1e-5, rtol=1e-5)

@@ -40,8 +40,8 @@ def load(
         bos: Whether texts begin with the beginning-of-sequence token; by default as the tokenizer does it.
         prepack: Keep large matrices in the order of the fast product as well, which takes up to a quarter off runs
             of few tokens for up to twice the weights' memory; on processors where oneDNN is faster (AMD, AVX-512), in
-            single precision. Changes of the weights by operations of torch are followed; through `.data` or an array
-            of numpy none may be made.
+            single precision. It is the module's until it is loaded without. Changes of the weights by operations of
+            torch and by optimizers are followed; a few elements written through `.data` or an array of numpy are not.
         remote: For nnsight alone: True runs a model on NDIF, by its hub name; an address on another server; "local"
             rehearses a remote run here. Not tried on a real server; see `interp/backends/nnsight.py`.
 
@@ -74,8 +74,7 @@ def load(
         raise ValueError(f"bos=True, but the tokenizer of {name} has no beginning-of-sequence token; pass bos=False")
     options = {"remote": remote} if remote else {}
     model = import_module(f"interp.backends.{backend}").wrap(module, tokenizer, name, bos, **options)
-    if prepack:
-        prepack_matrices(model.module)
+    prepack_matrices(model.module, prepack)
     return model
 
 
