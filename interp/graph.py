@@ -121,7 +121,7 @@ class Graph:
             ValueError: A pair that matches no edge.
         """
         mask = torch.zeros(self.precedes.shape)
-        for writer, reader in edges:
+        for writer, reader in _pairs("edges", edges):
             chosen = torch.zeros_like(self.precedes)
             rows, columns = self._matching(self.writers, writer), self._matching(self.readers, reader)
             chosen[rows] = torch.isin(torch.arange(len(self.readers)), columns)
@@ -171,7 +171,8 @@ class Graph:
         if set(mask.writer.values) != set(self.writers) or set(mask.reader.values) != set(self.readers):
             raise ValueError(f"{name!r} has other writers or readers than this model, which has {self}")
         ordered = mask.sel(writer=list(self.writers), reader=list(self.readers)).transpose(..., "writer", "reader")
-        return torch.from_numpy(ordered.values.copy())
+        found = torch.from_numpy(ordered.values.copy())
+        return found if found.is_floating_point() else found.float()
 
     def __str__(self) -> str:
         counts = f"{len(self.writers)} writers, {len(self.readers)} readers, {int(self.precedes.sum())} edges"

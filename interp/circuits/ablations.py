@@ -1,15 +1,16 @@
 """What edges outside a circuit carry instead: another prompt's, a mean, or nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.backends.readers import wiring_of
-from interp.circuits.masks import Exchange
+from interp.circuits.masks import Exchange, stacked
 from interp.circuits.runs import Run, Writers, written
 from interp.donors import donors
+from interp.graph import Graph, Mask
 from interp.metrics import Metric
 from interp.model import Model, Prompts
 from interp.precision import widened
@@ -52,13 +53,31 @@ def ablated(
     return [Exchange(run, found[row][None], _common(tokens, others)) for row in rows]
 
 
+def stacked_circuits(graph: Graph, circuits: Mapping[str, Mask], n_pos: int) -> Float[Tensor, "set *pos writer reader"]:
+    """Circuits as one tensor, once they are seen to fit.
+
+    Raises:
+        ValueError: Sets that do not fit; one that holds less than 0 or more than 1, such as scores.
+    """
+    masks = stacked(graph, circuits, n_pos)
+    for name, mask in zip(circuits, masks):
+        if bool(((mask < 0) | (mask > 1)).any()):
+            raise ValueError(
+                f"a circuit is 1 on its edges and 0 elsewhere; {name!r} goes from {float(mask.min()):.3g} to "
+                f"{float(mask.max()):.3g}; select(graph, scores, 0.1) makes one of scores"
+            )
+    return masks
+
+
 def averaged(exchanges: Sequence[Exchange], masks: Tensor, budget: int | None) -> Tensor:
     """The metric under each mask, (set, prompt), the mean over what ablated edges may carry."""
     with torch.no_grad():
         values = [
             torch.cat([exchange.values(some) for some in masks.split(exchange.most(budget))]) for exchange in exchanges
         ]
-    return torch.stack(values).mean(0)
+    found = torch.stack(values).mean(0)
+    exchanges[0].run.metric.check_numbers(found)
+    return found
 
 
 def first_difference(one: Tokens, other: Tokens) -> int:

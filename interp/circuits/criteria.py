@@ -9,8 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.arrays import Check, labelled
-from interp.circuits.ablations import ablated, averaged
-from interp.circuits.masks import stacked
+from interp.circuits.ablations import ablated, averaged, stacked_circuits
 from interp.graph import Mask, by_name
 from interp.metrics import Metric
 from interp.model import Model, Prompts
@@ -50,9 +49,9 @@ def completeness(
     """
     exchanges = ablated(model, clean, corrupt, metric, ablation, resamples, seed)
     run, graph = exchanges[0].run, exchanges[0].run.wiring.graph
-    whole = stacked(graph, {"circuit": circuit}, run.tokens.ids.shape[1])[0]
+    whole = stacked_circuits(graph, {"circuit": circuit}, run.tokens.ids.shape[1])[0]
     taken = _random_sets(whole, draws, seed) if sets is None else by_name(sets)
-    away = stacked(graph, taken, run.tokens.ids.shape[1])
+    away = stacked_circuits(graph, taken, run.tokens.ids.shape[1])
     if bool((away > whole).any()):
         worst = next(name for name, mask in zip(taken, away) if bool((mask > whole).any()))
         raise ValueError(
@@ -103,7 +102,7 @@ def minimality(
     """
     exchanges = ablated(model, clean, corrupt, metric, ablation, resamples, seed)
     run, graph = exchanges[0].run, exchanges[0].run.wiring.graph
-    whole = stacked(graph, {"circuit": circuit}, run.tokens.ids.shape[1])[0]
+    whole = stacked_circuits(graph, {"circuit": circuit}, run.tokens.ids.shape[1])[0]
     if whole.ndim != 2 or not bool(whole.any()):
         raise ValueError(
             f"edges of a circuit by (writer, reader) are tried; {int(whole.sum())} of {tuple(whole.shape)}"
@@ -123,6 +122,7 @@ def minimality(
     check = Check("edges not needed alone", idle, 0.1, "pass" if idle <= 0.1 else "warn", why, _IOI)
     coords: dict[str, Any] = {"prompt": range(len(run.tokens)), "writer": graph.writers, "reader": graph.readers}
     how: dict[str, Any] = {"method": "minimality", "metric": metric.name, "ablation": ablation, "seed": seed}
+    how |= {"direction": "noising"}  # what is taken away was there, so edges that help have changes below zero
     how |= {"resamples": resamples} if ablation == "resample" else {}
     return labelled(changes, f"change in {metric.name}", coords, model, [check], **how)
 

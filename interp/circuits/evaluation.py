@@ -8,8 +8,7 @@ import xarray as xr
 
 from interp import stats
 from interp.arrays import labelled
-from interp.circuits.ablations import ablated, averaged
-from interp.circuits.masks import stacked
+from interp.circuits.ablations import ablated, averaged, stacked_circuits
 from interp.graph import Mask, by_name
 from interp.metrics import Metric
 from interp.model import Model, Prompts
@@ -46,7 +45,7 @@ def evaluate(
     circuits = by_name(circuits)
     exchanges = ablated(model, clean, corrupt, metric, ablation, resamples, seed)
     run = exchanges[0].run
-    kept = stacked(run.wiring.graph, circuits, run.tokens.ids.shape[1])
+    kept = stacked_circuits(run.wiring.graph, circuits, run.tokens.ids.shape[1])
     there = run.wiring.graph.precedes.to(kept).expand(1, *kept.shape[1:])
     values = averaged(exchanges, torch.cat([there, there - kept]), budget)
     how: dict[str, Any] = {"method": "circuit", "metric": metric.name, "ablation": ablation}

@@ -92,7 +92,7 @@ def nodes_of(graph: Graph, values: Mask) -> list[str]:
 
 
 def _edges(graph: Graph, values: Mask) -> list[tuple[str, str, float]]:
-    tensor = graph.tensor_of("values", values).nan_to_num()
+    tensor = graph.tensor_of("values", values).nan_to_num(posinf=torch.inf, neginf=-torch.inf)
     graph.check("values", tensor)
     return [(graph.writers[w], graph.readers[r], float(tensor[w, r])) for w, r in tensor.nonzero().tolist()]
 

@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.arrays import Check, labelled
-from interp.circuits.ablations import ablated, averaged
+from interp.circuits.ablations import ablated, averaged, stacked_circuits
 from interp.circuits.criteria import without_each
-from interp.circuits.masks import Exchange, stacked
+from interp.circuits.masks import Exchange
 from interp.circuits.selection import random_circuits, random_path
 from interp.graph import Graph, Mask
 from interp.metrics import Metric
@@ -70,9 +70,12 @@ def hypothesis_tests(
     """
     if draws < 10:
         raise ValueError(f"a p-value needs at least ten draws; draws={draws} was given")
+    if not (0 <= epsilon < 0.5 and 0 < quantile < 1 and 0 < level < 1):
+        given = f"epsilon={epsilon}, quantile={quantile}, level={level}"
+        raise ValueError(f"epsilon lies from 0 to below 1/2, quantile and level between 0 and 1, not {given}")
     exchanges = ablated(model, clean, corrupt, metric, ablation, resamples, seed)
     graph = exchanges[0].run.wiring.graph
-    kept = stacked(graph, {"circuit": circuit}, 1)[0]
+    kept = stacked_circuits(graph, {"circuit": circuit}, 1)[0]
     if kept.ndim != 2 or not 0 < int(kept.sum()) < int(graph.precedes.sum()):
         raise ValueError(f"a circuit of some edges is tested, by (writer, reader); this has {int(kept.sum())} edges")
     runs = _Runs.of(exchanges, kept, draws, seed, budget)

@@ -88,7 +88,11 @@ def patch_each_edge(
     """
     pair = Pair.of(model, clean, corrupt, direction)
     names = pair.wiring.graph
-    chosen = names.mask() if edges is None else names.tensor_of("edges", edges).nan_to_num()
+    chosen = (
+        names.mask()
+        if edges is None
+        else names.tensor_of("edges", edges).nan_to_num(posinf=torch.inf, neginf=-torch.inf)
+    )
     names.check("edges", chosen)
     if not bool(chosen.any()):
         raise ValueError(

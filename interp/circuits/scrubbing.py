@@ -14,6 +14,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.arguments import listed, names_of
 from interp.arrays import labelled
 from interp.backends.readers import wiring_of
 from interp.circuits.masks import Exchange
@@ -38,14 +39,14 @@ class Rule:
     """
 
     edges: Sequence[Edge]
-    carry: Sequence[str] | None = ()
+    carry: str | Sequence[str] | None = ()
 
 
 def scrub(
     model: Model,
     prompts: Prompts,
     labels: Labels,
-    hypotheses: Mapping[str, Sequence[Rule]],
+    hypotheses: Mapping[str, Rule | Sequence[Rule]],
     metric: Metric,
     draws: int = 8,
     seed: int = 0,
@@ -67,15 +68,19 @@ def scrub(
         ValueError: No hypothesis; labels that there are not, or of another number of prompts; a prompt that no other is
             like; what `circuits.graph` raises.
     """
+    example = "{'mine': [Rule([('*', 'logits')], None)]}"
+    if not isinstance(hypotheses, Mapping):
+        raise TypeError(f"hypotheses are rules by name, such as {example}, not {type(hypotheses).__name__}")
     if not hypotheses:
-        example = "{'mine': [Rule([('*', 'logits')], None)]}"
         raise ValueError(f"no hypothesis was given; give rules by name, such as {example}")
+    named = {name: listed(rules, Rule, f"rules by name, such as {example}") for name, rules in hypotheses.items()}
     wiring = wiring_of(model)
     tokens = model.tokens(prompts)
     run = Run.of(wiring, tokens, metric)
-    sources, masks = _masks(wiring.graph, {**hypotheses, "": []})
+    sources, masks = _masks(wiring.graph, [*named.values(), []])
     rows = [donors(*_keys(tokens, labels, names), draws, seed + i, _named(names)) for i, names in enumerate(sources)]
     values = torch.stack([_scrubbed(run, [row[i] for row in rows], masks) for i in range(draws)]).mean(0)
+    metric.check_numbers(values)
     coords: dict[str, Any] = {"hypothesis": list(hypotheses), "prompt": range(len(tokens))}
     how: dict[str, Any] = {"method": "causal scrubbing", "metric": metric.name, "draws": draws, "seed": seed}
     prompts_only = {"prompt": coords["prompt"]}
@@ -88,18 +93,18 @@ def scrub(
 
 
 def _masks(
-    graph: Graph, hypotheses: Mapping[str, Sequence[Rule]]
+    graph: Graph, hypotheses: Sequence[Sequence[Rule]]
 ) -> tuple[list[Sequence[str]], Float[Tensor, "hypothesis source writer reader"]]:
     """What donors have in common with a prompt, by source, and which edges of a hypothesis each serves."""
     sources: list[Sequence[str]] = [()]
     parts: list[tuple[int, int, Tensor]] = []
-    for i, rules in enumerate(hypotheses.values()):
+    for i, rules in enumerate(hypotheses):
         left = graph.mask()
         for rule in rules:
             mask = graph.mask(rule.edges) * left
             left = left - mask
             if rule.carry is not None:
-                sources.append(list(rule.carry))
+                sources.append(list(names_of(rule.carry)))
                 parts.append((i, len(sources) - 1, mask))
         parts.append((i, 0, left))
     masks = torch.zeros(len(hypotheses), len(sources), *graph.precedes.shape)

@@ -181,7 +181,9 @@ def _exchange(model: Model, clean: Prompts, corrupt: Prompts, metric: Metric | N
 def _distance(exchange: Exchange, removed: Tensor) -> Float[Tensor, " set"]:
     """How far circuits are from the model, without the edges removed: a mean over prompts."""
     with torch.set_grad_enabled(removed.requires_grad):
-        return (exchange.values(removed) - exchange.run.values).abs().mean(-1)
+        values = exchange.values(removed)
+        exchange.run.metric.check_numbers(values)
+        return (values - exchange.run.values).abs().mean(-1)
 
 
 def _labelled(model: Model, graph: Graph, values: Tensor, name: str, how: dict[str, Any]) -> xr.DataArray:

@@ -105,7 +105,14 @@ def stability(
     Returns:
         The share of draws by (writer, reader), NaN where there is no edge. The check is the mean overlap (Jaccard)
         of a resampled circuit with the one of all prompts.
+
+    Raises:
+        ValueError: No draws; scores without prompts; what `select` raises.
     """
+    if draws < 1 or "prompt" not in scores.dims:
+        raise ValueError(
+            f"prompts are drawn anew once at least: scores by prompt are needed, not by {scores.dims} (draws={draws})"
+        )
     n_edges = size_of(graph, n_edges)
     whole = select(graph, scores, n_edges, **options)  # type: ignore[arg-type]
     n, order = scores.sizes["prompt"], scores.transpose("prompt", "writer", "reader")
@@ -118,7 +125,8 @@ def stability(
     overlap = float((both / either.clamp(min=1)).mean())
     shares = circuits.mean(0).masked_fill(~graph.precedes, torch.nan)
     why = "the edges of a circuit should not hang on which prompts were drawn"
-    check = Check("overlap with resampled circuits", overlap, 0.7, "pass" if overlap >= 0.7 else "warn", why, _STABLE)
+    status = "skipped" if n < 2 or n_edges < 1 else "pass" if overlap >= 0.7 else "warn"
+    check = Check("overlap with resampled circuits", overlap, 0.7, status, why, _STABLE)
     how = {"method": "edge stability", "draws": draws, "seed": seed, "edges": n_edges}
     found = order.mean("prompt", keep_attrs=True).copy(data=shares.numpy())
     return found.rename("share of draws").assign_attrs(attach([check], how))

@@ -52,9 +52,12 @@ def verify(
         by a quarter of the largest effect of a node: the first five of them have all their edges patched.
 
     Raises:
-        ValueError: Scores of other prompts, at positions or of another model; what `patch_edges` raises.
+        ValueError: Numbers of edges below 0; scores of other prompts, at positions or of another model; what
+            `patch_edges` raises.
     """
     as_metric(metric)
+    if min(top, others) < 0:
+        raise ValueError(f"numbers of edges are from 0 on, not top={top} and others={others}")
     pair = Pair.of(model, clean, corrupt, str(scores.attrs.get("direction", "denoising")))
     graph, exchange = pair.wiring.graph, pair.exchange(metric)
     guess = _scores_of(pair, scores)

@@ -6,6 +6,7 @@ that had learned to add.
 
 import random
 from collections.abc import Hashable, Sequence
+from math import gcd
 
 import numpy as np
 
@@ -29,13 +30,17 @@ def adder(
     There are five edges, and all matter under both ablations: `embed` to each head's values, heads to MLP to logits.
 
     Raises:
-        ValueError: An even p, for which amplitudes may vanish; frequencies that are not different ones below p / 2.
+        ValueError: An even p, for which amplitudes may vanish; frequencies that are not two or more different whole
+            numbers below p / 2, or have a divisor in common with p, so that they do not tell all sums apart.
     """
-    if p % 2 == 0 or len(set(frequencies)) != len(frequencies) or not all(0 < k < p / 2 for k in frequencies):
+    different = len(set(frequencies)) == len(frequencies) > 1
+    if p % 2 == 0 or not different or not all(k in range(1, (p + 1) // 2) for k in frequencies):
         raise ValueError(
-            f"an adder needs an odd p and different frequencies from 1 to (p - 1) / 2; p={p} and {tuple(frequencies)} "
-            f"were given"
+            f"an adder needs an odd p and two or more different frequencies from 1 to (p - 1) / 2; p={p} and "
+            f"{tuple(frequencies)} were given"
         )
+    if (common := gcd(p, *map(int, frequencies))) > 1:
+        raise ValueError(f"{tuple(frequencies)} and p={p} are all multiples of {common}: sums would not be told apart")
     waves = [(wave, k) for k in frequencies for wave in ("cos", "sin")]
     kinds: dict[str, list[Hashable]] = {kind: [(kind, *wave) for wave in waves] for kind in ("number", "mean", "sum")}
     features = [feature for kind in kinds.values() for feature in kind]

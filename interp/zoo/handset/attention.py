@@ -25,7 +25,12 @@ def induction(n: int = 16, seed: int = 0, length: int = 5, backend: str | None =
     Prompts are some words, all different, and one of them again; in the corrupt run, others. The previous-token head's
     queries and keys are positions, the same in both runs: they matter under zero ablation alone. The start is a key of
     the induction head, from `embed`, that never matters on these prompts.
+
+    Raises:
+        ValueError: Fewer words than two, or more than there are.
     """
+    if not 2 <= length <= len(WORDS):
+        raise ValueError(f"induction is over 2 to {len(WORDS)} different words, not over {length}")
     places = _places(length + 3)
     features = [*_each("word"), *_each("previous"), *_each("answer"), *_each("unread"), *places, "start"]
     blank = Blank.of(features, WORDS, n_layers=2, n_heads=2, d_head=length + 3, n_context=length + 3)
@@ -114,8 +119,9 @@ def _words(blank: Blank) -> None:
         blank.embed(word, {("word", word): 1.0} | ({"is word": 1.0} if "is word" in known else {}))
         if ("answer", word) in known:
             blank.unembed(word, {("answer", word): 1.0})
-    for i in range(8):
-        blank.place(i, {("place", i): 1.0})
+    for feature in blank.features:
+        if feature[0] == "place":
+            blank.place(feature[1], {feature: 1.0})
 
 
 def _from(kind: str, to: str, amount: float = 1.0) -> Writes:

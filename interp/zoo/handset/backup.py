@@ -48,7 +48,8 @@ def self_repair(repair: float = 0.8, strength: float = 4.0, backend: str | None 
 
     The backup attends to the start in both runs, so that nothing but the mover's values matters between them. Under
     zero ablation, its queries, keys and flag matter too, and the backup's keys: without them it attends everywhere.
-    The backup's queries do not, nor its values, nor what it writes: that is zero as long as the mover works.
+    The backup's queries do not, nor its values, nor what it writes: that is zero as long as the mover works. A backup
+    that repairs nothing matters nowhere, and one that repairs all makes good what the mover's values bring.
     """
     model = backup(repair, strength, backend)
     prompts = [(f"{BOS} {{}} and :", "Anna", "Tom"), (f"{BOS} and {{}} :", "Tom", "Anna")]
@@ -58,5 +59,9 @@ def self_repair(repair: float = 0.8, strength: float = 4.0, backend: str | None 
     ]
     moved = {("embed", "L0H0.v"), ("L0H0", "logits")}
     zero = moved | {("embed", "L0H0.q"), ("embed", "L0H0.k"), ("L0H0", "L1H0.q"), ("embed", "L1H0.k")}
+    if repair == 0:
+        zero -= {("L0H0", "L1H0.q"), ("embed", "L1H0.k")}
+    if repair == 1:
+        zero -= {("embed", "L0H0.v")}
     edges = {"corrupt": frozenset(moved), "zero": frozenset(zero)}
     return Known("backup", model, from_rows(model, rows, "backup"), edges)

@@ -24,7 +24,12 @@ def planted(seed: int = 0, strength: float = 1.0, idle_strength: float = 2.0, ba
     Nothing about the idle direction changes any logit, though it is the larger.
 
     The task's labels are what each clean prompt says along each.
+
+    Raises:
+        ValueError: A strength of 0, with which there is nothing to be answered.
     """
+    if strength == 0:
+        raise ValueError("strength=0 leaves nothing that tells hot from cold; give another number")
     used, idle = _random_pair(seed)
     feature = lambda vector: {("coordinate", i): float(x) for i, x in enumerate(vector)}
     blank = Blank.of(
