@@ -7,10 +7,12 @@ import xarray as xr
 from torch.testing import assert_close
 from wired import EXACT, METRIC, model_of, pair
 
-from interp import Site, circuits, edits, stats
+from interp import Site, circuits, edits, metrics, stats
 from interp.arrays import checks_of
+from interp.circuits import Rule
 from interp.circuits.ablations import ABLATIONS, ablated
 from interp.donors import donors
+from interp.zoo import handset
 
 FAMILIES = ("gpt2", "llama", "gpt_neox")
 
@@ -281,3 +283,82 @@ def test_message(case):
     with pytest.raises(ValueError) as caught:
         call(model, {"all": circuits.graph(model).mask()})
     assert caught.value.args[0] == message
+
+
+@pytest.fixture(scope="module")
+def undefined():
+    """A hand-set model, and a metric that is defined in its runs and not in what circuits make of them."""
+    made = handset.induction(n=8)
+    right, wrong, n = made.task.right[:, 0], made.task.wrong[:, 0], torch.arange(8)
+    metric = metrics.Metric("log", lambda logits: ((logits[n, right] - logits[n, wrong]).abs() - 1).log())
+    return made, metric
+
+
+METHODS = {
+    "evaluate": lambda given, half, metric: circuits.evaluate(*given, half, metric, "zero"),
+    "minimality": lambda given, half, metric: circuits.minimality(*given, half, metric, "zero"),
+    "completeness": lambda given, half, metric: circuits.completeness(*given, half, metric, ablation="zero"),
+    "hypothesis_tests": lambda given, half, metric: circuits.hypothesis_tests(
+        *given, half, metric, draws=10, ablation="zero"
+    ),
+    "acdc": lambda given, half, metric: circuits.acdc(*given, threshold=0.1, metric=metric, ablation="zero"),
+    "scrub": lambda given, half, metric: circuits.scrub(
+        *given[:2], {"half": [*"abababab"]}, {"mine": Rule([("*", "*")], "half")}, metric
+    ),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_no_number_is_no_verdict(undefined, method):
+    made, metric = undefined
+    half = circuits.graph(made.model).mask([("embed", "*")])
+    with pytest.raises(ValueError, match="log is not a number in"):
+        METHODS[method]((made.model, made.task.clean, made.task.corrupt), half, metric)
+
+
+@pytest.mark.parametrize("wrong, said", [(np.inf, "not finite"), (-0.5, "a circuit is 1 on its edges and 0 elsewhere")])
+def test_what_is_no_circuit_is_refused_in_every_form(model, wrong, said):
+    graph, (clean, corrupt) = circuits.graph(model), pair(model)
+    tensor = graph.mask()
+    tensor[0, 0] = wrong
+    array = xr.DataArray(tensor.numpy(), coords={"writer": list(graph.writers), "reader": list(graph.readers)})
+    for mask in (tensor, tensor.numpy(), array):
+        with pytest.raises(ValueError, match=said):
+            circuits.evaluate(model, clean, corrupt, mask, METRIC)
+    if wrong == np.inf:
+        with pytest.raises(ValueError, match=said):
+            circuits.to_json(graph, array)
+
+
+def test_a_labelled_array_of_truth_values_is_a_circuit(model):
+    graph, (clean, corrupt) = circuits.graph(model), pair(model)
+    mask = some_circuit(graph)
+    array = xr.DataArray(mask.bool().numpy(), coords={"writer": list(graph.writers), "reader": list(graph.readers)})
+    found = (circuits.evaluate(model, clean, corrupt, one, METRIC)["metric"].values for one in (mask, array, array * 1))
+    first, *others = found
+    for other in others:
+        np.testing.assert_array_equal(other, first)
+    assert torch.equal(circuits.select(graph, array, int(mask.sum())), mask)
+
+
+def test_what_an_edge_of_a_circuit_loses_ranks_it_as_noising_does():
+    made = handset.induction(n=8)
+    graph, given = circuits.graph(made.model), (made.model, made.task.clean, made.task.corrupt)
+    lost = circuits.minimality(*given, graph.mask(), made.metric)
+    best = circuits.select(graph, lost, len(made.edges["corrupt"]), rank="signed")
+    assert torch.equal(best, made.mask("corrupt"))
+
+
+def test_stability_of_one_prompt_or_of_no_edges_is_not_tested(model):
+    graph, given = circuits.graph(model), (model, *pair(model))
+    scores = circuits.eap(*given, METRIC)
+    for some, n in ((scores[:1], 5), (scores, 0)):
+        assert checks_of(circuits.stability(graph, some, n))[0].status == "skipped"
+    with pytest.raises(ValueError, match="scores by prompt are needed"):
+        circuits.stability(graph, scores.mean("prompt"), 5)
+
+
+@pytest.mark.parametrize("wrong", [{"epsilon": 0.6}, {"quantile": 2}, {"level": 2}])
+def test_tests_of_a_circuit_refuse_chances_that_are_none(model, wrong):
+    with pytest.raises(ValueError, match="epsilon lies from 0 to below 1/2"):
+        circuits.hypothesis_tests(model, *pair(model), circuits.graph(model).mask([("embed", "*")]), METRIC, **wrong)

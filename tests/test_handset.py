@@ -1,5 +1,6 @@
 """The models set by hand have the circuits that their texts describe."""
 
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -123,7 +124,7 @@ def test_both_planted_directions_are_there_and_one_is_used():
 
 
 def test_what_is_wrong_is_said():
-    with pytest.raises(ValueError, match="odd p and different frequencies"):
+    with pytest.raises(ValueError, match="odd p and two or more different frequencies"):
         handset.adder(p=10)
     with pytest.raises(ValueError, match="unknown ablation 'mean'; choose from corrupt, zero"):
         known.effects(handset.copying(), "mean")
@@ -132,3 +133,34 @@ def test_what_is_wrong_is_said():
         blank.head(0, 0, [], [({"a": 1.0}, {"a": 1.0})] * 3)
     with pytest.raises(ValueError, match="no two prompts of toy were of one length"):
         known.pairs("toy", interp.load(), lambda rng: ("Mary", "John"), 1, 0)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(partial(handset.induction, length=length) for length in (2, 8)),
+        *(partial(handset.self_repair, repair) for repair in (0.0, 1.0, 1.3)),
+        *(partial(handset.adder, *given) for given in ((9, (1, 3)), (15, (3, 5)))),
+    ],
+    ids=lambda make: f"{make.func.__name__}{make.args or make.keywords}",
+)
+def test_other_sizes_and_strengths_do_what_is_said_of_them_too(make):
+    made = make()
+    assert bool((made.metric(made.model.run(made.task.clean)) > 0).all())
+    for ablation, edges in made.edges.items():
+        assert known.edges_that_matter(known.effects(made, ablation)) == edges
+
+
+@pytest.mark.parametrize(
+    "make, said",
+    [
+        (lambda: handset.induction(length=9), "induction is over 2 to 8 different words, not over 9"),
+        (lambda: handset.adder(59, (4,)), "two or more different frequencies"),
+        (lambda: handset.adder(59, (4.5, 7)), "two or more different frequencies"),
+        (lambda: handset.adder(15, (3, 6)), "are all multiples of 3: sums would not be told apart"),
+        (lambda: handset.planted(strength=0), "strength=0 leaves nothing that tells hot from cold"),
+    ],
+)
+def test_sizes_with_which_they_would_not_do_it_are_refused(make, said):
+    with pytest.raises(ValueError, match=said):
+        make()

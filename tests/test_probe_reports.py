@@ -22,6 +22,7 @@ from interp.probing.scores import auroc, effective_dimension, stability
 from interp.probing.splits import folds_of, shuffled
 from interp.probing.transfer import margins
 from interp.probing.verdicts import overall, verdicts
+from interp.zoo.scorecard.planted import decodable_or_used
 
 GROUPS = [f"g{i // 6}" for i in range(120)]
 
@@ -326,6 +327,11 @@ def test_erasure_is_what_a_loop_over_runs_makes_of_it(embedded):
         for moves in ([], [edits.put(site, erased, pos="verb")])
     )
     np.testing.assert_allclose(shares[0, 0], (before - after) / before.mean(), atol=1e-3)
+
+
+@pytest.mark.parametrize("seed", [0, 3, 6])
+def test_what_is_read_and_not_used_is_called_so_whatever_the_rounding(seed):
+    assert [row.value for row in decodable_or_used(seed)] == [1, 1, 1, 1]
 
 
 def test_use_is_asked_only_where_the_model_behaves(embedded):

@@ -21,7 +21,7 @@ from interp.probing.activations import Activations, At, Place, activations_of
 from interp.probing.crossval import out_of_fold
 from interp.probing.erasure import leace
 from interp.probing.estimators import estimator_of
-from interp.probing.pairing import Pairs, margin, paired
+from interp.probing.pairing import Pairs, follows, margin, paired
 from interp.probing.problems import Features, check_finite
 from interp.probing.splits import check_labelled, folds_of
 from interp.progress import Progress
@@ -63,20 +63,23 @@ def use(
     Returns:
         Shares by (way, layer, pos, head if told apart, direction, prompt), where the first direction is "probe". Of an
         interchange, 1 is as far on the other side as the model was on its own; of an erasure, 1 is no preference left.
+        Where answers neither follow the labels nor go against them, shares are of the mean size of a preference.
         Its coordinate `p` compares the probe with the placebos, of which the largest over all places counts.
 
     Raises:
-        ValueError: Data without answers or classes; a model whose answers do not follow the labels; a probe that is not
+        ValueError: Data without answers or classes; a model whose answers go against the labels; a probe that is not
             linear.
     """
     check_labelled(data)
     pairs = paired(data, most, seed)
     start = margin(model, pairs)
-    if float(start.mean()) <= 0:
+    following = follows(start)
+    if following < 0 or not bool(start.any()):
         raise ValueError(
             f"the model's answers do not follow {data.name}: on average the right class's are "
             f"{float(start.mean()):.2f} logits above the others, so that there is no use to be tested"
         )
+    whole = start.mean() if following else start.abs().mean()
     activations = activations_of(model, data.prompts, sites, at, heads, activations)
     generator = torch.Generator().manual_seed(seed)
     fold = folds_of(data.y, len(data.classes), data.groups, seed=seed)
@@ -91,7 +94,7 @@ def use(
             ]
     swept = sweep(model, pairs.tokens, cells, [pairs.metric], progress=progress)
     change = (swept.values[0].float() + start).view(len(activations.places), 2, 1 + placebos, -1)
-    shares = change / (start.mean() * torch.tensor([2.0, 1.0], device=start.device)[:, None, None])
+    shares = change / (whole * torch.tensor([2.0, 1.0], device=start.device)[:, None, None])
     return _label(shares, activations, model, pairs, {"by": str(by), "seed": seed, **swept.how}, data)
 
 

@@ -63,6 +63,12 @@ def margin(model: Model, pairs: Pairs) -> Float[Tensor, " pair"]:
     return -pairs.metric(model.run(pairs.tokens, last_only=pairs.metric.last_only)).float()
 
 
+def follows(margins: Float[Tensor, " pair"]) -> int:
+    """1 if answers surely follow the labels (two standard errors), -1 if they surely go against them, else 0."""
+    mean, error = float(margins.mean()), float(margins.std(correction=0)) / len(margins) ** 0.5
+    return int(mean > 2 * error) - int(mean < -2 * error)
+
+
 def answering(data: Labelled, base: Int[Tensor, " pair"], wanted: Tensor, other: Tensor) -> Metric:
     """How much rather prompts are answered as one class than as another: a difference of mean logits."""
     assert data.answers is not None

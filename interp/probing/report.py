@@ -18,7 +18,7 @@ from interp.probing.controls import types_at, untrained
 from interp.probing.crossval import prior_loss
 from interp.probing.estimators import estimator_of
 from interp.probing.measure import By, Plan, lexical, measure, nulls, plain_loss
-from interp.probing.pairing import margin, paired
+from interp.probing.pairing import follows, margin, paired
 from interp.probing.permutation import p_values
 from interp.probing.splits import check_labelled, folds_of
 from interp.probing.transfer import transfer
@@ -114,7 +114,7 @@ def _testable(model: Model, data: Labelled, site: Site, weight: xr.DataArray, se
     """Whether it can be asked if the model uses what its probes read."""
     if data.answers is None or not data.classes or not model.editable[site.kind] or bool(weight.isnull().any()):
         return False
-    return float(margin(model, paired(data, 128, seed)).mean()) > 0
+    return follows(margin(model, paired(data, 128, seed))) > 0
 
 
 def _about(model: Model) -> dict[str, str]:
