@@ -21,6 +21,7 @@ from experiments.lab.keeping import repeat
 from experiments.lab.options import from_settings, settings
 from experiments.storage.bucket import Bucket
 from experiments.storage.comparing import differences, largest_differences
+from experiments.storage.manifests import sealed
 from experiments.store import Store, key_of
 
 
@@ -296,9 +297,9 @@ def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
 def test_five_thousand_runs_are_one_frame(tmp_path):
     store = Store(tmp_path)
     run = keep(Config(), store)
-    text = (tmp_path / f"{run.name}.json").read_text()
+    made = {name: value for name, value in run.manifest.items() if name != "seal"}
     for i in range(5000):
-        (tmp_path / f"parabola/{i:016x}.json").write_text(text.replace(run.key, f"{i:016x}"))
+        (tmp_path / f"parabola/{i:016x}.json").write_bytes(sealed(made | {"key": f"{i:016x}"}))
     took = []
     for _ in range(3):
         start = time.process_time()
@@ -306,6 +307,16 @@ def test_five_thousand_runs_are_one_frame(tmp_path):
         took.append(time.process_time() - start)
     assert len(frame) == 5001 and frame["key"].is_unique
     assert min(took) < 1, f"{min(took):.2f} s of CPU"
+
+
+def test_a_manifest_that_was_changed_by_hand_is_not_read(tmp_path, caplog):
+    store = Store(tmp_path)
+    run = keep(Config(), store)
+    path = tmp_path / f"{run.name}.json"
+    path.write_text(path.read_text().replace(run.answer, "something better"))
+    with pytest.raises(ValueError, match="bytes that were cut short or changed"):
+        store.get(run.experiment, run.key)
+    assert not len(store.frame("parabola")) and "cannot be read" in caplog.text
 
 
 def test_infinities_and_nans_among_the_options_come_back_as_they_were(store):

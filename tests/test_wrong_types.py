@@ -42,8 +42,8 @@ CASES = {
     "not int",
     "probing.fit(torch.randn(4, 3), [0, 1, 0, 1], 'lda')": "penalty= is a number, not 'lda'; what kind of probe it "
     "is, is said by by=",
-    "circuits.graph(model).mask(('embed', 'logits'))": "'edges' should be a mask by (writer, reader), or a list of edges "
-    "such as ('L0H1', 'L1H0.q'); str 'embed' is neither",
+    "circuits.graph(model).mask(('embed', 'logits'))": "'edges' should be a mask by (writer, reader), or a list of "
+    "edges such as ('L0H1', 'L1H0.q'); str 'embed' is neither",
     "model.words(ids)": "words are those of one prompt's token ids, such as model.tokens(text).ids[0]",
 }
 

@@ -61,9 +61,9 @@ def manifests(place: Place, experiments: list[str]) -> Iterator[tuple[str, dict[
 
 
 def parsed(data: bytes) -> dict[str, Any] | None:
-    """A manifest's content, or None if it is broken."""
+    """A manifest's content, or None if it is not as it was written."""
     manifest = mapping(data)
-    return manifest if manifest.keys() >= _NEEDED else None
+    return manifest if manifest.keys() >= _NEEDED and is_sealed(manifest) else None
 
 
 def mapping(data: bytes) -> dict[str, Any]:
@@ -79,11 +79,11 @@ def loaded(name: str, data: bytes) -> dict[str, Any]:
     """A manifest's content.
 
     Raises:
-        ValueError: It is broken.
+        ValueError: It is not as it was written.
     """
     if (manifest := parsed(data)) is None:
         raise ValueError(
-            f"{name} is no manifest of a run: {len(data)} bytes that were cut short or overwritten. Remove this file, and "
+            f"{name} is no manifest of a run: {len(data)} bytes that were cut short or changed. Remove this file, and "
             "the run is computed again; `python -m experiments verify` names others"
         )
     return manifest
