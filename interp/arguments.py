@@ -1,9 +1,11 @@
 """What is given where several things may be: one of them, or several, and nothing else."""
 
 from collections.abc import Iterable
+from numbers import Integral
 from typing import Any, TypeVar
 
 import torch
+import xarray as xr
 
 from interp.edits import Edit
 from interp.sites import Site
@@ -41,6 +43,33 @@ def edits_of(given: Edit | Iterable[Edit]) -> list[Edit]:
 def names_of(given: str | Iterable[str]) -> tuple[str, ...]:
     """Names, one or several, such as those of axes."""
     return (given,) if isinstance(given, str) else tuple(given)
+
+
+def count_of(name: str, given: Any, least: int = 1) -> int:
+    """A whole number.
+
+    Raises:
+        TypeError: What is none.
+        ValueError: One that is too small.
+    """
+    if not isinstance(given, Integral) or isinstance(given, bool):
+        raise TypeError(f"{name} is a whole number, not {_short(given)}")
+    if given < least:
+        raise ValueError(f"{name} is at least {least}, not {given}")
+    return int(given)
+
+
+def check_labelled_array(given: Any) -> None:
+    """Refuse values without names for their axes.
+
+    Raises:
+        TypeError: If so.
+    """
+    if not isinstance(given, xr.DataArray):
+        raise TypeError(
+            f"this takes a labelled array, such as methods return, not {type(given).__name__}; give names to the axes "
+            f"by xarray.DataArray(values, dims=('layer', 'prompt'))"
+        )
 
 
 def check_differentiable() -> None:

@@ -6,13 +6,14 @@ An edit means the same whether keys are kept or not: its positions are absolute 
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.arguments import edits_of
+from interp.arguments import count_of, edits_of
 from interp.caching import caching
 from interp.columns import CACHEABLE, addressed
 from interp.edits import Edit
@@ -41,14 +42,14 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
+        if not isinstance(self.temperature, Real) or not 0 <= self.temperature < float("inf"):
             raise ValueError(
-                f"a temperature is a number from 0 on, not {self.temperature}; 0 takes the likeliest token"
+                f"a temperature is a number from 0 on, not {self.temperature!r}; 0 takes the likeliest token"
             )
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k is at least 1, not {self.top_k}; leave it out to choose among all tokens")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is above 0 and at most 1, not {self.top_p}")
+        if self.top_k is not None:
+            count_of("top_k", self.top_k)
+        if self.top_p is not None and not (isinstance(self.top_p, Real) and 0 < self.top_p <= 1):
+            raise ValueError(f"top_p is above 0 and at most 1, not {self.top_p!r}")
 
     def choose(self, logits: Float[Tensor, "batch vocab"], draws: Float[Tensor, " batch"]) -> Int[Tensor, " batch"]:
         """A token for each row; a draw, between 0 and 1, decides."""
@@ -169,8 +170,7 @@ def _next(model: Model, tokens: Tokens, cache: Cache | None, edits: Sequence[Edi
 
 
 def _check_room(model: Model, tokens: Tokens, n_tokens: int, edits: Sequence[Edit]) -> None:
-    if n_tokens < 1:
-        raise ValueError(f"generate adds at least one token; n_tokens={n_tokens} was asked for")
+    count_of("n_tokens", n_tokens)
     last = tokens.ids.shape[1] + n_tokens - 1  # the last token is not run
     if model.shape.n_context is not None and last > model.shape.n_context:
         raise ValueError(

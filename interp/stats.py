@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from interp.arguments import check_labelled_array
 from interp.resampling import (
     bounds_of_means,
     bounds_of_shares,
@@ -68,6 +69,7 @@ def interval(
         A dataset of `mean`, `low` and `high` with the other axes of the array; of cells with fewer than two values, or
         two clusters, no bounds. What they are of is their `long_name`, as a figure shows it.
     """
+    check_labelled_array(array)
     weights, values, how = weights_of(array, over, draws, seed, clusters), _flat(array, over), "bootstrap"
     if clusters is None and set(np.unique(values[np.isfinite(values)])) in ({1.0}, {0.0, 1.0}):
         low, high = np.where(np.isfinite(values).sum(0) >= 2, bounds_of_shares(values, level), np.nan)
@@ -169,6 +171,7 @@ def sign_flip(
         clusters: What each prompt belongs to, if prompts of one cluster are alike: a cluster's signs flip together, and
             its sum counts as one value.
     """
+    check_labelled_array(array)
     values = _flat(array, over)
     values = values if clusters is None else sums_of(values, units_of(values, over, clusters))
     n = len(values)

@@ -76,7 +76,7 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
     ),
     "nothing to generate": (
         lambda m: interp.generate(m, "the dog", n_tokens=0),
-        "generate adds at least one token; n_tokens=0 was asked for",
+        "n_tokens is at least 1, not 0",
     ),
     "no layer": (lambda m: Site("z"), "'z' needs a layer, an int from 0 on, not None; write Site('z', 0)"),
     "negative layer": (lambda m: Site("z", -1), "'z' needs a layer, an int from 0 on, not -1; write Site('z', 0)"),

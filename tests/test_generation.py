@@ -223,7 +223,7 @@ MESSAGES = {
         lambda m: generate(m, "I love it", 3, temperature=-1.0),
         "a temperature is a number from 0 on, not -1.0; 0 takes the likeliest token",
     ),
-    "top_k": (lambda m: Sampling(1.0, top_k=0), "top_k is at least 1, not 0; leave it out to choose among all tokens"),
+    "top_k": (lambda m: Sampling(1.0, top_k=0), "top_k is at least 1, not 0"),
     "top_p": (lambda m: Sampling(1.0, top_p=1.5), "top_p is above 0 and at most 1, not 1.5"),
     "role": (
         lambda m: generate(m, "I love it", 3, [push("S2")]),

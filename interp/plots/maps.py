@@ -4,6 +4,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from interp.arguments import check_labelled_array
 from interp.plots.style import BAR, dress, legible, plain, quantity, size_of
 
 
@@ -25,6 +26,7 @@ def heatmap(
         ValueError: An array with other than two axes; average over the others first. One with no number in it. Texts
             that are too many or too few.
     """
+    check_labelled_array(array)
     if array.ndim != 2:
         raise ValueError(f"a heatmap needs two axes, not {array.dims}; average the others, as in .mean('prompt')")
     values = array.values

@@ -120,7 +120,7 @@ def _words(blank: Blank) -> None:
         if ("answer", word) in known:
             blank.unembed(word, {("answer", word): 1.0})
     for feature in blank.features:
-        if feature[0] == "place":
+        if isinstance(feature, tuple) and feature[0] == "place":
             blank.place(feature[1], {feature: 1.0})
 
 
