@@ -211,7 +211,10 @@ def _open(root: str) -> Place:
         from experiments.storage.bucket import open_bucket
 
         return open_bucket(root)
-    return Disk(Path(root).expanduser())
+    folder = Path(root).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"a store is a folder or an address such as s3://bucket/prefix; {root} is a file")
+    return Disk(folder)
 
 
 def _explained(error: OSError, name: str, root: str, size: int) -> OSError:

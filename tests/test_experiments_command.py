@@ -102,6 +102,8 @@ def test_a_mistake_is_said_and_ends_with_two(tmp_path, capsys, monkeypatch, word
         ("superposition n=0", "n=0 texts cannot be read; give 1 or more"),
         ("tuned_lens held_out=0", "n=480 and held_out=0 should be 1 or more"),
         ("tuned_lens n=0", "n=0 and held_out=96 should be 1 or more"),
+        ("facts --trials=3", "--trials is for a search: say what is to be largest or smallest"),
+        ("facts --maximize response", "a search needs options to vary"),
     ],
 )
 def test_a_plain_mistake_is_one_line(said, words, message):

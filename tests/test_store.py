@@ -309,6 +309,12 @@ def test_five_thousand_runs_are_one_frame(tmp_path):
     assert min(took) < 1, f"{min(took):.2f} s of CPU"
 
 
+def test_a_store_is_no_file(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ValueError, match="a store is a folder or an address"):
+        Store(tmp_path / "file")
+
+
 def test_a_manifest_that_was_changed_by_hand_is_not_read(tmp_path, caplog):
     store = Store(tmp_path)
     run = keep(Config(), store)

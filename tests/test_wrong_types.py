@@ -48,10 +48,10 @@ CASES = {
     "generate(model, ids, 2, temperature='hot')": "a temperature is a number from 0 on, not 'hot'; 0 takes the "
     "likeliest token",
     "generate(model, ids, 2, temperature=1.0, top_k=2.5)": "top_k is a whole number, not 2.5",
-    "stats.summary(np.zeros((3, 4)))": "this takes a labelled array, such as methods return, not ndarray; give names to "
-    "the axes by xarray.DataArray(values, dims=('layer', 'prompt'))",
-    "plots.heatmap(np.zeros((3, 4)))": "this takes a labelled array, such as methods return, not ndarray; give names to "
-    "the axes by xarray.DataArray(values, dims=('layer', 'prompt'))",
+    "stats.summary(np.zeros((3, 4)))": "this takes a labelled array, such as methods return, not ndarray; give names "
+    "to the axes by xarray.DataArray(values, dims=('layer', 'prompt'))",
+    "plots.heatmap(np.zeros((3, 4)))": "this takes a labelled array, such as methods return, not ndarray; give names "
+    "to the axes by xarray.DataArray(values, dims=('layer', 'prompt'))",
     "model.words(ids)": "words are those of one prompt's token ids, such as model.tokens(text).ids[0]",
 }
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from experiments.lab import commands, logs
-from experiments.lab.command_options import add_store
+from experiments.lab.command_options import add_store, count
 from experiments.lab.experiment import Experiment, find, shipped
 from experiments.lab.options import chosen, describe
 
@@ -80,6 +80,10 @@ def help_of(experiment: Experiment) -> str:
 
 def _run(experiment: Experiment, name: str, rest: Sequence[str]) -> int:
     given, overrides = _parser(name).parse_known_args(rest)
+    if any(word.startswith("--trials") for word in rest) and not given.maximize and not given.minimize:
+        raise ValueError("--trials is for a search: say what is to be largest or smallest, by --maximize or --minimize")
+    if (given.maximize or given.minimize) and not overrides:
+        raise ValueError("a search needs options to vary, such as layer=0,1,2 or 'dose=interval(0,4)'; see --help")
     if wrong := [word for word in overrides if "=" not in word and not word.startswith("~")]:
         raise ValueError(f"{wrong[0]!r} is neither an option (key=value) nor a flag; see --help")
     for word in overrides:  # Hydra adds what is not there, to a config that takes nothing more
@@ -101,12 +105,12 @@ def _parser(name: str) -> argparse.ArgumentParser:
     group.add_argument(
         "--on", default="here", metavar="ENGINE", help="joblib, submitit_local, submitit_slurm, ray; else here"
     )
-    group.add_argument("--jobs", type=int, default=0, metavar="N", help="at most so many at once")
+    group.add_argument("--jobs", type=count, default=0, metavar="N", help="at most so many at once")
     group.add_argument(
         "--maximize", default="", metavar="NUMBER", help="search for the largest value of one of its numbers"
     )
     group.add_argument("--minimize", default="", metavar="NUMBER", help="search for the smallest")
-    group.add_argument("--trials", type=int, default=20, metavar="N", help="how many points a search tries in all")
+    group.add_argument("--trials", type=count, default=20, metavar="N", help="how many points a search tries in all")
     add_store(group)
     group.add_argument("--page", default="", metavar="FILE", help="where to write the page (default: beside the store)")
     group.add_argument("--no-page", action="store_true", help="write none")

@@ -39,6 +39,13 @@ def parser_of(name: str) -> argparse.ArgumentParser:
     return parser
 
 
+def count(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
+
+
 def add_store(parser: "argparse._ActionsContainer") -> None:
     """The flag that says where runs are; a shell leaves the ~ of --store=~/x to us."""
     at = "folder, or s3://bucket/prefix (default: runs)"
@@ -66,7 +73,7 @@ def _more(name: str, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--shard", type=int, default=256, help="texts in a shard (default: 256)")
         parser.add_argument("--precision", default="float16", choices=("float32", "float16", "bfloat16"))
         parser.add_argument("--on", default="here", help="joblib, submitit_local, submitit_slurm, ray; else here")
-        parser.add_argument("--jobs", type=int, default=-1, help="at most so many at once")
+        parser.add_argument("--jobs", type=count, default=-1, help="at most so many at once")
     if name == "export":
         parser.add_argument("to", choices=("wandb", "mlflow"), help="where to copy it")
         parser.add_argument("--project", default="interp", help="the project or experiment there (default: interp)")

@@ -41,6 +41,7 @@ def launch(experiment: Experiment, source: str, overrides: Sequence[str], given:
         schema, False
     )  # a frozen dataclass would refuse overrides; what is made of it is frozen again
     ConfigStore.instance().store(name=experiment.name, node=schema, replace=True)
+    store = Store(given.store)
     scratch = Path(".experiments" if "://" in given.store else f"{given.store}/.hydra") / experiment.name
     words = [*overrides, *_QUIET, override("hydra.job.name", experiment.name), override("hydra.run.dir", str(scratch))]
     if not (given.multirun or number):
@@ -48,7 +49,7 @@ def launch(experiment: Experiment, source: str, overrides: Sequence[str], given:
     swept = sorted(word for word in overrides if not word.startswith("hydra"))
     sweep = sweep_name(experiment.name, swept, number)
     words += ["--multirun", override("hydra.sweep.dir", f"{scratch}/{sweep}"), *_engine(given.on, given.jobs)]
-    points, database, store = _count(swept), scratch / f"{sweep}.db", Store(given.store)
+    points, database = _count(swept), scratch / f"{sweep}.db"
     if not points:
         return _call(experiment, _point(source, given.store, sweep, number, 0), words) and 2  # Hydra says what
     store.begin_sweep(sweep, note(experiment.name, swept, _command(source, swept, given), 0 if number else points))
