@@ -58,9 +58,8 @@ def prepack(owners: Iterable[nn.Module]) -> None:
     few elements past torch's count, as through `.data` or an array of numpy, is not seen.
     """
     for owner in owners:
-        matrix = owner._parameters["weight"]
-        assert matrix is not None
-        if hasattr(torch.ops.mkldnn, "_reorder_linear_weight") and not matrix.is_inference():
+        matrix = owner._parameters.get("weight")  # of a module that is pruned it is none
+        if hasattr(torch.ops.mkldnn, "_reorder_linear_weight") and matrix is not None and not matrix.is_inference():
             address = matrix.data_ptr()
             if address not in _KEPT or _KEPT[address].owner() is not owner:
                 _KEPT[address] = _Kept(ref(owner, lambda gone, at=address: _forget(at, gone)))  # type: ignore[misc]

@@ -6,6 +6,7 @@ import gc
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 import interp
@@ -195,6 +196,13 @@ def test_gradients_of_the_weights_are_those_of_other_models():
         slopes.append(torch.autograd.grad(loss, list(module.parameters())))
     for one, other in zip(*slopes, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_weights_that_are_made_anew_in_each_run_are_left_as_they_are():
+    module = module_of("linear")
+    prune.random_unstructured(module.lm_head, "weight", 0.5)
+    model = interp.load(module, prepack=True)
+    assert logits(model).isfinite().all() and same_as_fresh(model)
 
 
 def test_weights_made_in_inference_mode_are_left_as_they_are():
