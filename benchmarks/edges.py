@@ -10,7 +10,7 @@ import json
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -88,17 +88,20 @@ SIDES = {
 OURS = ("this library", "this library, prepacked")
 
 
-def seconds(call: Callable[[], Any], timer: Callable[[], float], threads: int, repeats: int = 5) -> float:
-    """The median time of several calls, after one that is not counted."""
+def seconds(
+    calls: Mapping[str, Callable[[], Any]], timer: Callable[[], float], threads: int, rounds: int = 5
+) -> dict[str, float]:
+    """The median time of each call: all take turns, so that none meets the machine in another state than the others."""
     torch.set_num_threads(threads)
-    call()
-    times = []
-    for _ in range(repeats):
-        start = timer()
-        call()
-        times.append(timer() - start)
+    times: dict[str, list[float]] = {side: [] for side in calls}
+    for _ in range(rounds):
+        for side, call in calls.items():
+            call()  # not counted: the one before was another's
+            start = timer()
+            call()
+            times[side].append(timer() - start)
     torch.set_num_threads(1)
-    return median(times)
+    return {side: median(some) for side, some in times.items()}
 
 
 def largest_difference(scores: Any, edges: dict) -> tuple[int, float, float]:
@@ -136,9 +139,8 @@ def table(case: str, memory: dict[str, float]) -> list[str]:
     calls = {side: make(case) for side, make in SIDES.items()}
     edges = calls["TransformerLens"]().edge_scores
     n, worst, largest = max((largest_difference(calls[side](), edges) for side in OURS), key=lambda found: found[1])
-    times = {
-        side: (seconds(call, process_time, 1), seconds(call, perf_counter, THREADS)) for side, call in calls.items()
-    }
+    cpu, clock = seconds(calls, process_time, 1), seconds(calls, perf_counter, THREADS)
+    times = {side: (cpu[side], clock[side]) for side in calls}
     faster = {side: [slow / quick for slow, quick in zip(times["TransformerLens"], times[side])] for side in OURS}
     return [
         f"## {case}",
@@ -163,7 +165,7 @@ def run() -> str:
     head = [
         f"# All edges, {N_POS} tokens",
         "",
-        f"`python -m benchmarks.edges`: torch {torch.__version__}; medians of 5 calls.",
+        f"`python -m benchmarks.edges`: torch {torch.__version__}; medians of 5 calls, taken in turns.",
         "",
     ]
     lines = [*head, *(line for case in CASES for line in table(case, memory if case == "GPT-2 small" else {}))]
