@@ -88,6 +88,9 @@ def test_changes_of_the_weights_are_followed(family, used):
     torch.testing.assert_close(logits(model), logits(interp.load(copy.deepcopy(module))))
     module.load_state_dict({name: value / 1.1 for name, value in module.state_dict().items()})
     torch.testing.assert_close(logits(model), before)
+    with torch.no_grad():
+        module.get_output_embeddings().weight[1, 1] += 5  # one element alone, which torch counts
+    torch.testing.assert_close(logits(model), logits(interp.load(copy.deepcopy(module))))
     used.clear()
     for parameter in module.parameters():
         parameter.data = parameter.data * 1.2  # elsewhere: no longer prepacked, and right
