@@ -1,9 +1,9 @@
 """Edge attribution of every edge, against TransformerLens; run as `python -m benchmarks.edges`.
 
 Random weights, one pair of prompts of 15 tokens that differ in the tenth, or in all; CPU seconds on one thread, and
-seconds by the clock on as many as torch takes. "Prepacked" is a model loaded with `prepack=True`. Peak memory is of a process of its own for each side; time and the largest difference
-between the scores are had in one process. The model alone, a forward pass for one prompt and one with a backward pass
-for the other, says how much of the time is its own.
+seconds by the clock on as many as torch takes. "Prepacked" is a model loaded with `prepack=True`. Peak memory is of a
+process of its own for each side; time and the largest difference between the scores are had in one process. The model
+alone, a forward pass for one prompt and one with a backward pass for the other, says how much of the time is its own.
 """
 
 import json

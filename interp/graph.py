@@ -192,6 +192,11 @@ class Graph:
         return self.n_heads + 2 * self.n_kv_heads + 1
 
 
+def zero_for_nan(mask: Tensor) -> Tensor:
+    """0 for NaN, which stands where there is no edge; infinities are left, to be refused."""
+    return mask.nan_to_num(posinf=math.inf, neginf=-math.inf)
+
+
 def by_name(sets: Mapping[str, Mask] | Mask) -> dict[str, Mask]:
     """Sets of edges by name; one that is given alone is the circuit."""
     return dict(sets) if isinstance(sets, Mapping) else {"circuit": sets}

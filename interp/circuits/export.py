@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.graph import Graph, Mask, node_of, place_of
+from interp.graph import Graph, Mask, node_of, place_of, zero_for_nan
 
 _FORMAT = "interp circuit 1"
 
@@ -92,7 +92,7 @@ def nodes_of(graph: Graph, values: Mask) -> list[str]:
 
 
 def _edges(graph: Graph, values: Mask) -> list[tuple[str, str, float]]:
-    tensor = graph.tensor_of("values", values).nan_to_num(posinf=torch.inf, neginf=-torch.inf)
+    tensor = zero_for_nan(graph.tensor_of("values", values))
     graph.check("values", tensor)
     return [(graph.writers[w], graph.readers[r], float(tensor[w, r])) for w, r in tensor.nonzero().tolist()]
 

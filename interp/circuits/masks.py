@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from interp.backends.listening import Expand, Listener
 from interp.backends.readers import Projection
 from interp.circuits.runs import Run
-from interp.graph import Graph, Mask
+from interp.graph import Graph, Mask, zero_for_nan
 from interp.products import products_of
 from interp.progress import Progress, bar
 
@@ -235,7 +235,7 @@ def stacked(graph: Graph, circuits: Mapping[str, Mask], n_pos: int) -> Float[Ten
     if not circuits:
         raise ValueError("no set of edges was given; give some by name, such as {'all': graph(model).mask()}")
     masks = [graph.tensor_of(name, mask) for name, mask in circuits.items()]
-    masks = [x if isinstance(given, Tensor) else x.where(~x.isnan(), 0) for x, given in zip(masks, circuits.values())]
+    masks = [x if isinstance(given, Tensor) else zero_for_nan(x) for x, given in zip(masks, circuits.values())]
     for name, mask in zip(circuits, masks):
         graph.check(name, mask, n_pos)
     if len({mask.ndim for mask in masks}) > 1:

@@ -15,7 +15,7 @@ from interp.arrays import labelled
 from interp.backends.readers import wiring_of
 from interp.circuits.masks import Exchange, stacked
 from interp.circuits.pair import Pair
-from interp.graph import Graph, Mask, by_name
+from interp.graph import Graph, Mask, by_name, zero_for_nan
 from interp.metrics import Metric
 from interp.model import Model, Prompts
 from interp.progress import Progress
@@ -88,11 +88,7 @@ def patch_each_edge(
     """
     pair = Pair.of(model, clean, corrupt, direction)
     names = pair.wiring.graph
-    chosen = (
-        names.mask()
-        if edges is None
-        else names.tensor_of("edges", edges).nan_to_num(posinf=torch.inf, neginf=-torch.inf)
-    )
+    chosen = names.mask() if edges is None else zero_for_nan(names.tensor_of("edges", edges))
     names.check("edges", chosen)
     if not bool(chosen.any()):
         raise ValueError(

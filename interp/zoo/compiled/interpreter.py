@@ -10,7 +10,18 @@ from math import exp
 
 from interp.graph import Edge
 from interp.zoo.compiled.placing import Placed
-from interp.zoo.compiled.variables import NUMBER, START, Aggregate, Apply, Held, Nearest, Select, Source, Variable
+from interp.zoo.compiled.variables import (
+    NUMBER,
+    START,
+    Aggregate,
+    Apply,
+    Held,
+    Nearest,
+    Select,
+    Source,
+    Variable,
+    read_of,
+)
 
 SHARPNESS = 20.0  # log of the odds of what is attended to against everything else
 State = dict[Variable, Sequence[Held]]  # by variable, at each position, the start of the prompt first
@@ -72,8 +83,8 @@ def _attend(variable: Aggregate, part: str, read: Read) -> list[Held]:
         weights = [exp((score - top) * SHARPNESS / select.gap) for score in row]
         mixture = dict.fromkeys(variable.values, 0.0)
         for weight, value, start in zip(weights, values, starts):
-            for own, counted in variable.reads.items():
-                mixture[own] += weight * sum(amount * value.get(one, 0.0) for one, amount in counted.items())
+            for own, amount in read_of(variable.reads, value).items():
+                mixture[own] += weight * amount
             for own, amount in variable.starts.items():
                 mixture[own] += weight * amount * start.get(True, 0.0)
         held.append({own: amount / sum(weights) for own, amount in mixture.items()})
