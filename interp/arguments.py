@@ -1,7 +1,9 @@
 """What is given where several things may be: one of them, or several, and nothing else."""
 
 from collections.abc import Iterable
-from numbers import Integral
+from math import isfinite
+from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -57,6 +59,54 @@ def count_of(name: str, given: Any, least: int = 1) -> int:
     if given < least:
         raise ValueError(f"{name} is at least {least}, not {given}")
     return int(given)
+
+
+def check_number(name: str, given: Any) -> None:
+    """Refuse what is no finite number, of Python, numpy or torch.
+
+    Raises:
+        TypeError: What is no number.
+        ValueError: NaN and infinity.
+    """
+    one = isinstance(given, Real) or (isinstance(given, torch.Tensor) and given.numel() == 1)
+    if not one or isinstance(given, bool):
+        raise TypeError(f"{name} is a number, not {_short(given)}")
+    if not isfinite(given):
+        raise ValueError(f"{name} is a finite number, not {given}")
+
+
+def check_finite(x: torch.Tensor, where: str = "") -> None:
+    """Refuse features, (..., example, d), that are no numbers.
+
+    Args:
+        where: They were read.
+
+    Raises:
+        ValueError: NaN or infinity.
+    """
+    if not bool((finite := x.isfinite()).all()):
+        lost = (~finite).any(-1).sum(-1).max()
+        raise ValueError(f"the features{where} of {int(lost)} examples are not finite numbers")
+
+
+def check_switch(name: str, given: Any) -> None:
+    """Refuse what is neither True nor False.
+
+    Raises:
+        TypeError: If so.
+    """
+    if not isinstance(given, bool):
+        raise TypeError(f"{name} is True or False, not {_short(given)}")
+
+
+def check_folder(path: str | Path) -> None:
+    """Refuse a file that is to be written where there is no folder.
+
+    Raises:
+        FileNotFoundError: If so.
+    """
+    if not Path(path).parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {str(Path(path).parent)!r} to write {Path(path).name!r} into")
 
 
 def check_labelled_array(given: Any) -> None:

@@ -68,6 +68,8 @@ def check(model: Model, seed: int = 0) -> Report:
     Returns:
         A report that prints as a table; `report.holds` says whether all is well.
     """
+    if not isinstance(model, Model):
+        raise TypeError(f"this checks an interp.Model, not a {type(model).__name__}; give interp.load(...) of it")
     generator = torch.Generator().manual_seed(seed)
     length = min(8, model.shape.n_context or 8)
     ids = torch.randint(1, model.shape.d_vocab, (2, length), generator=generator).to(model.device)

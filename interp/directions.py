@@ -3,10 +3,28 @@
 What edits are made of is sent to servers as source, so that nothing here may need jaxtyping.
 """
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from interp.precision import widened
+
+ArrayLike = Tensor | np.ndarray | Sequence[float] | float
+
+
+def tensor_of(given: ArrayLike) -> Tensor:
+    """A number, an array or a tensor as a tensor: what Python holds is kept in double precision.
+
+    Raises:
+        TypeError: Something else.
+    """
+    try:
+        return torch.as_tensor(given, dtype=None if isinstance(given, Tensor | np.ndarray) else torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        shown = repr(given) if len(repr(given)) <= 60 else f"a {type(given).__name__}"
+        raise TypeError(f"this takes a number, an array or a tensor, not {shown}") from None
 
 
 def span(vectors: Tensor) -> Tensor:

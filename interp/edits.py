@@ -3,16 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from interp.directions import along, span, unit_of
+from interp.directions import ArrayLike, along, span, tensor_of, unit_of
 from interp.indexing import Index, index_of, pooled
 from interp.sites import Site
 from interp.traces import Tokens, Trace, visible
-
-ArrayLike = Tensor | np.ndarray | Sequence[float] | float
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,7 @@ def version_of(tensor: Tensor) -> int:
 
 def put(site: Site, value: ArrayLike, **at: Index) -> Edit:
     """Set the site to a value that broadcasts to the selected part."""
-    held = torch.as_tensor(value)
+    held = tensor_of(value)
     return Edit(site, lambda x: held, at)
 
 
@@ -128,7 +125,7 @@ def exchange(trace: Trace, site: Site, subspace: ArrayLike, **at: Index) -> Edit
     Args:
         subspace: A direction (d,), or vectors (k, d) that span the subspace, orthonormal or not.
     """
-    whole, basis = copy(trace, site, **at), span(torch.as_tensor(subspace))
+    whole, basis = copy(trace, site, **at), span(tensor_of(subspace))
 
     def change(x: Tensor) -> Tensor:
         fit = _fit(basis, x, site)
@@ -155,13 +152,14 @@ def stop(site: Site, **at: Index) -> Edit:
 
 def add(site: Site, vector: ArrayLike, **at: Index) -> Edit:
     """Add a vector to the site."""
-    held = torch.as_tensor(vector)
+    held = tensor_of(vector)
     return Edit(site, lambda x: x + _fit(held, x, site), at, moves=bool(held.detach().any()))
 
 
-def scale(site: Site, factor: float, **at: Index) -> Edit:
-    """Multiply the site by a factor."""
-    return Edit(site, lambda x: x * factor, at)
+def scale(site: Site, factor: ArrayLike, **at: Index) -> Edit:
+    """Multiply the site by a factor that broadcasts to the selected part."""
+    held = tensor_of(factor)
+    return Edit(site, lambda x: x * held.to(x), at)
 
 
 def zero(site: Site, **at: Index) -> Edit:
@@ -209,7 +207,7 @@ def _weight(trace: Trace, site: Site) -> Tensor:
 
 def remove(site: Site, direction: ArrayLike, **at: Index) -> Edit:
     """Project a direction of the site's last axis out (directional ablation, Arditi et al. 2024, arXiv:2406.11717)."""
-    unit = unit_of(torch.as_tensor(direction))
+    unit = unit_of(tensor_of(direction))
 
     def change(x: Tensor) -> Tensor:
         fit = _fit(unit, x, site)
@@ -226,7 +224,7 @@ def clamp(
         raise ValueError("clamp needs a lower bound, an upper bound or both; none was given")
     if direction is None:
         return Edit(site, lambda x: x.clamp(low, high), at)
-    unit = unit_of(torch.as_tensor(direction))
+    unit = unit_of(tensor_of(direction))
 
     def change(x: Tensor) -> Tensor:
         fit = _fit(unit, x, site)

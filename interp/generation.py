@@ -6,14 +6,14 @@ An edit means the same whether keys are kept or not: its positions are absolute 
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.arguments import count_of, edits_of
+from interp.arguments import check_switch, count_of, edits_of
 from interp.caching import caching
 from interp.columns import CACHEABLE, addressed
 from interp.edits import Edit
@@ -46,6 +46,7 @@ class Sampling:
             raise ValueError(
                 f"a temperature is a number from 0 on, not {self.temperature!r}; 0 takes the likeliest token"
             )
+        count_of("seed", self.seed, 0)
         if self.top_k is not None:
             count_of("top_k", self.top_k)
         if self.top_p is not None and not (isinstance(self.top_p, Real) and 0 < self.top_p <= 1):
@@ -130,14 +131,16 @@ def continuations(
         ValueError: Nothing to generate, or more than the context holds; an output vocabulary that is not the input's;
             `cached=True` where that is not sound; an edit that selects nothing.
     """
-    tokens, edits = model.tokens(prompts), edits_of(edits)
+    tokens, edits, stop = model.tokens(prompts), edits_of(edits), _ends(stop, model)
+    if cached is not None:
+        check_switch("cached", cached)
     model.check(edits=edits)
     _check_room(model, tokens, n_tokens, edits)
     why_not = _why_uncached(model, edits)
     if cached and why_not:
         raise ValueError(f"keys cannot be kept here: {why_not}; leave cached= out, or pass cached=False")
     cache = model.new_cache() if cached is not False and not why_not else None
-    draws, ends = _draws(tokens, sampling, n_tokens), torch.tensor(sorted(stop), dtype=torch.long, device=model.device)
+    draws, ends = _draws(tokens, sampling, n_tokens), torch.tensor(stop, dtype=torch.long, device=model.device)
     log_probs, width = [], tokens.ids.shape[1]
     with bar(n_tokens, "tokens", progress) as advance:
         for draw in draws.T:
@@ -153,6 +156,16 @@ def continuations(
     keys = "kept" if cache is not None else f"not kept: {why_not or 'cached=False was given'}"
     how = {"cached": cache is not None, "keys": keys, "n_tokens": n_tokens, **vars(sampling)}
     return Continuations(tokens, lengths, texts, torch.stack(log_probs, 1), how)
+
+
+def _ends(stop: Collection[int], model: Model) -> list[int]:
+    """Tokens that end a row, refused where they are none of the model's."""
+    for token in stop:
+        if not isinstance(token, Integral) or not 0 <= token < model.shape.d_vocab:
+            raise ValueError(
+                f"stop= takes token ids, from 0 to {model.shape.d_vocab - 1}, not {token!r}; give [model.token_id('.')]"
+            )
+    return sorted(map(int, stop))
 
 
 def _next(model: Model, tokens: Tokens, cache: Cache | None, edits: Sequence[Edit]) -> Float[Tensor, "batch vocab"]:

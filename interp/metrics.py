@@ -15,6 +15,7 @@ from interp.answers import Answers, at_tokens, check_answers, chosen, ids_of, su
 from interp.arguments import check_differentiable, listed
 from interp.edits import version_of
 from interp.model import Model
+from interp.precision import HINT
 from interp.traces import Tokens, Trace
 
 
@@ -64,8 +65,7 @@ class Metric:
         if bool((wrong := values.detach().isnan()).any()):
             raise ValueError(
                 f"{self.name} is not a number in {int(wrong.sum())} of {wrong.numel()} values"
-                f"{where(*wrong.nonzero()[0].tolist())}; are there NaN among the weights? Where half precision "
-                f"overflows, load the model in float32"
+                f"{where(*wrong.nonzero()[0].tolist())}; {HINT}"
             )
 
     def of_logits(self, logits: Float[Tensor, "batch vocab"]) -> Float[Tensor, " batch"]:

@@ -29,7 +29,7 @@ AXES: dict[str, tuple[str, ...]] = {
     "resid_final": _STREAM,  # input of the final norm
 }
 _ORDER = {kind: i for i, kind in enumerate(AXES)}
-UNLAYERED = frozenset({"embed", "resid_final"})
+UNLAYERED = ("embed", "resid_final")
 STREAM = frozenset({"resid_pre", "resid_post", "resid_final"})  # the residual stream between blocks
 
 
@@ -44,7 +44,7 @@ class Site:
     layer: int | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in AXES:
+        if not isinstance(self.kind, str) or self.kind not in AXES:
             raise ValueError(f"unknown site kind {self.kind!r}; choose from {', '.join(AXES)}")
         if self.kind in UNLAYERED and self.layer is not None:
             raise ValueError(f"{self.kind!r} has no layer, but {self.layer!r} was given; write Site({self.kind!r})")

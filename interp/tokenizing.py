@@ -49,11 +49,15 @@ class Tokenizer:
         Raises:
             ValueError: A place that a prompt lacks, or has several times; another number of places than of prompts.
         """
+        if not isinstance(roles, Mapping):
+            raise TypeError(f"roles are places by name, such as {{'END': -1}}, not {roles!r}")
         found = {name: self._places(name, place, tokens) for name, place in roles.items()}
         return replace(tokens, roles={**tokens.roles, **found}) if found else tokens
 
     def one(self, text: str) -> int:
         """The id of a string that is exactly one token."""
+        if not isinstance(text, str):
+            raise TypeError(f"a token is named by its text here, such as ' the', not {text!r}")
         ids = self._encode(text)
         if len(ids) != 1:
             pieces = [self.base.decode([i]) for i in ids]

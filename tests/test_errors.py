@@ -321,7 +321,7 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
         lambda m: steering.dose_response(
             m, IDS, steering.Vector.of(RESID, torch.ones(128)), metrics.logit(4), doses=()
         ),
-        "a dose response needs at least one dose; none was given",
+        "doses are at least one number; none was given",
     ),
     "direction of another width": (
         lambda m: m.run(IDS, edits=[edits.remove(RESID, torch.ones(5))]),

@@ -146,7 +146,7 @@ def test_what_is_foreseen_is_decoded_at_each_position(embedded, future):
 
 
 def test_messages(embedded, future):
-    with pytest.raises(ValueError, match="to foresee 3 tokens, one or more, every document must be longer than that"):
+    with pytest.raises(ValueError, match="to foresee 3 tokens, every document must be longer; the shortest has 3"):
         lens.fit_future(embedded, ["the dog"])
     with pytest.raises(ValueError, match=r"a future lens reads the residual stream; z\.0 has axes"):
         lens.fit_future(embedded, texts(2, 0), sites=embedded.sites("z"))

@@ -104,10 +104,25 @@ def test_rows_may_have_labels_and_roles(embedded):
         tasks.from_rows(embedded, [ROW | {"noun": "dog"}, ROW], roles=["noun"])
 
 
+def test_a_row_may_have_several_answers(embedded):
+    rows = [ROW | {"right": ["runs", "sleeps"]}, ROW | {"wrong": ("run", "sleep")}]
+    task = tasks.from_rows(embedded, rows)
+    own = [[embedded.token_id(word) for word in words] for words in (("runs", "sleeps"), ("run", "sleep"))]
+    assert task.right.tolist() == [own[0], [own[0][0], -1]] and task.wrong.tolist() == [[own[1][0], -1], own[1]]
+    for side, said in (
+        ([], "missing: right"),
+        (["runs", "zyzx"], "row 0, right: .*zyzx"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            tasks.from_rows(embedded, [ROW | {"right": side}])
+    with pytest.raises(ValueError, match="row 0: 'run' is a right and a wrong answer"):
+        tasks.from_rows(embedded, [ROW | {"right": ["runs", "run"]}])
+
+
 def test_rows_that_ask_nothing_are_refused(embedded):
     with pytest.raises(ValueError, match="mine has no rows; each pair takes one"):
         tasks.from_rows(embedded, [], "mine")
-    with pytest.raises(ValueError, match="mine, row 1: the right and the wrong answer are both 'runs'"):
+    with pytest.raises(ValueError, match="mine, row 1: 'runs' is a right and a wrong answer"):
         tasks.from_rows(embedded, [ROW, ROW | {"wrong": "runs"}], "mine")
 
 

@@ -15,6 +15,7 @@ model = interp.load()
 task = tasks.ioi(model, n=2)
 pair = task.clean, task.corrupt
 ids = torch.tensor([[1, 2, 3]])
+vector = steering.Vector.of(Site('resid_post', 1), torch.ones(128))
 """
 
 CASES = {
@@ -52,10 +53,46 @@ CASES = {
     "to the axes by xarray.DataArray(values, dims=('layer', 'prompt'))",
     "plots.heatmap(np.zeros((3, 4)))": "this takes a labelled array, such as methods return, not ndarray; give names "
     "to the axes by xarray.DataArray(values, dims=('layer', 'prompt'))",
+    "steering.steer(vector, '2')": "a dose is a number, not '2'",
+    "steering.steer(vector, float('nan'))": "a dose is a finite number, not nan",
+    "steering.steer(None)": "a steering vector is a steering.Vector, not NoneType; make one by steering.extract, or of "
+    "a tensor by steering.Vector.of(site, tensor)",
+    "steering.dose_response(model, ids, vector, task.logit_diff, 2.0)": "doses are several numbers, such as [0, 1, 2], "
+    "not 2.0",
+    "steering.side_effects(model, ids, vector, [])": "doses are at least one number; none was given",
+    "steering.top_tokens(model, vector, 513)": "n is a number of tokens from 1 to 512, not 513",
+    "steering.top_tokens(model, steering.Vector.of(Site('resid_post', 1), torch.ones(3)))": "a vector of 3 entries is "
+    "none of embedded, whose stream has 128",
+    "steering.preview(model, ids, steering.steer(vector), -1)": "n_tokens is at least 0, not -1",
+    "model.sites(['z'])": "unknown site kind ['z']; choose from embed, resid_pre, q, k, v, scores, pattern, z, "
+    "attn_out, resid_mid, mlp_pre, mlp_post, mlp_out, resid_post, resid_final",
+    "model.tokens(ids, roles=['END'])": "roles are places by name, such as {'END': -1}, not ['END']",
+    "model.token_id(5)": "a token is named by its text here, such as ' the', not 5",
+    "edits.scale(Site('z', 0), 'half')": "this takes a number, an array or a tensor, not 'half'",
+    "edits.add(Site('z', 0), None)": "this takes a number, an array or a tensor, not None",
+    "lens.decode(model, ids, by='tuned')": "a lens is what lens.tune or lens.load gives, not 'tuned'; None is the "
+    "logit lens",
+    "lens.tune(model, ids, steps=-1)": "steps is at least 0, not -1",
+    "lens.fit_future(model, ids, ahead=0)": "ahead is at least 1, not 0",
+    "check('gpt2')": "this checks an interp.Model, not a str; give interp.load(...) of it",
+    "tasks.ioi(model, n='4')": "n is a whole number, not '4'",
+    "tasks.ioi(model, n=0)": "n is at least 1, not 0",
+    "tasks.ioi(model, seed=-1)": "seed is at least 0, not -1",
+    "tasks.CONCEPTS['sentiment'](model, 1)": "n is at least 2, not 1",
+    "load(prepack='yes')": "prepack is True or False, not 'yes'",
+    "load(bos='no')": "bos is True or False, not 'no'",
+    "load(device='gpu')": "device=gpu cannot be computed on here; there is cpu",
+    "generate(model, ids, 2, seed='a')": "seed is a whole number, not 'a'",
+    "generate(model, ids, 2, stop=['.'])": "stop= takes token ids, from 0 to 511, not '.'; give [model.token_id('.')]",
+    "generate(model, ids, 2, cached='yes')": "cached is True or False, not 'yes'",
     "model.words(ids)": "words are those of one prompt's token ids, such as model.tokens(text).ids[0]",
 }
 
 SAME = {  # what may be written in another way
+    "edits.scale(Site('z', 0), np.float32(2)).change(torch.ones(2)).tolist()": "[2.0, 2.0]",
+    "edits.add(Site('z', 0), 0.1).change(torch.zeros(1, dtype=torch.double)).item()": "0.1",
+    "edits.remove(Site('z', 0), [3, 4]).change(torch.tensor([[3.0, 4.0]])).abs().max().item() < 1e-6": "True",
+    "steering.steer([vector], np.float64(2.0))[0].site": "Site(kind='resid_post', layer=1)",
     "patching.patch(model, *pair, Site('z', 0), task.logit_diff, over='head').dims": "('layer', 'head', 'prompt')",
     "isinstance(generate(model, ids, 2, edits.zero(Site('z', 0))), list)": "True",
     "model.sites('z', layers=1)": "[Site(kind='z', layer=1)]",

@@ -5,7 +5,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.lab.devices import usable
 from experiments.lab.options import OnModel
 
 if TYPE_CHECKING:
@@ -203,7 +202,7 @@ def _open(name: str, backend: str, dtype: str, device: str, remote: str) -> "Mod
     elif _revision(source):
         source, more["tokenizer"] = _opened(source, more.pop("dtype"))
     if device not in ("spread", "auto"):
-        more["device"] = usable(device)
+        more["device"] = device
     if remote:
         more["remote"] = True if remote == "ndif" else remote
     return interp.load(source, **more)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from interp.arguments import check_switch
 from interp.model import Model
 from interp.quick import prepack_matrices
 
@@ -46,11 +47,18 @@ def load(
             rehearses a remote run here. Not tried on a real server; see `interp/backends/nnsight.py`.
 
     Raises:
-        TypeError: What is no causal language model of transformers, a bridge or an nnsight model.
-        ValueError: An unknown backend; a bridge or an nnsight model with another backend; `remote` without nnsight; a
-            model whose files are broken or lack weights, or whose weights are on the meta device.
+        TypeError: What is no causal language model of transformers, a bridge or an nnsight model; a switch that is
+            neither True nor False.
+        ValueError: An unknown backend; a device that is not there; a bridge or an nnsight model with another backend;
+            `remote` without nnsight; a model whose files are broken or lack weights, or whose weights are on the meta
+            device.
         FileNotFoundError: A folder or a model that is not there.
     """
+    check_switch("prepack", prepack)
+    if bos is not None:
+        check_switch("bos", bos)
+    if device is not None:
+        _check_device(device)
     own = _backend_of(source)
     backend = backend or own or "huggingface"
     if backend not in BACKENDS:
@@ -76,6 +84,15 @@ def load(
     model = import_module(f"interp.backends.{backend}").wrap(module, tokenizer, name, bos, **options)
     prepack_matrices(model.module, prepack)
     return model
+
+
+def _check_device(device: str | torch.device) -> None:
+    """Refuse a device that nothing can be computed on."""
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch has several ways to say so
+        here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise ValueError(f"device={device} cannot be computed on here; there is {', '.join(here)}") from error
 
 
 def _backend_of(source: Any) -> str | None:

@@ -16,7 +16,7 @@ from interp.arrays import Check, labelled
 from interp.edits import Edit
 from interp.lens.places import Place, place_of
 from interp.lens.rows import Rows, divergence, log_probs
-from interp.lens.tuned import TunedLens, belongs
+from interp.lens.tuned import TunedLens, check_lens
 from interp.metrics import kl_from
 from interp.model import Model, Prompts
 from interp.precision import widened
@@ -55,8 +55,7 @@ def fidelity(
         ValueError: Fewer than eight prompts, or all alike; a lens of another model; a site that is no stream.
         KeyError: A site that the lens does not translate.
     """
-    if by is not None:
-        belongs(by.fingerprint, model)
+    check_lens(by, model)
     tokens = model.tokens(prompts)
     place = place_of(model, site, by)
     if len(tokens) < 8:

@@ -13,7 +13,7 @@ from interp.arrays import Check, attach, labelled
 from interp.components import last_stream
 from interp.lens.judging import Marginals, beats_a_constant, last_is_the_model, skill
 from interp.lens.rows import chunks, divergence, log_probs, streams
-from interp.lens.tuned import Translator, TunedLens, belongs
+from interp.lens.tuned import Translator, TunedLens, check_lens
 from interp.model import Model, Prompts
 from interp.progress import Progress, bar
 from interp.sites import Site
@@ -42,7 +42,7 @@ def compare(model: Model, lenses: Mapping[str, TunedLens], documents: Prompts, p
         ValueError: No lenses; lenses of different sites, or of another model.
     """
     for lens in lenses.values():
-        belongs(lens.fingerprint, model)
+        check_lens(lens, model)
     if len({tuple(lens.translators) for lens in lenses.values()}) != 1 or "logit lens" in lenses:
         raise ValueError(
             f"compare needs lenses of the same sites, by names other than 'logit lens'; {list(lenses)} were given"

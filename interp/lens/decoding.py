@@ -17,7 +17,7 @@ from interp.components import last_stream
 from interp.lens.judging import Marginals, beats_a_constant, is_unbiased, last_is_the_model, skill
 from interp.lens.places import Place, axes_of, names_of, places
 from interp.lens.rows import Rows, chunks, divergence, log_probs, words
-from interp.lens.tuned import TunedLens, belongs
+from interp.lens.tuned import TunedLens, check_lens
 from interp.model import Model, Prompts
 from interp.progress import Progress, bar
 
@@ -61,8 +61,7 @@ def decode(
         KeyError: A lens of other sites.
     """
     check_answers(answer)
-    if by is not None:
-        belongs(by.fingerprint, model)
+    check_lens(by, model)
     tokens, found = model.tokens(prompts), places(model, kind, by)
     if not 1 <= top <= model.shape.d_vocab:
         raise ValueError(f"top is a number of tokens from 1 to {model.shape.d_vocab}, not {top}")

@@ -12,7 +12,7 @@ from interp.arrays import Check, attach, labelled
 from interp.components import last_stream
 from interp.lens.future import FutureLens, apart, check_documents
 from interp.lens.rows import Rows, chunks, log_probs, streams, words
-from interp.lens.tuned import belongs
+from interp.lens.tuned import check_lens
 from interp.model import Model, Prompts
 from interp.progress import Progress, bar
 from interp.sites import Site
@@ -32,7 +32,7 @@ def foresight(model: Model, lens: FutureLens, documents: Prompts, progress: Prog
     Raises:
         ValueError: A lens of another model; documents that are too short.
     """
-    belongs(lens.fingerprint, model)
+    check_lens(lens, model)
     tokens, last = model.tokens(documents), last_stream(model)
     check_documents(model, tokens, len(lens.maps), lens.sites)
     names = [*map(str, lens.sites), "bigram", "unigram", "model"]
@@ -63,7 +63,7 @@ def foresee(model: Model, lens: FutureLens, prompts: Prompts, at: int | str | No
         `token` and `probability` by (site, ahead, top, pos, prompt), and the prompts' words, `input`, by (pos, prompt);
         without `pos` if one position was asked for.
     """
-    belongs(lens.fingerprint, model)
+    check_lens(lens, model)
     tokens = model.tokens(prompts)
     rows = Rows.of(tokens, at)
     trace = model.run(tokens, read=lens.sites, last_only=True)

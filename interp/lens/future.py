@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.arguments import count_of
 from interp.components import last_stream
 from interp.lens.moments import Moments
 from interp.lens.rows import Rows, chunks, log_probs, streams
@@ -147,12 +148,9 @@ def check_documents(model: Model, tokens: Tokens, ahead: int, sites: Sequence[Si
         ValueError: Documents that are too short; a site that is not of the residual stream; a model whose output
             vocabulary is not that of its input.
     """
-    shortest = int(tokens.mask.sum(-1).min())
-    if ahead < 1 or shortest <= ahead:
-        raise ValueError(
-            f"to foresee {ahead} tokens, one or more, every document must be longer than that; the shortest has "
-            f"{shortest}"
-        )
+    count_of("ahead", ahead)
+    if (shortest := int(tokens.mask.sum(-1).min())) <= ahead:
+        raise ValueError(f"to foresee {ahead} tokens, every document must be longer; the shortest has {shortest}")
     if wrong := [site for site in sites if site.axes[-1] != "d_model"]:
         raise ValueError(f"a future lens reads the residual stream; {wrong[0]} has axes {', '.join(wrong[0].axes)}")
     width = model.unembed(torch.zeros(1, model.shape.d_model, device=model.device, dtype=model.dtype)).shape[-1]

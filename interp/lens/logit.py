@@ -12,7 +12,7 @@ from interp.components import last_stream
 from interp.lens.judging import Marginals, beats_a_constant, last_is_the_model, skill
 from interp.lens.places import axes_of, names_of, places
 from interp.lens.rows import Rows, divergence, log_probs
-from interp.lens.tuned import TunedLens, belongs
+from interp.lens.tuned import TunedLens, check_lens
 from interp.metrics import Metric, as_metric
 from interp.model import Model, Prompts
 from interp.precision import widened
@@ -35,8 +35,7 @@ def logit_lens(
     Raises:
         ValueError: What `decode` raises.
     """
-    if by is not None:
-        belongs(by.fingerprint, model)
+    check_lens(by, model)
     tokens, found = model.tokens(prompts), places(model, kind, by)
     rows, last = Rows.of(tokens, as_metric(metric).at), last_stream(model)
     trace = model.run(tokens, read={*(place.site for place in found), last}, last_only=True)

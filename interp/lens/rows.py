@@ -14,7 +14,7 @@ from torch import Tensor
 
 from interp.arrays import position_labels
 from interp.model import Model
-from interp.precision import widened
+from interp.precision import HINT, widened
 from interp.sites import Site
 from interp.traces import Tokens, Trace
 
@@ -86,8 +86,17 @@ def chunks(n: int, d_vocab: int) -> Iterator[slice]:
 
 
 def log_probs(model: Model, resid: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
-    """What the model's own final norm and unembedding predict from a stream, at least in single precision."""
-    return widened(model.unembed(resid.to(model.dtype))).log_softmax(-1)
+    """What the model's own final norm and unembedding predict from a stream, at least in single precision.
+
+    Raises:
+        ValueError: NaN.
+    """
+    found = widened(model.unembed(resid.to(model.dtype))).log_softmax(-1)
+    if bool((lost := found[:, 0].isnan()).any()):  # one NaN makes all of its row NaN
+        raise ValueError(
+            f"what {model.name} predicts is not a number for {int(lost.sum())} of {len(lost)} tokens; {HINT}"
+        )
+    return found
 
 
 def divergence(p: Float[Tensor, "#row vocab"], q: Float[Tensor, "row vocab"]) -> Float[Tensor, " row"]:

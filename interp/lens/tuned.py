@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.arguments import check_folder
 from interp.components import last_stream
 from interp.model import Model
 from interp.sites import Site
@@ -60,9 +61,14 @@ class TunedLens:
         return self.translators[site]
 
     def save(self, path: str | Path) -> None:
-        """Write the translators as safetensors, with the fingerprint and how they were made in its metadata."""
+        """Write the translators as safetensors, with the fingerprint and how they were made in its metadata.
+
+        Raises:
+            FileNotFoundError: A folder that is not there.
+        """
         from safetensors.torch import save_file
 
+        check_folder(path)
         tensors: dict[str, Tensor] = {}
         for site, translator in self.translators.items():
             tensors |= {f"{site}.weight": translator.weight, f"{site}.bias": translator.bias}
@@ -88,7 +94,7 @@ def load(path: str | Path, model: Model, transfer: bool = False) -> TunedLens:
     found = TunedLens(translators, about["fingerprint"], json.loads(about["made"]))
     _check_width(found, model)
     if not transfer:
-        belongs(found.fingerprint, model)
+        check_lens(found, model)
         return found
     return TunedLens(translators, model.fingerprint(), {**found.made, "transferred from": found.fingerprint})
 
@@ -115,16 +121,24 @@ def tuned_sites(model: Model, sites: Sequence[Site] | None) -> list[Site]:
     return sorted(chosen, key=lambda site: site.order)
 
 
-def belongs(fingerprint: str, model: Model) -> None:
+def check_lens(lens: Any, model: Model) -> None:
     """Refuse a lens of another model; all weights are hashed each time, for they may have changed in place.
 
+    Args:
+        lens: A tuned lens, a future lens, or None: the logit lens, which is every model's own.
+
     Raises:
+        TypeError: What is no lens.
         ValueError: One of other weights.
     """
+    if lens is None:
+        return
+    if not hasattr(lens, "fingerprint"):
+        raise TypeError(f"a lens is what lens.tune or lens.load gives, not {lens!r}; None is the logit lens")
     own = model.fingerprint()
-    if fingerprint != own:
+    if lens.fingerprint != own:
         raise ValueError(
-            f"this lens belongs to a model with weights {fingerprint}, but those of {model.name} are "
+            f"this lens belongs to a model with weights {lens.fingerprint}, but those of {model.name} are "
             f"{own}; tune one on this model, or load it with transfer=True if its streams mean the same"
         )
 

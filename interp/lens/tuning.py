@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.arguments import count_of
 from interp.components import last_stream
 from interp.lens.comparing import Judged, Translators, judge
 from interp.lens.moments import Moments
@@ -57,6 +58,7 @@ def tune(
     Raises:
         ValueError: Too few documents for three parts; a site that is not of the residual stream.
     """
+    count_of("steps", steps, 0), count_of("rows", rows)
     tokens, sites = model.tokens(documents), tuned_sites(model, sites)
     train, choose, test = _split(tokens, groups, held_out, seed)
     starts = _starts(model, train, sites)

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.arguments import check_finite
 from interp.model import Model, Prompts
 from interp.precision import widened
-from interp.probing.problems import check_finite
 from interp.progress import Progress, bar
 from interp.sites import Site
 

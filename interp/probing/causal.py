@@ -13,6 +13,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.arguments import check_finite
 from interp.arrays import Check, labelled
 from interp.edits import Edit
 from interp.model import Model
@@ -22,7 +23,7 @@ from interp.probing.crossval import out_of_fold
 from interp.probing.erasure import leace
 from interp.probing.estimators import estimator_of
 from interp.probing.pairing import Pairs, follows, margin, paired
-from interp.probing.problems import Features, check_finite
+from interp.probing.problems import Features
 from interp.probing.splits import check_labelled, folds_of
 from interp.progress import Progress
 from interp.sites import Site

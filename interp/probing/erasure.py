@@ -11,12 +11,13 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from interp.arguments import check_finite
 from interp.arrays import Check
 from interp.edits import Edit, Index
 from interp.precision import widened
 from interp.probing.crossval import fitted_on_all, losses, out_of_fold, prior_loss
 from interp.probing.estimators import ESTIMATORS, Estimator, estimator_of
-from interp.probing.problems import Features, Problems, check_finite, indicators, log_probs
+from interp.probing.problems import Features, Problems, indicators, log_probs
 from interp.probing.splits import Groups, folds_of
 from interp.sites import Site
 

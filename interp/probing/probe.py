@@ -10,11 +10,12 @@ import xarray as xr
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from interp.arguments import check_finite
 from interp.directions import span
 from interp.precision import widened
 from interp.probing.crossval import fitted_on_all
 from interp.probing.estimators import estimator_of, predicts_numbers
-from interp.probing.problems import Features, check_finite
+from interp.probing.problems import Features
 
 
 @dataclass(frozen=True)

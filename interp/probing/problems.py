@@ -191,20 +191,6 @@ class Fits:
         return outputs.mT + self.bias[:, :, None]
 
 
-def check_finite(x: Float[Tensor, "*site example d"], where: str = "") -> None:
-    """Refuse features that are no numbers.
-
-    Args:
-        where: They were read.
-
-    Raises:
-        ValueError: NaN or infinity.
-    """
-    if not bool((finite := x.isfinite()).all()):
-        lost = (~finite).any(-1).sum(-1).max()
-        raise ValueError(f"the features{where} of {int(lost)} examples are not finite numbers")
-
-
 def log_probs(outputs: Float[Tensor, "*rest out"]) -> Float[Tensor, "*rest class"]:
     """Log probabilities: of one output, as the log odds of the second class; else of one output a class."""
     return (pad(outputs, (1, 0)) if outputs.shape[-1] == 1 else outputs).log_softmax(-1)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from interp.arguments import check_finite
 from interp.model import Model
 from interp.sites import Site
 from interp.steering.concept import Concept
@@ -19,7 +20,11 @@ Sides = tuple[Tensor, Tensor]  # of the positive prompts (n, d) and of the negat
 def collect(
     model: Model, concept: Concept, sites: Sequence[Site], positions: Sequence[int | str], head: int | None = None
 ) -> dict[tuple[Site, int | str], Sides]:
-    """What each site held at each position, of the positive and of the negative prompts; in float32 at least."""
+    """What each site held at each position, of the positive and of the negative prompts; in float32 at least.
+
+    Raises:
+        ValueError: NaN or infinity.
+    """
     sides = [_read(model, tokens, sites, positions, head) for tokens in (concept.positive, concept.negative)]
     return {key: (sides[0][key], sides[1][key]) for key in sides[0]}
 
@@ -32,5 +37,6 @@ def _read(
         trace = model.run(tokens.rows(slice(start, start + _ROWS)), read=sites, last_only=True)
         for (site, at), parts in found.items():
             value = trace.at(site, at) if head is None else trace.at(site, at)[:, head]
+            check_finite(value, f" at {site}, {at!r}")
             parts.append(value.to(torch.promote_types(value.dtype, torch.float32)))
     return {key: torch.cat(parts) for key, parts in found.items()}

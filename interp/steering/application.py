@@ -4,10 +4,11 @@ Adding: Turner et al. 2023 (arXiv:2308.10248). Directional ablation: Arditi et a
 Lee et al. 2024 (arXiv:2409.05907).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from interp.arguments import check_number
 from interp.edits import Edit, Index
 from interp.steering.operators import Change, Gate, adding, capping, fitting, gated, setting, stretching, turning
 from interp.steering.vector import Vector, Vectors, many
@@ -83,8 +84,10 @@ def steer(
         An edit for each vector, and before them one that decides, if a position does; none if the dose changes nothing.
 
     Raises:
-        ValueError: An unknown operator or unit; a unit not known of a vector; a condition that cannot be seen in time.
+        ValueError: An unknown operator or unit; a unit not known of a vector; a condition that cannot be seen in time;
+            a dose that is no finite number.
     """
+    check_number("a dose", dose)
     if op not in _OPERATORS:
         raise ValueError(f"unknown operator {op!r}; choose from {', '.join(OPERATORS)}")
     make, neutral = _OPERATORS[op]
@@ -102,6 +105,23 @@ def steer(
     if when is not None and gate is not None:
         edits.insert(0, Edit(when.vector.site, gate.decide, _at(when.vector, when.at)))
     return edits
+
+
+def doses_of(given: Sequence[float]) -> list[float]:
+    """Doses as numbers of Python.
+
+    Raises:
+        TypeError: What is no list of numbers.
+        ValueError: None at all.
+    """
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"doses are several numbers, such as [0, 1, 2], not {given!r}")
+    listed = list(given)
+    for dose in listed:
+        check_number("a dose", dose)
+    if not listed:
+        raise ValueError("doses are at least one number; none was given")
+    return [float(dose) for dose in listed]
 
 
 def _at(vector: Vector, where: Index | None) -> dict[str, Index]:

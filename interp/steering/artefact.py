@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from interp.arguments import check_folder
 from interp.arrays import Check
 from interp.sites import Site
 from interp.steering.vector import Vector, Vectors, many
@@ -39,8 +40,10 @@ def save(vectors: Vectors, path: str | Path, receipts: Mapping[str, Any] | None 
 
     Raises:
         ValueError: A path with a suffix; receipts that JSON cannot hold.
+        FileNotFoundError: A folder that is not there.
     """
     path = _stem(path)
+    check_folder(path)
     try:
         words = _words(vectors, receipts)
     except TypeError as error:

@@ -17,7 +17,7 @@ from interp.arrays import Check, attach, labelled
 from interp.metrics import Metric, kl_from, log_prob
 from interp.model import Model, Prompts
 from interp.progress import Progress
-from interp.steering.application import Setting, steer
+from interp.steering.application import Setting, doses_of, steer
 from interp.steering.nulls import random_like
 from interp.steering.vector import Vectors, many
 from interp.sweep import sweep
@@ -55,9 +55,7 @@ def dose_response(
     Raises:
         ValueError: No doses; what `steer` raises.
     """
-    tokens, doses = model.tokens(prompts), [float(dose) for dose in doses]
-    if not doses:
-        raise ValueError("a dose response needs at least one dose; none was given")
+    tokens, doses = model.tokens(prompts), doses_of(doses)
     nulls = {"random": random_like(vectors)} if nulls is None else nulls
     named = {"steered": vectors} | {f"{name} {i}": v for name, group in nulls.items() for i, v in enumerate(group)}
     cells = [steer(vector, dose, **options) for vector in named.values() for dose in doses]
@@ -186,7 +184,8 @@ def side_effects(
         the mean cross-entropy (nats) of the text's own next tokens; `loss_before` by prompt; and `perplexity` by dose,
         with `perplexity_before`. NaN where the text does not go on.
     """
-    tokens, cells = model.tokens(texts), [steer(vectors, dose, **options) for dose in doses]
+    tokens, doses = model.tokens(texts), doses_of(doses)
+    cells = [steer(vectors, dose, **options) for dose in doses]
     reach = torch.as_tensor(steer(vectors, 0.5, **options)[-1].first(tokens)).expand(len(tokens)).to(model.device)
     size = max(1, _LOGITS // (tokens.ids.shape[1] * model.shape.d_vocab))
     parts = [
@@ -194,7 +193,7 @@ def side_effects(
         for rows in (slice(start, start + size) for start in range(0, len(tokens), size))
     ]
     kl, loss, before = (torch.cat(part, -1) for part in zip(*parts))
-    coords: dict[str, Sequence[Any]] = {"dose": list(doses), "prompt": range(len(tokens))}
+    coords: dict[str, Sequence[Any]] = {"dose": doses, "prompt": range(len(tokens))}
     how = {"method": "side effects of steering"} | described(vectors, options)
     arrays = {name: labelled(value, name, coords, model, **how) for name, value in (("kl", kl), ("loss", loss))}
     arrays["loss_before"] = labelled(before, "loss before", {"prompt": coords["prompt"]}, model, **how)

@@ -11,6 +11,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.arguments import count_of
 from interp.arrays import Check, labelled
 from interp.components import output_matrices, split_heads
 from interp.edits import Edit, copy
@@ -39,11 +40,13 @@ def top_tokens(model: Model, vector: Vector, n: int = 10) -> xr.DataArray:
         coordinate. A vector of an early layer acts through later ones too, which this does not show.
 
     Raises:
-        ValueError: A vector that is not added to the stream.
+        ValueError: A vector that is not added to the stream, or is another model's; more tokens than there are.
     """
     # As long as what the final norm makes of anything: a small step would drown in biases where precision is half.
-    step = (_of_stream(vector) * len(vector.writer) ** 0.5).to(model.device, model.dtype)
+    step = (_of_stream(model, vector) * len(vector.writer) ** 0.5).to(model.device, model.dtype)
     rows = model.unembed(torch.stack([step, -step])).float()
+    if count_of("n", n) > rows.shape[-1]:
+        raise ValueError(f"n is a number of tokens from 1 to {rows.shape[-1]}, not {n}")
     if (cap := model.logit_cap) is not None:
         rows = cap * (rows / cap).clamp(-0.999, 0.999).atanh()
     change = rows[0] - rows[1]
@@ -70,7 +73,7 @@ def writers(model: Model, concept: Concept | Labelled, vector: Vector) -> xr.Dat
     Raises:
         ValueError: A vector of a site that is no sum of parts.
     """
-    concept, unit, below = concept_of(concept), _of_stream(vector), _below(model, vector.site)
+    concept, unit, below = concept_of(concept), _of_stream(model, vector), _below(model, vector.site)
     matrices = output_matrices(model)
     means: list[dict[str, Tensor]] = []
     for tokens in (concept.positive, concept.negative):
@@ -127,7 +130,7 @@ def readers(
         The attribute "not read" names the kinds of site that the model does not have here.
     """
     tokens = model.tokens(prompts)
-    unit = _of_stream(vector)
+    unit = _of_stream(model, vector)
     start = 0 if vector.site.layer is None else vector.site.layer + (vector.site.kind == "resid_post")
     layers = range(start, model.shape.n_layers)
     if not layers:
@@ -168,9 +171,11 @@ def _names(base: Trace, read: Sequence[Site], n_heads: int) -> list[str]:
     return names
 
 
-def _of_stream(vector: Vector) -> Float[Tensor, " d_model"]:
+def _of_stream(model: Model, vector: Vector) -> Float[Tensor, " d_model"]:
     if vector.site.kind not in _ON_STREAM:
         raise ValueError(f"{vector.site} is not in the units of the stream; explain a vector of resid_post or attn_out")
+    if (width := len(vector.writer)) != model.shape.d_model:
+        raise ValueError(f"a vector of {width} entries is none of {model.name}, whose stream has {model.shape.d_model}")
     return vector.unit
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from interp.arguments import check_folder
 from interp.sites import Site
 from interp.steering.vector import Vector, Vectors, many
 
@@ -24,9 +25,11 @@ def export_gguf(vectors: Vectors, path: str | Path, model_type: str, dose: float
 
     Raises:
         ValueError: A site that the format has no place for; two vectors of one layer.
+        FileNotFoundError: A folder that is not there.
         ImportError: The package gguf is not installed.
     """
     listed = many(vectors)
+    check_folder(path)
     if wrong := [v.site for v in listed if v.site.kind != "resid_post"]:
         raise ValueError(
             f"a control vector is added behind a block, at resid_post, not at {wrong[0]}; extract it there"

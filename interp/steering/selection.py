@@ -19,7 +19,7 @@ from interp.metrics import Metric
 from interp.model import Model, Prompts
 from interp.progress import Progress
 from interp.stats import interval
-from interp.steering.application import Setting, setting_of
+from interp.steering.application import Setting, doses_of, setting_of
 from interp.steering.comparison import prefixed, swept
 from interp.steering.evaluation import beats, clopper_pearson, described, places_of, side_effects
 from interp.steering.nulls import random_like
@@ -75,7 +75,7 @@ def tune(
     Raises:
         ValueError: No dose within the budget; prompts of which none can be flipped.
     """
-    tokens, doses = model.tokens(prompts), [float(dose) for dose in doses]
+    tokens, doses = model.tokens(prompts), doses_of(doses)
     rows = []
     for vectors in candidates.values():
         values = swept(model, tokens, metric, [Setting(vectors, dose, **options) for dose in doses], progress)

@@ -1,7 +1,7 @@
 """A steering vector: what writes a concept at a site, what reads it there, and what is known of both."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -134,7 +134,7 @@ def many(vectors: Any) -> Sequence[Vector]:
         TypeError: Something that is no vector.
         ValueError: None at all.
     """
-    listed = [vectors] if isinstance(vectors, Vector) else list(vectors)
+    listed = list(vectors) if isinstance(vectors, Iterable) and not isinstance(vectors, Tensor) else [vectors]
     if wrong := [v for v in listed if not isinstance(v, Vector)]:
         raise TypeError(
             f"a steering vector is a steering.Vector, not {type(wrong[0]).__name__}; "

@@ -9,6 +9,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.arguments import count_of
 from interp.arrays import labelled, position_labels
 from interp.columns import addressed
 from interp.edits import Edit
@@ -101,6 +102,7 @@ def preview(model: Model, prompts: Prompts, edits: Sequence[Edit], n_tokens: int
         How far each token is moved, the largest absolute change of an entry, by (site, prompt, pos); NaN is padding, 0
         a token that is left alone, infinity one that is addressed and not yet generated.
     """
+    count_of("n_tokens", n_tokens, 0)
     tokens = model.tokens(prompts)
     sites = sorted({edit.site for edit in edits}, key=lambda site: site.order)
     moved = torch.zeros(len(sites), *tokens.ids.shape)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from interp.model import Model
 from interp.tasks.embedded import prompts_of
 from interp.tasks.labelled import Answers, Labelled, from_labels
+from interp.tasks.task import drawing
 from interp.zoo import language, lexicon
 from interp.zoo.language import Sentence
 
@@ -123,9 +124,7 @@ def _next(place: str, places: Sequence[str], half: int) -> str:
 
 
 def _drawn(name: str, model: Model, draw: Callable[[random.Random], Example], n: int, seed: int) -> Labelled:
-    if n < 2:
-        raise ValueError(f"labelled prompts are at least two; n={n} was asked for")
-    rng = random.Random(seed)
+    rng = drawing(n, seed, least=2)
     sentences, labels, groups, families, answers = zip(*(draw(rng) for _ in range(n)))
     known = None if not answers[0] else answers
     return from_labels(model, prompts_of(model, sentences), labels, groups, families, known, name)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from interp.model import Model
-from interp.tasks.task import Task, answer_ids
+from interp.tasks.task import Task, answer_ids, drawing
 from interp.traces import Tokens
 from interp.zoo import corpus, language, lexicon
 from interp.zoo.language import Sentence
@@ -157,9 +157,7 @@ EMBEDDED: Mapping[str, Callable[..., Task]] = {
 
 
 def _task(name: str, model: Model, draw: Callable[[random.Random], Pair], n: int, seed: int) -> Task:
-    if n < 1:
-        raise ValueError(f"a task needs at least one pair; n={n} was asked for")
-    rng = random.Random(seed)
+    rng = drawing(n, seed)
     pairs = [draw(rng) for _ in range(n)]
     clean, corrupt = (prompts_of(model, side) for side in ([pair[0] for pair in pairs], [pair[1] for pair in pairs]))
     right, wrong = (

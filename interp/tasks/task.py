@@ -2,6 +2,7 @@
 
 import csv
 import json
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from interp.arguments import count_of
 from interp.metrics import Metric, logit_diff, prob_diff
 from interp.model import Model
 from interp.traces import Tokens
@@ -93,19 +95,19 @@ def from_rows(
     """A task from rows with `clean`, `corrupt`, `right` and `wrong`; every answer must be one token of the model.
 
     Args:
-        rows: Other columns are labels, None where a row has none.
+        rows: Of each side there is one answer, or a list of them. Other columns are labels, None where a row has none.
         roles: Columns that say where the role of that name stands: a position, or a word of the clean prompt that is
             one token and occurs once; see `Model.tokens`.
 
     Raises:
-        ValueError: No row, a missing column, an answer of several tokens, a right answer that is the wrong one too, a
+        ValueError: No row, a missing column, an answer of several tokens, a right answer that is a wrong one too, a
             pair of different lengths, or a role that a prompt lacks; with its row.
     """
     if not rows:
         raise ValueError(f"{name} has no rows; each pair takes one, with clean, corrupt, right and wrong")
     needed = [*_NEEDED, *(roles or ())]
     for i, row in enumerate(rows):
-        if lost := ", ".join(sorted(key for key in needed if row.get(key) is None)):
+        if lost := ", ".join(sorted(key for key in needed if _is_absent(row.get(key)))):
             raise ValueError(f"{name}, row {i}: each row needs {_listed(needed)}; missing: {lost}")
         if spare := [row[key] for key in row if key is None]:  # where the csv module puts them
             raise ValueError(f"{name}, row {i}: it has more fields than there are columns: {spare[0]}")
@@ -117,8 +119,8 @@ def from_rows(
     corrupt = replace(corrupt, roles=clean.roles)
     right, wrong = (_answers(model, rows, side, name) for side in ("right", "wrong"))
     for i, (a, b) in enumerate(zip(right, wrong)):
-        if a == b:
-            raise ValueError(f"{name}, row {i}: the right and the wrong answer are both {rows[i]['right']!r}")
+        if both := sorted({*a} & {*b}):
+            raise ValueError(f"{name}, row {i}: {model.words(both)[0]!r} is a right and a wrong answer")
     columns = dict.fromkeys(key for row in rows for key in row if key not in needed)
     extra = {key: [row.get(key) for row in rows] for key in columns}
     texts = [row["clean"] for row in rows], [row["corrupt"] for row in rows]
@@ -129,18 +131,27 @@ def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
+def _several(given: Any) -> list[Any]:
+    """One answer, or a list of them."""
+    return list(given) if isinstance(given, list | tuple) else [given]
+
+
+def _is_absent(given: Any) -> bool:
+    return given is None or (isinstance(given, list | tuple) and not given)
+
+
 def _place(value: Any) -> Any:
     """A position, which a file gives as text."""
     return int(value) if isinstance(value, str) and value.strip().lstrip("-").isdigit() else value
 
 
 def _answers(model: Model, rows: Sequence[Mapping[str, Any]], side: str, name: str) -> list[list[int]]:
-    """The answer of each row as a token; an error names the row."""
+    """The answers of each row as tokens; an error names the row."""
     found = []
     for i, row in enumerate(rows):
         try:
-            found.append([model.token_id(row[side])])
-        except ValueError as error:
+            found.append([model.token_id(answer) for answer in _several(row[side])])
+        except (TypeError, ValueError) as error:
             raise ValueError(f"{name}, row {i}, {side}: {error}") from None
     return found
 
@@ -172,6 +183,17 @@ def _object(line: str, where: str) -> Mapping[str, Any]:
     if not isinstance(row, Mapping):
         raise ValueError(f'{where} is a JSON {type(row).__name__}; each line is an object, such as {{"clean": ...}}')
     return row
+
+
+def drawing(n: int, seed: int, least: int = 1) -> random.Random:
+    """The random numbers of a task of n pairs.
+
+    Raises:
+        TypeError: Numbers that are not whole.
+        ValueError: Fewer pairs than `least`; a negative seed, which Python takes for its opposite.
+    """
+    count_of("n", n, least)
+    return random.Random(count_of("seed", seed, 0))
 
 
 def answer_ids(answers: Sequence[Sequence[int]], model: Model) -> Int[Tensor, "batch answer"]:
