@@ -104,6 +104,7 @@ def test_a_mistake_is_said_and_ends_with_two(tmp_path, capsys, monkeypatch, word
         ("tuned_lens n=0", "n=0 and held_out=96 should be 1 or more"),
         ("facts --trials=3", "--trials is for a search: say what is to be largest or smallest"),
         ("facts --maximize response", "a search needs options to vary"),
+        ("facts --maximize moved n=4", "a search needs options to vary"),
     ],
 )
 def test_a_plain_mistake_is_one_line(said, words, message):
@@ -140,8 +141,8 @@ def test_a_sweep_on_two_processes_goes_on_from_what_there_is(tmp_path, said):
 
 def test_a_point_that_fails_stops_no_other(tmp_path, said):
     code, text = said(PARABOLA, "-m", "x=0,-1,2")
-    assert "experiment.run(cfg)" not in text and "ValueError: a parabola of negative x is not measured" in text
-    assert code == 1 and "2 of 3 points" in Path(re.search(r"page: (.*)", text)[1]).read_text()
+    assert "Traceback" not in text and "experiments parabola: a parabola of negative x is not measured" in text
+    assert code == 2 and "2 of 3 points" in Path(re.search(r"page: (.*)", text)[1]).read_text()
     assert sorted(Store(tmp_path / "runs").frame()["x"]) == [0, 2]
     assert list((tmp_path / "runs/.failed/parabola").glob("*.log"))
 
@@ -174,7 +175,11 @@ def test_a_search_finds_the_top_and_goes_on(tmp_path, said):
     assert len(frame) == 14 and frame["height"].max() > -0.3
     assert "best of 14 trials" in said(*words, "--trials", "10")[1] and len(Store(tmp_path / "runs").runs()) == 14
     code, text = said(PARABOLA, "x=interval(0,4)", "--maximize", "width", "--trials", "1")
-    assert code == 1 and "parabola has no number 'width'; it has height" in text
+    assert code == 2 and "parabola has no number 'width'; it has height" in text and "Traceback" not in text
+    code, text = said(PARABOLA, "x=interval(4,0)", "--maximize", "height", "--trials", "1")
+    assert code == 2 and "`low <= high` must hold" in text and "Traceback" not in text
+    code, text = said(PARABOLA, "-m", "x=1,up")
+    assert code == 2 and "could not be converted to Float" in text and "Traceback" not in text
 
 
 def test_ctrl_c_leaves_what_was_finished(tmp_path):

@@ -1,8 +1,10 @@
 """Hydra as the outer layer: it reads overrides, makes the points of a sweep, and launches them; nothing else knows it."""
 
 import argparse
+import os
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
@@ -11,9 +13,11 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from experiments.lab import searching
 from experiments.lab.experiment import Experiment, find
@@ -22,6 +26,7 @@ from experiments.lab.overrides import command, override
 from experiments.lab.sweeping import note, sweep_name
 from experiments.store import Run, Store
 
+_WHOLE = "HYDRA_FULL_ERROR"  # errors come here as they are, and not as a traceback on the screen
 _QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null")
 
 
@@ -49,9 +54,12 @@ def launch(experiment: Experiment, source: str, overrides: Sequence[str], given:
     swept = sorted(word for word in overrides if not word.startswith("hydra"))
     sweep = sweep_name(experiment.name, swept, number)
     words += ["--multirun", override("hydra.sweep.dir", f"{scratch}/{sweep}"), *_engine(given.on, given.jobs)]
-    points, database = _count(swept), scratch / f"{sweep}.db"
-    if not points:
-        return _call(experiment, _point(source, given.store, sweep, number, 0), words) and 2  # Hydra says what
+    varied, database = _varied(swept), scratch / f"{sweep}.db"
+    if varied is None:
+        return _call(experiment, _point(source, given.store, sweep, number, 0), words)  # Hydra says what
+    if number and not varied:
+        raise ValueError("a search needs options to vary, such as layer=0,1,2 or 'dose=interval(0,4)'; see --help")
+    points = prod(len(list(word.sweep_string_iterator())) for word in varied if word.is_discrete_sweep())
     store.begin_sweep(sweep, note(experiment.name, swept, _command(source, swept, given), 0 if number else points))
     print(f"sweep {sweep}: {' '.join(swept)}")
     if number:
@@ -63,14 +71,13 @@ def launch(experiment: Experiment, source: str, overrides: Sequence[str], given:
     return _after(store.runs(experiment.name, sweep), given, sweep) or code
 
 
-def _count(swept: Sequence[str]) -> int:
-    """How many points a grid has; none, if Hydra cannot read its words."""
+def _varied(swept: Sequence[str]) -> list[Override] | None:
+    """The options that a sweep or a search varies; None if Hydra cannot read its words."""
     try:
         words = OverridesParser.create().parse_overrides(list(swept))
     except HydraException:
-        return 0
-    parsed = [override for override in words if override.is_sweep_override()]
-    return prod(len(list(override.sweep_string_iterator())) for override in parsed if override.is_discrete_sweep())
+        return None
+    return [word for word in words if word.is_sweep_override()]
 
 
 def _command(source: str, swept: Sequence[str], given: argparse.Namespace) -> str:
@@ -100,7 +107,7 @@ def _one(experiment: Experiment, source: str, words: Sequence[str], given: argpa
 
     code = _call(experiment, point, words)
     if not ended:
-        return 2 if code else 0  # Hydra has said what is wrong with the options, or has shown what it was asked to show
+        return code  # what is wrong was said, or what Hydra was asked to show was shown
     if isinstance(ended[0], Exception):
         raise ended[0]
     print(f"{ended[0].answer}\n")
@@ -133,14 +140,26 @@ def _point(source: str, root: str, sweep: str, number: str, points: int) -> Task
 
 
 def _call(experiment: Experiment, point: TaskFunction, words: Sequence[str]) -> int:
-    """Hand the words to Hydra as a command line of its own; return its exit code."""
+    """Hand the words to Hydra as a command line of its own; return the exit code, having said what went wrong."""
     before, sys.argv = sys.argv, [sys.argv[0], *words]
+    own = _WHOLE not in os.environ
+    os.environ[_WHOLE] = "1"
     try:
         hydra.main(config_path=None, config_name=experiment.name)(point)()
     except SystemExit as end:
         return int(end.code or 0)
+    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+        print(f"python -m experiments {experiment.name}: {error}", file=sys.stderr)
+        if isinstance(error.__cause__, OmegaConfBaseException):
+            print(error.__cause__, file=sys.stderr)
+        return 2
+    except Exception:  # a point that broke down: what was finished is shown nevertheless
+        traceback.print_exc()
+        return 1
     finally:
         sys.argv = before
+        if own:
+            del os.environ[_WHOLE]
     return 0
 
 
