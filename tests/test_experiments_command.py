@@ -226,6 +226,8 @@ def test_commands_on_the_store(tmp_path, said):
         assert code == 0 and Path(text.rpartition("page: ")[2].strip()).is_file()
     manifest = Store("runs").find(one).manifest
     Path("runs", manifest["folder"], "height.nc").write_bytes(b"")
+    code, text = said(PARABOLA, "x=1", "--no-page")
+    assert code == 0 and f"{manifest['folder']}/height.nc is not what was kept; remove parabola/{one}.json" in text
     code, text = said("verify")
     assert code == 1 and f"{manifest['folder']}/height.nc: 0 bytes" in text and "1 files are not what they were" in text
     assert said("show", "zz")[0] == 2

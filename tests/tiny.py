@@ -75,14 +75,15 @@ def build(family: str, dtype: torch.dtype = torch.float32, seed: int = 0, **chan
     torch.manual_seed(seed)
     sizes = {"vocab_size": len(WORDS), "bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0}
     sizes |= (FAMILIES | OTHERS).get(family, _SIZES) | changes
-    module = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes)).to(dtype)
+    drawn_in = torch.promote_types(dtype, torch.float32)  # half precision is of the same numbers, rounded
+    module = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes)).to(drawn_in)
     for parameter in module.parameters():
         with torch.no_grad():
             if parameter.ndim > 1:
                 parameter.normal_(std=0.25)
             else:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
-    return module.eval()
+    return module.to(dtype).eval()
 
 
 def save(family: str, path: Path, **changes) -> str:

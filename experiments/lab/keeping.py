@@ -42,6 +42,10 @@ def keep(cfg: Any, store: Store | None = None) -> Run:
             "%s was found by %s.py as it was then; it has changed since, but not its VERSION (%s): raise that, or `rerun %s` "
             "to compare", run.name, experiment.name, experiment.version, run.key
         )  # fmt: skip
+    for path in run.lost:
+        log.warning(
+            "%s is not what was kept; remove %s.json from %s, and the run is computed again", path, run.name, store.root
+        )
     return run
 
 

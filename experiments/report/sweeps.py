@@ -63,7 +63,8 @@ def _figures(data: "pd.DataFrame", axes: Sequence[str], numbers: Sequence[str]) 
     if not ordered:
         return []
     x, by = ordered[0], (ordered[1] if len(ordered) > 1 and ordered[1] != "seed" else None)
-    groups = list(data.groupby(by, dropna=False)) if by else [("", data)]
+    # By an iterator, of which list does not ask the length: pandas 2 cannot count groups if one has no value.
+    groups = list(iter(data.groupby(by, dropna=False))) if by else [("", data)]
     made = []
     for number in numbers[:_MOST]:
         figure, barred = go.Figure(), False

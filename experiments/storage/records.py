@@ -98,6 +98,13 @@ class Run:
             raise ValueError(f"{path} {what}; remove {self.name}.json from the store, and the run is computed again")
         return data
 
+    @property
+    def lost(self) -> list[str]:
+        """Its files that are missing or of another size, found without reading them; `Store.verify` reads them."""
+        sizes = {entry.name: entry.bytes for entry in self.place.entries(self.manifest["folder"])}
+        paths = {f"{self.manifest['folder']}/{file}": said["bytes"] for file, said in self.manifest["files"].items()}
+        return [path for path, size in paths.items() if sizes.get(path) != size]
+
     def names(self, kind: str) -> list[str]:
         """The names of its arrays, datasets, tensors, figures or tables: `names("figure")`."""
         return [name for part in self._kinds.values() for name, is_kind in part.items() if is_kind == kind]
