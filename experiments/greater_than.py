@@ -11,7 +11,7 @@ from experiments.lab.subjects import open_model, open_task
 from experiments.lab.wording import head, largest, percent, within
 
 QUESTION = "What tells the model that a war ends after it began?"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)

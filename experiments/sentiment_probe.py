@@ -11,7 +11,7 @@ from experiments.lab.subjects import embedded_task, open_model
 from experiments.lab.wording import percent
 
 QUESTION = "Can the writer's feeling be read off?"
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)

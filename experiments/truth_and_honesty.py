@@ -14,7 +14,7 @@ from experiments.lab.subjects import open_model
 from experiments.lab.wording import between, percent
 
 QUESTION = "Does the model know who is honest, and what is true?"
-VERSION = 2
+VERSION = 3
 _CONCEPTS = {"honesty": "who is honest", "truth": "what is true, of claims that no text told,"}
 
 
@@ -100,7 +100,7 @@ def _best(found: Any) -> Any:
 
 def _said(found: Any, what: str) -> str:
     """One concept's verdict in a sentence or two."""
-    from interp.probing.verdicts import LEVEL
+    from interp.probing.verdicts import LEVEL, why_undecided
 
     best = _best(found)
     word, layer = str(best["verdict"].values), int(best["layer"])
@@ -111,7 +111,7 @@ def _said(found: Any, what: str) -> str:
         why = "not told from shuffled labels" if best["p"] > LEVEL else "no better than the shares of the labels"
         return f"Absent: {what} is read with {read}, which is {why} (p = {float(best['p']):.2g})."
     if word == "undecided":
-        return f"Undecided: {what} is read with {read}, but there are too few groups or shuffles to tell (p = {float(best['p']):.2g})."
+        return f"Undecided: {what} is read with {read} (p = {float(best['p']):.2g}), but {why_undecided(found, best)}."
     across = between(_band(best, "transfer_accuracy"))
     if word == "in distribution only":
         return (

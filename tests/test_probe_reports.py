@@ -21,7 +21,7 @@ from interp.probing.problems import Features
 from interp.probing.scores import auroc, effective_dimension, stability
 from interp.probing.splits import folds_of, shuffled
 from interp.probing.transfer import margins
-from interp.probing.verdicts import overall, verdicts
+from interp.probing.verdicts import WAYS, overall, verdicts
 from interp.zoo.scorecard.planted import decodable_or_used
 
 GROUPS = [f"g{i // 6}" for i in range(120)]
@@ -300,8 +300,25 @@ def test_what_transfers_wholly_is_not_called_otherwise_for_noise():
 def test_the_verdict_is_that_of_the_bound_and_the_check_says_by_how_much(embedded):
     place = lambda value: xr.DataArray([value], dims="layer")
     table = {"p": place(0.01), "skill": place(0.1), "transfer": place(0.0)}
-    for high, word in ((-0.01, "in distribution only"), (0.01, "decodable")):
-        assert verdicts(xr.Dataset(table | {"transfer_margin_high": place(high)})).item() == word
+    moved = {name: place(0.5) for name in ("interchange", "erasure")} | {f"{w}_p": place(0.05) for w in WAYS}
+    for margin, high, word in (
+        (-0.02, -0.01, "in distribution only"), (-0.02, 0.01, "undecided"), (0.0, 0.01, "decodable")
+    ):  # fmt: skip
+        here = table | {"transfer_margin": place(margin), "transfer_margin_high": place(high)}
+        assert verdicts(xr.Dataset(here)).item() == word
+        used = verdicts(xr.Dataset(here | moved)).item()
+        assert used == (word if word == "in distribution only" else "used")
+
+
+def test_what_may_not_transfer_says_what_to_do():
+    place = lambda value: xr.DataArray([value], dims="layer", coords={"layer": [1]})
+    matrix = xr.DataArray([[[0.9, 0.6], [0.7, 0.9]]], dims=("layer", "train", "test"))
+    found = xr.Dataset({"p": place(0.01), "skill": place(0.4), "accuracy": place(0.9), "transfer": matrix})
+    found = found.assign(transfer_margin=place(-0.1), transfer_margin_high=place(0.05))
+    assert overall(found.assign(verdict=verdicts(found)), "color") == (
+        "color is undecided: it is read with accuracy 0.90 at layer 1, but between families, accuracy falls to 0.60, "
+        "perhaps by chance; give more groups"
+    )
 
 
 def test_what_was_never_taught_does_not_transfer(embedded):

@@ -16,12 +16,14 @@ def verdicts(result: xr.Dataset) -> xr.DataArray:
     """What may be said at each place.
 
     * "absent": no better than under shuffled labels anywhere (p > 0.025, corrected over places), or without skill.
-    * "undecided": it is read better than under any shuffle, with skill, but there are too few of these for p <= 0.025.
+    * "undecided": it is read better than under any shuffle, with skill, but there are too few of these for p <= 0.025;
+      or a probe of one family keeps less than half of its advantage in some other one, but not surely.
     * "in distribution only": it is read well, but surely (97.5 % of a bootstrap of groups) a probe of one family keeps
       less than half of the advantage over the majority that it, or a probe of all families, has, in some other one.
-    * "decodable": it is read, also across families, if there are any.
-    * "used": moreover, the model's answers follow when what is read is set to another class, and are lost when it is
-      erased: more than by any placebo anywhere, and by at least 5 % of the model's preference.
+    * "decodable": it is read, also across families, if there are any: half of the advantage is kept in each.
+    * "used": it is not surely in distribution only, and the model's answers follow when what is read is set to another
+      class, and are lost when it is erased: more than by any placebo anywhere, and by at least 5 % of the model's
+      preference.
     """
     least = _least_p(result)
     found = (result["p"] <= max(LEVEL, least)) & (result["skill"] > 0)
@@ -29,10 +31,11 @@ def verdicts(result: xr.Dataset) -> xr.DataArray:
         return _words(xr.where(found, 1, 0))
     level = xr.where(found, 3, 0)
     if "transfer" in result:
+        level = xr.where(found & (result["transfer_margin"] < 0), 1, level)
         level = xr.where(found & (result["transfer_margin_high"] < 0), 2, level)
     if "interchange" in result:
         moved = [(result[f"{way}_p"] <= 0.05) & (result[way] >= LEAST) for way in WAYS]
-        level = xr.where((level == 3) & moved[0] & moved[1], 4, level)
+        level = xr.where(found & (level != 2) & moved[0] & moved[1], 4, level)
     return _words(level)
 
 
@@ -74,7 +77,7 @@ def overall(result: xr.Dataset, concept: str) -> str:
         return f"{concept} is absent: at none of {level.size} places is it read better than shuffled labels"
     if word == "undecided":
         read = f"accuracy {float(here['accuracy']):.2f}" if "accuracy" in here else skill
-        return f"{concept} is undecided: it is read with {read} at {place}, but {_undecided(result)}"
+        return f"{concept} is undecided: it is read with {read} at {place}, but {why_undecided(result, here)}"
     if word == "in distribution only":
         return (
             f"{concept} is read in distribution only ({skill}): between families, accuracy falls to "
@@ -88,9 +91,12 @@ def overall(result: xr.Dataset, concept: str) -> str:
     return f"{concept} is used {count} ({skill}; {effects})"
 
 
-def _undecided(result: xr.Dataset) -> str:
-    """Why no p-value is low enough, and what to do about it."""
-    least, n = _least_p(result), round(1 / _least_p(result)) - 1
+def why_undecided(result: xr.Dataset, here: xr.Dataset) -> str:
+    """Why it cannot be told whether a place reads a concept, and what to do about it."""
+    least = _least_p(result)
+    if least <= LEVEL:
+        return f"between families, accuracy falls to {_worst(here):.2f}, perhaps by chance; give more groups"
+    n = round(1 / least) - 1
     if result.attrs["labellings"] == "all":
         there, remedy = f"its groups allow only {n} other labellings", "give more groups of each class"
     else:
