@@ -35,6 +35,14 @@ def test_json_is_read_back(graph):
     torch.testing.assert_close(found, values)
     with pytest.raises(ValueError, match="this is not a circuit written by to_json"):
         circuits.from_json("[1, 2]")
+    with pytest.raises(ValueError, match="this is no JSON, as to_json writes it"):
+        circuits.from_json("oops")
+    precise = values.double() / 3
+    assert torch.equal(circuits.from_json(circuits.to_json(graph, precise))[1], precise)
+    for writer in ("L9H9", graph.writers[-1]):
+        text = circuits.to_json(graph, graph.mask([("embed", "mlp0")])).replace('"embed"', f'"{writer}"')
+        with pytest.raises(ValueError, match=f"has no edge from '{writer}' to 'mlp0'"):
+            circuits.from_json(text)
 
 
 def test_networkx_has_the_edges_and_what_shares_readers(graph):

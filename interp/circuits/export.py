@@ -23,22 +23,30 @@ def to_json(graph: Graph, values: Mask) -> str:
     """
     sizes = {name: getattr(graph, name) for name in Graph.__dataclass_fields__}
     edges = [{"writer": writer, "reader": reader, "value": value} for writer, reader, value in _edges(graph, values)]
-    return json.dumps({"format": _FORMAT, "graph": sizes, "edges": edges}, indent=1)
+    dtype = str(graph.tensor_of("values", values).dtype).removeprefix("torch.")
+    return json.dumps({"format": _FORMAT, "graph": sizes, "dtype": dtype, "edges": edges}, indent=1)
 
 
 def from_json(text: str) -> tuple[Graph, Float[Tensor, "writer reader"]]:
     """A graph and the values of its edges, 0 where none was written.
 
     Raises:
-        ValueError: Text that `to_json` did not write.
+        ValueError: Text that `to_json` did not write; an edge that there is not.
     """
-    found = json.loads(text)
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"this is no JSON, as to_json writes it: {error}") from None
     if not isinstance(found, dict) or found.get("format") != _FORMAT:
         raise ValueError(f"this is not a circuit written by to_json, which begins with a format {_FORMAT!r}")
     graph = Graph(**found["graph"])
-    values = torch.zeros(graph.precedes.shape)
+    values = torch.zeros(graph.precedes.shape, dtype=getattr(torch, found.get("dtype", "float32")))
+    rows, columns = ({name: i for i, name in enumerate(names)} for names in (graph.writers, graph.readers))
     for edge in found["edges"]:
-        values[graph.writers.index(edge["writer"]), graph.readers.index(edge["reader"])] = edge["value"]
+        row, column = rows.get(edge["writer"]), columns.get(edge["reader"])
+        if row is None or column is None or not graph.precedes[row, column]:
+            raise ValueError(f"{graph} has no edge from {edge['writer']!r} to {edge['reader']!r}")
+        values[row, column] = edge["value"]
     return graph, values
 
 
