@@ -16,7 +16,13 @@ from interp.probing.estimators import ESTIMATORS, estimator_of
 from interp.probing.problems import Features, Problems, gram, log_probs
 from interp.probing.splits import folds_of, shuffled, without
 
-RNG = torch.Generator().manual_seed(0)
+RNG = torch.Generator()
+
+
+@pytest.fixture(autouse=True)
+def from_the_start():
+    """Each test draws the same numbers, whichever ran before it."""
+    RNG.manual_seed(0)
 
 
 def _random(*shape, dtype=torch.float64):
