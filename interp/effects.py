@@ -217,17 +217,24 @@ def _repaired(effects: xr.Dataset, most: float = 0.2) -> Check:
 
 
 def _adds_up(shares: Tensor, metric: Metric, logits: Tensor) -> Check:
-    error = (shares.sum(0) - metric.of(logits)).abs().max() / logits.std().clamp(min=1e-9)
+    size = logits.std().clamp(min=1e-9)
+    error = (shares.sum(0) - metric.of(logits)).abs().max() / size
+    rounding = 4 * torch.finfo(logits.dtype).eps * logits.abs().max() / size  # of the logits themselves
     why = "the components must add up to the metric of the model's own logits; else a norm or an output was missed"
-    return _small("sum of components equals the metric", error, "fail", why)
+    return _small("sum of components equals the metric", error, "fail", why, max(_least(logits), float(rounding)))
 
 
 def _explained(rest: Tensor, final: Tensor) -> Check:
     why = "what enters the first block and what attention and MLPs add must make up the last stream; a norm between "
     why += "blocks breaks this, and then what a component adds is not what reaches the logits"
-    return _small("remainder of the stream", rest.abs().max() / final.abs().max().clamp(min=1e-9), "warn", why)
+    error = rest.abs().max() / final.abs().max().clamp(min=1e-9)
+    return _small("remainder of the stream", error, "warn", why, _least(final))
 
 
-def _small(name: str, error: Tensor, otherwise: str, why: str) -> Check:
-    threshold = 1e-4 if error.dtype.itemsize >= 4 else 2e-2
+def _least(computed: Tensor) -> float:
+    """Which errors a model's precision leaves."""
+    return 1e-4 if computed.dtype.itemsize >= 4 else 2e-2
+
+
+def _small(name: str, error: Tensor, otherwise: str, why: str, threshold: float) -> Check:
     return Check(name, float(error), threshold, "pass" if float(error) <= threshold else otherwise, why)

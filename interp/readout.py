@@ -14,6 +14,7 @@ from torch import Tensor
 from interp.arguments import check_differentiable
 from interp.metrics import Metric
 from interp.model import Model
+from interp.precision import widened
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Readout:
     """What a metric reads from the last residual stream of each prompt.
 
     Attributes:
-        weight: The direction read, mean centring, the norm's weights and its scale included.
+        weight: The direction read, mean centring, the norm's weights and its scale included; in single precision at
+            least.
         bias: The metric of a stream of zeros: the norm's bias, unembedded, and that of the unembedding.
     """
 
@@ -30,7 +32,7 @@ class Readout:
 
     def of(self, change: Float[Tensor, "*cell prompt d_model"]) -> Float[Tensor, "*cell prompt"]:
         """How much something added to the stream moves the metric."""
-        return (change * self.weight).sum(-1)
+        return (widened(change) * self.weight).sum(-1)
 
 
 def readout(model: Model, metric: Metric, resid: Float[Tensor, "prompt d_model"]) -> Readout:
@@ -49,20 +51,22 @@ def readout(model: Model, metric: Metric, resid: Float[Tensor, "prompt d_model"]
         zero = torch.zeros_like(resid).requires_grad_()
         at_zero = uncapped(model, model.unembed(zero))
         bias = metric.of_logits(at_zero)
-        gain = uncapped(model, logits) - at_zero.detach()
+        gain = widened(uncapped(model, logits)) - widened(at_zero.detach())
         trusted = gain * _passed(model, logits) ** 2  # a logit near the cap says little of what was capped
-        (pulled,) = torch.autograd.grad(at_zero, zero, trusted, retain_graph=True)
+        trusted = trusted / trusted.norm(dim=-1, keepdim=True)  # half precision would overflow
+        (pulled,) = torch.autograd.grad(at_zero, zero, trusted.to(at_zero.dtype), retain_graph=True)
         (slope,) = torch.autograd.grad(bias.sum(), zero)
-    scale = (trusted * gain).sum(-1) / (pulled * resid).sum(-1)
+    scale = (trusted * gain).sum(-1) / (widened(pulled) * widened(resid)).sum(-1)
     if not bool(scale.isfinite().all()):
         raise ValueError(f"the final norm of {model.name} is not finite at zero, so that its scale cannot be held")
-    return Readout((scale[:, None] * slope).detach(), bias.detach())
+    return Readout((scale[:, None] * widened(slope)).detach(), widened(bias.detach()))
 
 
 def uncapped(model: Model, logits: Float[Tensor, "*batch vocab"]) -> Float[Tensor, "*batch vocab"]:
     """Logits as they were before the model's soft cap, if it has one."""
     cap = model.logit_cap
-    return logits if cap is None else cap * (logits / cap).atanh()
+    most = 1 - torch.finfo(logits.dtype).eps  # what is rounded to the cap was not infinite
+    return logits if cap is None else cap * (logits / cap).clamp(-most, most).atanh()
 
 
 def check_linear(metric: Metric, logits: Float[Tensor, "prompt vocab"]) -> None:

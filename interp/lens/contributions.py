@@ -53,7 +53,9 @@ def neurons(
     biases = _outputs(model, [torch.zeros(1, width)] * len(inner), inner, outer)
     shares = _shares(model, trace, inner, outer, line, metric.at)
     written = torch.stack([line.of(trace.at(site, metric.at)) for site in outer])
-    check = _adds_up(shares.sum(1) + torch.stack([line.of(bias.expand_as(line.weight)) for bias in biases]), written)
+    check = _adds_up(
+        model, shares.sum(1) + torch.stack([line.of(bias.expand_as(line.weight)) for bias in biases]), written
+    )
     if check.status == "fail":
         raise ValueError(
             f"the neurons of {model.name} cannot be told apart: what its MLPs add is no sum over them; a norm stands "
@@ -124,8 +126,8 @@ def _dataset(
     return xr.Dataset({**arrays, **plain}, attrs=arrays["contribution"].attrs | attach([check], {}))
 
 
-def _adds_up(shares: Float[Tensor, "layer prompt"], written: Float[Tensor, "layer prompt"]) -> Check:
+def _adds_up(model: Model, shares: Float[Tensor, "layer prompt"], written: Float[Tensor, "layer prompt"]) -> Check:
     error = float((shares - written).abs().max() / written.abs().max().clamp(min=1e-9))
-    threshold = 1e-3 if written.dtype.itemsize >= 4 else 5e-2
+    threshold = 1e-3 if model.dtype.itemsize >= 4 else 5e-2
     why = "a layer's neurons and its bias must add up to what its MLP adds; else a norm stands between them"
     return Check("neurons add up to the MLP", error, threshold, "pass" if error <= threshold else "fail", why)

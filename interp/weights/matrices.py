@@ -1,6 +1,5 @@
 """Heads, embedding and unembedding as matrices, from the model's own weights, with the norms before them folded in."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -101,7 +100,7 @@ def _layer(layer: Layer, n_heads: int, group: int) -> tuple[Tensor, ...]:
     k, v, k_bias = (part.repeat_interleave(group, dim=0) for part in (k, v, k_bias))
     o = layer.weight(n_heads)
     if layer.out is None:  # o is read by the norm that follows: fold from the other side
-        o = o @ folded(layer.attn_out, torch.eye(o.shape[-1]).to(o)).T
+        o = widened(o) @ folded(layer.attn_out, torch.eye(o.shape[-1]).to(o)).T
     return q, k, v, q_bias, k_bias, o
 
 
@@ -122,7 +121,8 @@ def folded(norm: nn.Module | None, rows: Float[Tensor, "*row d_model"]) -> Float
         (pulled,) = torch.autograd.grad(at_zero, zeros, rows, retain_graph=False)
         one = torch.zeros_like(unit).requires_grad_()
         (back,) = torch.autograd.grad(norm.forward(one), one, gain)
-    return pulled * ((gain * gain).sum() / (back * unit).sum())
+    gain, back, unit = widened(gain), widened(back), widened(unit)  # sums of squares, that half precision cannot hold
+    return widened(pulled) * ((gain * gain).sum() / (back * unit).sum())
 
 
 def _unit(like: Tensor) -> Float[Tensor, " d_model"]:
@@ -149,19 +149,22 @@ def embedding(
     return found - found.mean(0)
 
 
+@torch.no_grad()
 def unembedding(model: Model, ids: Int[Tensor, " token"] | None = None) -> Float[Tensor, "token d_model"]:
-    """What each logit reads from a last residual stream of unit variance: the final norm's weights are folded in."""
-    d_model = model.shape.d_model
-    zeros = torch.zeros(d_model, d_model, device=model.device, dtype=model.dtype)
-    some = slice(None) if ids is None else ids
-    of = lambda resid: uncapped(model, model.unembed(resid))[..., some]
-    with warnings.catch_warnings():  # the first use of torch's forward mode compiles scripts, which torch deprecates
-        warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=DeprecationWarning)
-        slopes = torch.func.jvp(of, (zeros,), (torch.eye(d_model).to(zeros),))[1]
-    unit = _unit(zeros)
-    with torch.no_grad():
-        gain, linear = of(unit) - of(0 * unit), unit @ slopes
-        return widened(slopes.T * ((gain @ linear) / (linear @ linear))).detach()
+    """What each logit reads from a last residual stream of unit variance: the final norm's weights are folded in.
+
+    Of streams of the same variance the final norm is a linear map, so that those along one coordinate each tell it, up
+    to a scalar that one more of unit variance tells.
+    """
+    d_model, some = model.shape.d_model, slice(None) if ids is None else ids
+    alone = torch.eye(d_model, device=model.device, dtype=model.dtype) * d_model**0.5
+    unit = _unit(alone)
+    streams = torch.cat([0 * unit[None], unit[None], alone])
+    logits = uncapped(model, widened(torch.cat([model.unembed(part)[..., some] for part in streams.split(_CHUNK)])))
+    gain, *columns = logits[1:] - logits[0]
+    found = torch.stack(columns, dim=-1)
+    linear = found @ widened(unit)
+    return found * ((gain @ linear) / (linear @ linear))
 
 
 def chosen_tokens(model: Model, ids: Sequence[int] | Tensor | None, n: int, seed: int) -> Int[Tensor, " token"]:
