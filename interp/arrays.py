@@ -63,6 +63,15 @@ def checks_of(array: xr.DataArray | xr.Dataset) -> list[Check]:
     return [Check(**row) for row in json.loads(array.attrs.get("checks", "[]"))]
 
 
+def in_order_of(array: xr.DataArray, like: xr.DataArray) -> xr.DataArray:
+    """An array with its cells in another's order, along axes on which both have the same labels."""
+    for axis in {*array.indexes} & {*like.indexes} & {*array.dims}:
+        own, wanted = array.indexes[axis], like.indexes[axis]
+        if not own.equals(wanted) and own.is_unique and set(own) == set(wanted) and wanted.is_unique:
+            array = array.sel({axis: wanted})
+    return array
+
+
 def position_labels(model: Model, tokens: Tokens) -> list[str]:
     """Readable, unique labels for the positions of a batch: a number, and what all prompts have in common there.
 

@@ -49,3 +49,12 @@ def chebyshev_derivative(n: int) -> np.ndarray:
     points = np.asarray(clenshaw_curtis(n).points)
     matrix = np.outer(signs, 1 / signs) / (points[:, None] - points[None] + np.eye(n + 1))
     return matrix - np.diag(matrix.sum(1))
+
+
+def movement(tolerance: float) -> float:
+    """How far a share may move in the last doubling of the points, of the largest, where the sum has a tolerance.
+
+    Twenty times that, at most 5 %: of a sum that half precision knows to 2 %, single shares are known better than to
+    40 %.
+    """
+    return max(tolerance, min(20 * tolerance, 0.05))

@@ -7,6 +7,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from interp.arguments import check_labelled_array
+from interp.arrays import in_order_of
 from interp.resampling import (
     bounds_of_means,
     bounds_of_shares,
@@ -99,18 +100,20 @@ def ratio(
 
     Returns:
         A dataset of `mean`, `low` and `high` with the other axes of the arrays, which they share; NaN where the
-        percentiles of the lower mean contain zero, for there a ratio says nothing.
+        interval of the lower mean contains zero, for there a ratio says nothing.
     """
     if top.dims != bottom.dims or top.shape != bottom.shape:
         raise ValueError(f"a ratio needs arrays of the same axes, not {dict(top.sizes)} and {dict(bottom.sizes)}")
+    bottom = in_order_of(bottom, top)
     units = int(units_of(_flat(top, over), over, clusters).max()) + 1
     tops, bottoms = (
         weights_of(array, over, draws, seed, clusters) @ _flat(array, over) / array.sizes[over]
         for array in (top, bottom)
     )
-    least, most = np.quantile(bottoms, ends_of(level), axis=0)
+    means, below = top.mean(over), bottom.mean(over).values.flatten()
+    least, most = stretched(below, np.quantile(bottoms, ends_of(level), axis=0), units, level)
     clear = least * most > 0
-    means, below = top.mean(over), np.where(clear, bottom.mean(over).values.flatten(), np.nan)
+    below = np.where(clear, below, np.nan)
     mean = means.copy(data=(means.values.flatten() / below).reshape(means.shape))
     bounds = np.quantile(tops / np.where(bottoms == 0, np.inf, bottoms), ends_of(level), axis=0)
     low, high = np.where(clear, stretched(mean.values.flatten(), bounds, units, level), np.nan)
@@ -201,7 +204,7 @@ def rank_correlation(a: xr.DataArray, b: xr.DataArray, over: str = "prompt") -> 
     """
     if a.dims != b.dims or a.shape != b.shape:
         raise ValueError(f"a correlation needs arrays of the same axes, not {dict(a.sizes)} and {dict(b.sizes)}")
-    found = [spearman(x, y) for x, y in zip(_flat(a, over), _flat(b, over))]
+    found = [spearman(x, y) for x, y in zip(_flat(a, over), _flat(in_order_of(b, a), over))]
     return xr.DataArray(found, dims=(over,), coords={over: a[over].values}, name="rank correlation")
 
 

@@ -196,7 +196,8 @@ def test_behaviour_is_attention_read_off_by_hand(embedded):
     for detector, back in (("previous token", 1), ("duplicate token", 5), ("induction", 4)):
         by_hand = np.mean([float(pattern[3, p, p - back]) for p in range(5, 10)])
         assert float(seen["score"].sel(detector=detector, layer=2, head=3)[0]) == pytest.approx(by_hand, abs=1e-6)
-        rest = np.mean([float(pattern[3, p, 1:].sum() - pattern[3, p, p - back]) / (p - 1) for p in range(5, 10)])
+        others = {p: [k for k in range(1, p + 1) if k != p - back] for p in range(5, 10)}
+        rest = np.mean([float(pattern[3, p, keys].mean()) for p, keys in others.items()])
         assert float(seen["null"].sel(detector=detector, layer=2, head=3)[0]) == pytest.approx(rest, abs=1e-6)
 
 

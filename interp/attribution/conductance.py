@@ -26,7 +26,7 @@ from interp.metrics import Metric
 from interp.model import Model, Prompts
 from interp.precision import widened
 from interp.progress import Progress, bar
-from interp.quadrature import chebyshev_derivative, clenshaw_curtis
+from interp.quadrature import chebyshev_derivative, clenshaw_curtis, movement
 from interp.sites import STREAM, Site
 from interp.sweep import Cell
 from interp.traces import Tokens, Trace
@@ -69,7 +69,7 @@ def conductance(
         over: Axes of the sites that have a share for each index, such as ("neuron",); other axes are summed over.
         roles: Names of positions; if given, `pos` in `over` runs over these.
         path: The site that moves along a straight path.
-        tolerance: Points are doubled until no share moves by more than twenty times that share of the largest.
+        tolerance: Points are doubled until no share moves by more than twenty times that share of the largest, or 5 %.
         most: Intervals between points at which doubling ends, a power of two.
         budget, progress: See `integrated_gradients`.
 
@@ -93,14 +93,15 @@ def conductance(
         walk = lambda where: list(_points(of.path(baseline), sites, trace, where, budget, advance))
         points, n = walk(clenshaw_curtis(2).points), 2
         shares, moved = _add_up(points, grid, of.tokens), float("inf")
-        while moved > 20 * tolerance and 2 * n <= most:
+        while moved > movement(tolerance) and 2 * n <= most:
             n *= 2
             between = walk(clenshaw_curtis(n).points[1::2])
             points = [*chain(*zip(points, between)), points[-1]]
             before, shares = shares, _add_up(points, grid, of.tokens)
             moved = _moved(before, shares)
     why = "the last doubling of the points must not move a share by more than this part of the largest"
-    checks = [Check("quadrature", moved, 20 * tolerance, "pass" if moved <= 20 * tolerance else "warn", why, _SOURCE)]
+    allowed = movement(tolerance)
+    checks = [Check("quadrature", moved, allowed, "pass" if moved <= allowed else "warn", why, _SOURCE)]
     if sites[0].kind in STREAM and not roles:
         change = points[-1].value - points[0].value
         total = shares.flatten(1, -2).sum(1) if shares.ndim > 2 else shares

@@ -48,7 +48,7 @@ def integrated_gradients(
         steps: A fixed number of points (Gauss-Legendre). By default as many as each prompt needs: nested
             Clenshaw-Curtis points are doubled until the attributions add up and stay where they are.
         tolerance: Of the error of the sum, by default 1e-3, and 2e-2 in half precision. No attribution of a prompt may
-            move by more than twenty times that share of its largest when the points are doubled.
+            move by more than twenty times that share of its largest, or 5 %, when the points are doubled.
         most: Intervals between points at which doubling ends, a power of two.
         budget: Bytes that one pass may take, by default 256 MiB; a point for all prompts is never split.
         refuse: Raise where the path is degenerate; False returns what came out, and a check that fails.

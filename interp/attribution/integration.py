@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.attribution.paths import Path, Steps, joined
-from interp.quadrature import Rule, clenshaw_curtis, gauss_legendre
+from interp.quadrature import Rule, clenshaw_curtis, gauss_legendre, movement
 
 STEEP = 100  # times the mean slope inside the path: there is a jump at the baseline
 MISSED = 5e-2  # of the change in the metric: the sum is wrong
@@ -59,7 +59,7 @@ class Quadrature:
 
     Attributes:
         steps: A fixed number of points (Gauss-Legendre); None takes as many as each prompt needs.
-        tolerance: Of the error of the sum. No node may move by more than twenty times that share of the largest.
+        tolerance: Of the error of the sum. No node may move by more than `movement` allows.
         most: Intervals between points at which doubling ends.
         budget: Bytes that one pass may take, if not as many as `gradients.slopes` takes.
     """
@@ -108,7 +108,9 @@ class Quadrature:
             whole = _updated(whole, now, rows)
             error = now.error(floor)
             hopeless = (n >= _PATIENCE) & ((error > MISSED) & (now.steep > STEEP)).any(0)
-            left = (((error > self.tolerance) | (now.moved > 20 * self.tolerance)).any(0) & ~hopeless).nonzero()[:, 0]
+            left = (((error > self.tolerance) | (now.moved > movement(self.tolerance))).any(0) & ~hopeless).nonzero()[
+                :, 0
+            ]
             if len(left) < len(rows):
                 rows, found, path = rows[left], found.among(left), path.among(left)
         return whole

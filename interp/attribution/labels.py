@@ -11,6 +11,7 @@ from torch import Tensor
 from interp.arrays import Check, attach, labelled
 from interp.attribution.integration import MISSED, STEEP, Integral, Quadrature
 from interp.attribution.straight import Attributed
+from interp.quadrature import movement
 from interp.stats import rank_correlation
 
 _IG, _BASELINES = "arXiv:1703.01365", "doi:10.23915/distill.00022"
@@ -79,7 +80,7 @@ def agreement(array: xr.DataArray) -> Check:
 
 
 def _converged(moved: Tensor, by: Quadrature) -> Check:
-    most = 20 * by.tolerance
+    most = movement(by.tolerance)
     why = "the last doubling of the points must not move an attribution by more than this share of the largest"
     if by.steps is not None:
         return Check("quadrature", float("nan"), most, "skipped", why, _IG)

@@ -102,10 +102,11 @@ def randomisation(
 def _checks(trained: np.ndarray, pairs: np.ndarray) -> list[Check]:
     """Does the attribution depend on the weights at all, and is the model less like random ones than they are?"""
     value, among = (float(np.nanmean(np.abs(x))) for x in (trained, pairs))
-    most = max(_UNLIKE, _least(np.nanmean(np.abs(pairs), axis=1), len(trained)))
+    # Where weights do not matter, the model is no more unlike than copies are to each other.
+    most = min(_BLIND, max(_UNLIKE, _least(np.nanmean(np.abs(pairs), axis=1), len(trained))))
     why = (
         "mean size of the rank correlation between attributions of the model and of copies with random weights; the "
-        f"threshold is the lower 95 % bound of that of one more random copy, or {_UNLIKE} if that is higher"
+        f"threshold is the lower 95 % bound of that of one more random copy, {_UNLIKE} at least and {_BLIND} at most"
     )
     blind = "mean size of the rank correlation between two random copies: near 1, the weights do not matter"
     return [

@@ -8,7 +8,8 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
-from interp.plots.style import COLOURS, dress, plain, quantity
+from interp.arrays import in_order_of
+from interp.plots.style import COLOURS, distinct, dress, outline, plain, quantity
 from interp.stats import interval
 
 Curve = xr.Dataset | xr.DataArray
@@ -65,9 +66,9 @@ def lines(
         _check(curve, x, f"the curve {name!r}" if name else "a curve")
         colour, along = COLOURS[i % len(COLOURS)], _along(curve[x])
         if isinstance(curve, xr.Dataset):
-            band = np.concatenate([curve["high"].values, curve["low"].values[::-1]])
+            around, band = outline(along, curve["low"].values, curve["high"].values)
             figure.add_trace(
-                go.Scatter(x=[*along, *along[::-1]], y=band, mode="lines", fill="toself", fillcolor=colour,
+                go.Scatter(x=around, y=band, mode="lines", fill="toself", fillcolor=colour,
                            opacity=0.18, line_width=0, hoverinfo="skip", showlegend=False)
             )  # fmt: skip
         values = curve["mean"] if isinstance(curve, xr.Dataset) else curve
@@ -129,7 +130,7 @@ def scatter(
     names = [", ".join(map(plain, index)) for index in cells["cell"].values]
     for i, (name, array) in enumerate(others.items()):
         marks = dict(color=COLOURS[i % len(COLOURS)], size=8, opacity=0.7)
-        values = array.transpose(*x.dims).values.ravel()
+        values = in_order_of(array.transpose(*x.dims), x).values.ravel()
         dots = go.Scatter(x=cells.values, y=values, text=names, mode="markers", marker=marks, name=plain(name))
         figure.add_trace(dots.update(showlegend=not alone))
     if diagonal and np.isfinite(cells.values).any():
@@ -165,7 +166,7 @@ def _check(data: Any, x: str, what: str) -> None:
 
 def _along(labels: Any) -> Any:
     """Where points are: at numbers, or at labels as they stand."""
-    return labels.values if labels.dtype.kind in "iufbM" else [plain(label) for label in labels.values]
+    return labels.values if labels.dtype.kind in "iufbM" else distinct([plain(label) for label in labels.values])
 
 
 def _measured(data: Any) -> str:

@@ -1,11 +1,13 @@
 """Dose and response: a vector's curve over the bands of those that should do nothing, and its cost below."""
 
+from itertools import cycle
+
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
-from interp.plots.style import COLOURS, dress, plain, quantity
+from interp.plots.style import COLOURS, dress, outline, plain, quantity
 from interp.stats import interval
 
 
@@ -31,19 +33,16 @@ def doses(
     kinds = list(dict.fromkeys(name.rpartition(" ")[0] for name in names[1:]))
     rows = 1 if cost is None else 2
     figure = make_subplots(rows=rows, shared_xaxes=True, row_heights=[0.68, 0.32][:rows], vertical_spacing=0.06)
-    for i, kind in enumerate(kinds, start=1):
-        means = values.isel(vector=[name.startswith(kind + " ") for name in names]).mean("prompt")
+    values = values.sortby("dose")
+    for kind, colour in zip(kinds, cycle(COLOURS[1:])):
+        means = values.isel(vector=[name.rpartition(" ")[0] == kind for name in names]).mean("prompt")
         low, middle, high = np.quantile(means.transpose("vector", "dose").values, [0.025, 0.5, 0.975], axis=0)
-        _band(figure, values.dose.values, low, high, COLOURS[i], 1)
-        _line(figure, values.dose.values, middle, COLOURS[i], f"{plain(kind)}, median and 95 %", 1)
-    own = interval(values.isel(vector=0, drop=True))
-    _band(figure, own.dose.values, own.low.values, own.high.values, COLOURS[0], 1)
-    _line(figure, own.dose.values, own["mean"].values, COLOURS[0], plain(names[0]), 1)
+        _band(figure, values.dose.values, low, high, colour, 1)
+        _line(figure, values.dose.values, middle, colour, f"{plain(kind)}, median and 95 %", 1)
+    _curve(figure, values.isel(vector=0, drop=True), COLOURS[0], plain(names[0]), 1)
     figure.update_yaxes(title=quantity(values), zeroline=True, zerolinecolor="#888", row=1, col=1)
     if cost is not None:
-        below = interval(cost)
-        _band(figure, below.dose.values, below.low.values, below.high.values, "#666", 2)
-        _line(figure, below.dose.values, below["mean"].values, "#666", quantity(cost), 2)
+        _curve(figure, cost.sortby("dose"), "#666", quantity(cost), 2)
         figure.update_yaxes(title=quantity(cost), rangemode="tozero", row=2, col=1)
         if budget is not None:
             figure.add_hline(y=budget, line_dash="dot", line_color="#a00", row=2, col=1, annotation_text="budget")
@@ -52,8 +51,16 @@ def doses(
     return dress(figure, title, height=380 if cost is None else 560)
 
 
+def _curve(figure: go.Figure, array: xr.DataArray, colour: str, name: str, row: int) -> None:
+    """The mean over prompts and, of two or more, its interval."""
+    if array.sizes["prompt"] > 1:
+        found = interval(array)
+        _band(figure, found.dose.values, found.low.values, found.high.values, colour, row)
+    _line(figure, array.dose.values, array.mean("prompt").values, colour, name, row)
+
+
 def _band(figure: go.Figure, x: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str, row: int) -> None:
-    along, band = np.concatenate([x, x[::-1]]), np.concatenate([high, low[::-1]])
+    along, band = outline(x, low, high)
     figure.add_trace(
         go.Scatter(x=along, y=band, mode="lines", fill="toself", fillcolor=colour, opacity=0.18, line_width=0,
                    hoverinfo="skip", showlegend=False),

@@ -5,7 +5,8 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from interp.arguments import check_labelled_array
-from interp.plots.style import BAR, dress, legible, plain, quantity, size_of
+from interp.arrays import in_order_of
+from interp.plots.style import BAR, distinct, dress, legible, plain, quantity, size_of
 
 
 def heatmap(
@@ -32,13 +33,13 @@ def heatmap(
     values = array.values
     if not np.isfinite(values).any():
         raise ValueError(f"a heatmap needs at least one number; {dict(array.sizes)} values are all NaN")
-    reach = float(np.nanmax(np.abs(values))) or 1.0
+    reach = float(np.abs(values[np.isfinite(values)]).max()) or 1.0
     signed = bool(np.nanmin(values) < 0) if diverging is None else diverging
     if significant is not None:
         text = significant.copy(data=np.where(significant, "★", ""))
     y, x = array.dims
     image = go.Heatmap(
-        z=values, x=[plain(v) for v in array[x].values], y=[plain(v) for v in array[y].values],
+        z=values, x=distinct([plain(v) for v in array[x].values]), y=distinct([plain(v) for v in array[y].values]),
         colorscale="RdBu" if signed else "Blues", zmid=0 if signed else None,
         zmin=-reach if signed else 0, zmax=reach, colorbar=BAR | dict(title=quantity(array)),
         hovertemplate=f"{plain(y)} %{{y}}<br>{plain(x)} %{{x}}<br>%{{z:.4g}}<extra></extra>", hoverongaps=False,
@@ -66,8 +67,8 @@ def triangle(array: xr.DataArray, title: str = "", significant: xr.DataArray | N
 
 
 def _aligned(text: xr.DataArray, array: xr.DataArray) -> np.ndarray:
-    """In the order of the array's axes, or as it is if they have other names."""
-    found = text.transpose(*array.dims) if set(text.dims) == set(array.dims) else text
+    """In the order of the array's axes and labels, or as it is if they have other names."""
+    found = in_order_of(text.transpose(*array.dims), array) if set(text.dims) == set(array.dims) else text
     if found.shape != array.shape:
         raise ValueError(f"each cell of {dict(array.sizes)} gets a text of its own, not {dict(text.sizes)}")
     return found.values

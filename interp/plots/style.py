@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from html import escape, unescape
 from typing import Any
 
@@ -83,3 +84,20 @@ def _luminance(colour: str) -> float:
     channels = np.array(unlabel_rgb(colour)) / 255
     linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
     return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def distinct(labels: Sequence[str]) -> list[str]:
+    """Labels of a category axis, on which two that are the same would be one place: then numbers stand before all."""
+    return list(labels) if len({*labels}) == len(labels) else [f"{i} {label}" for i, label in enumerate(labels)]
+
+
+def outline(along: Any, low: np.ndarray, high: np.ndarray) -> tuple[list[Any], list[float | None]]:
+    """The outline of the band between two curves, in pieces where there is no number in between."""
+    xs: list[Any] = []
+    ys: list[float | None] = []
+    known = np.isfinite(low) & np.isfinite(high)
+    for piece in np.split(np.arange(len(known)), np.flatnonzero(np.diff(known)) + 1):
+        if len(piece) and known[piece[0]]:
+            xs += [*([None] if xs else []), *(along[i] for i in piece), *(along[i] for i in piece[::-1])]
+            ys += [*([None] if ys else []), *high[piece].tolist(), *low[piece[::-1]].tolist()]
+    return xs, ys

@@ -1,5 +1,6 @@
 """Values of tokens on the text itself, as HTML; and what goes from which token to which, as an image."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -143,7 +144,7 @@ def _lines(
     """The words of each line."""
     n_pos = array.sizes[axis]
     if words is None:
-        words = [str(label).partition(" ")[2] or str(label) for label in array[axis].values]
+        words = [re.sub(r"^\d+ (?=.)", "", str(label), flags=re.S) for label in array[axis].values]
     lines = [[str(word) for word in words]] * n if isinstance(words[0], str) else [list(line) for line in words]
     if len(lines) != n or any(not 0 < len(line) <= n_pos for line in lines):
         sizes = f"{len(lines)} lines of {sorted({len(line) for line in lines})} words"

@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
-from interp.plots.style import BAR, COLOURS, dress, legible, plain, quantity, size_of
+from interp.plots.style import BAR, COLOURS, dress, legible, outline, plain, quantity, size_of
 from interp.stats import interval
 
 _GREYS = [[0, "#f7f7f7"], [1, "#a8a8a8"]]
@@ -96,9 +96,9 @@ def trajectories(
         )  # fmt: skip
     if array.sizes[over] > 1:
         band = interval(array, over, seed=seed)
-        edge = np.concatenate([band["high"].values, band["low"].values[::-1]])
+        around, edge = outline(along, band["low"].values, band["high"].values)
         figure.add_trace(
-            go.Scatter(x=np.concatenate([along, along[::-1]]), y=edge, mode="lines", fill="toself", line_width=0,
+            go.Scatter(x=around, y=edge, mode="lines", fill="toself", line_width=0,
                        fillcolor=COLOURS[1], opacity=0.25, hoverinfo="skip", showlegend=False)
         )  # fmt: skip
     colours = [COLOURS[1]] * len(along) if grey is None else ["#bbb" if g else COLOURS[1] for g in grey.values]

@@ -112,7 +112,7 @@ def cut(positive: Float[Tensor, " n"], negative: Float[Tensor, " m"]) -> float:
 
 
 def stability(estimator: Estimator, positive: Tensor, negative: Tensor, paired: bool, seed: int) -> float:
-    """Mean cosine, without its sign, of the directions of two random halves; five times."""
+    """Mean cosine of the directions of two random halves, each with the sign that writes the concept; five times."""
     generator, cosines = torch.Generator().manual_seed(seed), []
     if min(len(positive), len(negative)) < 4:
         return float("nan")
@@ -120,11 +120,17 @@ def stability(estimator: Estimator, positive: Tensor, negative: Tensor, paired: 
         rows = torch.randperm(len(positive), generator=generator)
         others = rows if paired else torch.randperm(len(negative), generator=generator)
         halves = [
-            estimator(positive[a.to(positive.device)], negative[b.to(negative.device)])
+            _oriented(estimator, positive[a.to(positive.device)], negative[b.to(negative.device)])
             for a, b in zip(rows.tensor_split(2), others.tensor_split(2))
         ]
-        cosines.append(float(torch.cosine_similarity(halves[0], halves[1], dim=0).abs()))
+        cosines.append(float(torch.cosine_similarity(halves[0], halves[1], dim=0)))
     return sum(cosines) / len(cosines)
+
+
+def _oriented(estimator: Estimator, positive: Tensor, negative: Tensor) -> Tensor:
+    """A direction from the negative examples to the positive."""
+    direction = estimator(positive, negative)
+    return direction if (positive.mean(0) - negative.mean(0)) @ direction >= 0 else -direction
 
 
 def agreement(positive: Float[Tensor, "n d"], negative: Float[Tensor, "n d"]) -> float:

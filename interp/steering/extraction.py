@@ -100,6 +100,7 @@ def extract_each(
     how: dict[str, Any] = {
         "model": model.name, "weights": model.fingerprint(), "precision": str(model.dtype), "concept": concept.name,
         "data": concept.fingerprint, "writer": method, "reader": reader, "seed": seed,
+        "held_out": held_out,
         "fitted_on": f"{len(fit.positive)} with, {len(fit.negative)} without",
         "tested_on": "none" if test is None else f"{len(test.positive)} with, {len(test.negative)} without",
     }  # fmt: skip
@@ -212,8 +213,8 @@ def permuted_like(
 ) -> list[list[Vector]]:
     """What extraction makes of the same prompts under exchanged labels, n times: the null of the whole procedure.
 
-    Labels are exchanged within pairs, or between prompts, whole groups at a time; the vectors have the length that they
-    come out with.
+    Prompts that were held out when the vectors were fitted are held out here. Labels are exchanged within pairs, or
+    between prompts, whole groups at a time; the vectors have the length that they come out with.
 
     Raises:
         ValueError: A vector of which it is not known by what method it was found, such as an imported one.
@@ -225,8 +226,9 @@ def permuted_like(
                 f"by what method the vector of {vector.site} was found is not known (how['writer'] is {method!r}), so "
                 "that it cannot be found again under exchanged labels; give one of steering.extract"
             )
-    exchanges = [exchange_of(concept, generator) for _ in range(n)]
-    sides = [collect(model, concept, [v.site], [v.at], v.head)[v.site, v.at] for v in vectors]
+    fit = concept.split(float(vectors[0].how.get("held_out", 0.0)), int(vectors[0].how.get("seed", 0)))[0]
+    exchanges = [exchange_of(fit, generator) for _ in range(n)]
+    sides = [collect(model, fit, [v.site], [v.at], v.head)[v.site, v.at] for v in vectors]
     return [[_rewritten(vector, exchange(held)) for vector, held in zip(vectors, sides)] for exchange in exchanges]
 
 

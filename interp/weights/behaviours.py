@@ -84,8 +84,9 @@ def _attention(
     """Attention from the second round to a position so far back; and to another one, but for the first."""
     queries = torch.arange(second, patterns.shape[-1], device=patterns.device)
     there = patterns[..., queries, queries - back]
-    rest = patterns[..., queries, 1:].sum(-1) - there
-    return there.mean(-1), (rest / (queries - 1)).mean(-1)
+    counted = (queries > back).to(there)  # the first position is left out, and may be where it is looked
+    rest = patterns[..., queries, 1:].sum(-1) - there * counted
+    return there.mean(-1), (rest / (queries - counted)).mean(-1)
 
 
 def _copying(
