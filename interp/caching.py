@@ -1,7 +1,6 @@
 """Whether a model can keep the keys of tokens that it has run, tried before it is believed."""
 
 from dataclasses import replace
-from weakref import WeakKeyDictionary
 
 import torch
 
@@ -10,20 +9,16 @@ from interp.edits import Edit
 from interp.model import Model
 from interp.padding import believed
 from interp.sites import Site
-from interp.trials import apart, short_prompts, tolerance
-
-_TRIED: WeakKeyDictionary[Model, str] = WeakKeyDictionary()
+from interp.trials import Trials, apart, short_prompts, tolerance
 
 
 def caching(model: Model) -> str:
     """Why a model cannot keep keys; empty if it can.
 
-    Tried once for each model: two prompts, one padded, continued with and without a cache while the stream is edited,
+    Tried before it is believed: two prompts, one padded, continued with and without a cache while the stream is edited,
     must give the same logits.
     """
-    if model not in _TRIED:
-        _TRIED[model] = _try_caching(model)
-    return _TRIED[model]
+    return _TRIED.of(model)
 
 
 @torch.no_grad()
@@ -48,3 +43,6 @@ def _try_caching(model: Model) -> str:
         if not apart(logits, wanted) <= tolerance(logits.dtype):
             return f"{model.name} gives other logits with one"
     return ""
+
+
+_TRIED = Trials(_try_caching)

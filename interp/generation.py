@@ -136,7 +136,7 @@ def continuations(
         check_switch("cached", cached)
     model.check(edits=edits)
     _check_room(model, tokens, n_tokens, edits)
-    why_not = _why_uncached(model, edits)
+    why_not = _why_uncached(model, edits, tokens.ids.shape[1] + n_tokens)
     if cached and why_not:
         raise ValueError(f"keys cannot be kept here: {why_not}; leave cached= out, or pass cached=False")
     cache = model.new_cache() if cached is not False and not why_not else None
@@ -198,10 +198,12 @@ def _check_room(model: Model, tokens: Tokens, n_tokens: int, edits: Sequence[Edi
         raise ValueError(f"edit of {where} selects none of the {last} positions that will be run")
 
 
-def _why_uncached(model: Model, edits: Sequence[Edit]) -> str:
+def _why_uncached(model: Model, edits: Sequence[Edit], longest: int) -> str:
     """Why keys cannot be kept; empty if they can."""
     if inside := [edit.site for edit in [*edits, *model.in_force] if edit.site.kind not in CACHEABLE]:
         return f"{inside[0]} is edited inside attention, where each step sees the keys of all tokens again"
+    if model.shape.n_alike is not None and longest > model.shape.n_alike:
+        return f"{model.name} has other rotary embeddings beyond {model.shape.n_alike} tokens, with other keys"
     return caching(model.plain)
 
 

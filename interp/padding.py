@@ -22,6 +22,12 @@ def check_padding(model: Any, tokens: Tokens) -> None:
     """
     if not bool((tokens.mask == 0).any()):
         return
+    longest, alike = tokens.ids.shape[1], model.shape.n_alike
+    if alike is not None and longest > alike >= int(tokens.mask.sum(1).min()):
+        raise ValueError(
+            f"{model.name} has other rotary embeddings for prompts of more than {alike} tokens, so that shorter and "
+            f"longer ones cannot be run together; run them apart"
+        )
     tried = _STANDS_FOR.get(model.plain, model.plain)
     if tried not in _PADS:
         with believed(tried):

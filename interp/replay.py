@@ -6,7 +6,6 @@ can be had packed, only those of its tokens are run that the edits can have chan
 """
 
 from collections.abc import Collection, Sequence
-from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int
@@ -19,7 +18,7 @@ from interp.quick import quick
 from interp.recording import Recording, of_rows, of_tokens, record
 from interp.sites import STREAM, Site
 from interp.traces import Tokens, Trace
-from interp.trials import apart, short_prompts, tolerance
+from interp.trials import Trials, apart, short_prompts, tolerance
 from interp.visits import Visit, Visits
 
 
@@ -105,32 +104,23 @@ class _Rows:
         return (torch.arange(mask.shape[1], device=mask.device) >= first[:, None]) & mask[self.prompts].bool()
 
 
-_TRIED: WeakKeyDictionary[Model, tuple[str, str]] = WeakKeyDictionary()
-
-
 def way_of(model: Model) -> str:
     """How rows can be run on this model: "packed", "rows" or, from their tokens on, "full".
 
-    Tried once for each model: the blocks, called one by one on rows in another order and with edits at two depths, must
-    give the model's own logits; on as many prompts as they have positions, and on fewer, which are padded.
+    Tried before it is believed: the blocks, called one by one on rows in another order and with edits at two depths,
+    must give the model's own logits; on as many prompts as they have positions, and on fewer, which are padded.
     """
-    return _tried(model)[0]
+    return _TRIED.of(model)[0]
 
 
 def why_full(model: Model) -> str:
     """Why rows must be run from their tokens on; empty if they need not."""
-    return _tried(model)[1]
-
-
-def _tried(model: Model) -> tuple[str, str]:
-    if model not in _TRIED:
-        _TRIED[model] = _try(model)
-    return _TRIED[model]
+    return _TRIED.of(model)[1]
 
 
 def _try(model: Model) -> tuple[str, str]:
     if not model.blocks:
-        return "full", f"{model.backend} does not call blocks one by one"
+        return "full", f"blocks of {model.name} are not called one by one on {model.backend}"
     if (model.shape.n_context or 4) < 2:
         return "full", "the model's context is too short to try another way"
     # As many prompts as there are heads: what has one value for each head must not be taken for that of a prompt.
@@ -141,6 +131,9 @@ def _try(model: Model) -> tuple[str, str]:
         if not why:
             return way, ""
     return "full", why
+
+
+_TRIED = Trials(_try)
 
 
 def run_recorded(

@@ -6,7 +6,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a model; `n_kv_heads` is smaller than `n_heads` under grouped queries."""
+    """The sizes of a model; `n_kv_heads` is smaller than `n_heads` under grouped queries.
+
+    `n_alike` is how long a prompt may be before all its rotary embeddings are others (LongRoPE), if ever.
+    """
 
     n_layers: int
     n_heads: int
@@ -15,6 +18,7 @@ class Shape:
     d_head: int
     d_vocab: int
     n_context: int | None
+    n_alike: int | None = None
 
 
 @dataclass

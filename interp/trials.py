@@ -1,11 +1,30 @@
 """Short runs in which it is tried what a model can do, before it is believed."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from interp.traces import Tokens
+
+T = TypeVar("T")
+
+
+class Trials(Generic[T]):
+    """What was found of models, for as long as nobody hooks something else into them."""
+
+    def __init__(self, look: Callable[[Any], T]) -> None:
+        self._look = look
+        self._found: WeakKeyDictionary[Any, tuple[int, T]] = WeakKeyDictionary()
+
+    def of(self, model: Any) -> T:
+        """What is found of a model, looked for when it is first asked and when its hooks are others."""
+        hooks = sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in model.module.modules())
+        if (known := self._found.get(model)) is None or known[0] != hooks:
+            known = self._found[model] = (hooks, self._look(model))
+        return known[1]
 
 
 def short_prompts(model: Any, n: int, width: int, padding: int = 0) -> Tokens:

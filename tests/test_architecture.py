@@ -29,7 +29,7 @@ LAYERS = [
     {"visits", "columns", "arguments", "padding"},
     {"model", "backends.stream", "backends.attention", "progress"},
     {"metrics", "arrays", "caching", "backends.families", "backends.watching", "recording"},
-    {"replay", "backends.calling", "backends.heads"},
+    {"replay", "backends.calling", "backends.heads", "backends.sizes"},
     {"backends.projections"},
     {"contrast", "backends.structure", "backends.remote", "backends.bridges"},
     {"backends.frozen", "stats", "sweep", "grid", "generation", "tasks.task", "components", "readout"},

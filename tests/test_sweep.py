@@ -108,7 +108,7 @@ def test_what_the_engine_did_is_said(embedded):
     done = sweep(embedded, task.corrupt, cells, [task.logit_diff])
     assert done.engine == ENGINES["packed"]
     again = sweep(interp.load(backend="nnsight"), task.corrupt, cells, [task.logit_diff])
-    assert again.engine == f"{ENGINES['full']}: nnsight does not call blocks one by one"
+    assert again.engine == f"{ENGINES['full']}: blocks of embedded are not called one by one on nnsight"
     assert_close(again.values, done.values, atol=1e-4, rtol=1e-4)
 
 

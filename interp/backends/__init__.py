@@ -111,6 +111,7 @@ def _open_remote(source: Any, remote: bool | str) -> tuple[Any, Any, str] | None
 
 def _open(source: Any, device: Any, dtype: torch.dtype | None) -> tuple[Any, Any, str]:
     """The model object, its tokenizer if it has one, and its name."""
+    source = getattr(source, "_orig_mod", source)  # of torch.compile: a compiled graph has no place for hooks
     if source is None:
         source = EMBEDDED
     if isinstance(source, str | Path):
@@ -138,6 +139,11 @@ def _check_causal(module: nn.Module) -> None:
         raise TypeError(
             f"{type(module).__name__} is not a causal language model of transformers with its unembedding; give the "
             f"whole model, such as GPT2LMHeadModel or what AutoModelForCausalLM makes, or a TransformerLens bridge"
+        )
+    if module._compiled_call_impl is not None:
+        raise ValueError(
+            f"this {type(module).__name__} is compiled in place, and what is compiled has no place for hooks; load it "
+            f"before .compile()"
         )
     if any(_backend_of(part) == "transformer_lens" for part in module.modules()):
         raise ValueError(

@@ -1,5 +1,6 @@
 """What a Hugging Face model is called with."""
 
+import inspect
 from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-from interp.backends.families import FAMILIES
+from interp.backends.families import FAMILIES, Family
 from interp.backends.watching import close, run, short_prompt
 from interp.shape import Cache
 from interp.traces import Tokens
@@ -28,6 +29,12 @@ def arguments_of(
         arguments |= {cache_name(accepts): cache.store, "use_cache": True}
     optional = {"position_ids": tokens.positions[:, held:] + first} | ({"logits_to_keep": 1} if last_only else {})
     return arguments | {name: value for name, value in optional.items() if name in accepts}
+
+
+def accepted(module: nn.Module, family: Family) -> set[str]:
+    """The arguments that a model's `forward` is given, if there is something to give."""
+    names = set(inspect.signature(module.forward).parameters)
+    return names if family.whole else names - {"logits_to_keep"}
 
 
 @torch.no_grad()

@@ -77,6 +77,7 @@ class Family:
         adds_in_place: Whether a block may write into what its parts return.
         between: Path of what stands between the final norm and the unembedding, if anything does.
         lacks: Kinds of site that cannot be had, each with the reason.
+        whole: Whether all positions pass through the blocks and the final norm where logits of the last are asked for.
     """
 
     embed: str
@@ -90,6 +91,7 @@ class Family:
     adds_in_place: bool = False
     between: str = ""
     lacks: Mapping[str, str] = field(default_factory=dict)
+    whole: bool = True
 
 
 def _mlp(attn_out: str, pre: str, post: str, mlp_out: str | None = None, **more: Tap) -> dict[str, Tap]:

@@ -19,6 +19,8 @@ from interp.backends.families import ATTENTION_KINDS, Tap
 from interp.backends.watching import Seen, close, is_matrix, run
 from interp.shape import Shape
 
+NOT_A_SOFTMAX = "attention spelled out as a softmax of scores gives other logits"
+
 
 @dataclass(frozen=True)
 class Heads:
@@ -64,8 +66,8 @@ def find_heads(module: nn.Module, blocks: nn.ModuleList, attn_out: Tap | None, s
         return Heads(lacks=dict.fromkeys(ATTENTION_KINDS, why))
     ((path, _),) = next(iter(paths))
     attentions = [block.get_submodule(path) for block in blocks]
-    why = "attention spelled out as a softmax of scores gives other logits"
-    lacks = {} if _spelled_out(module, attentions, seen.logits) else {"scores": why, "pattern": why}
+    alike = spelled_out(module, attentions, seen.logits)
+    lacks = {} if alike else {"scores": NOT_A_SOFTMAX, "pattern": NOT_A_SOFTMAX}
     return Heads(path, lacks=lacks, values=tuple(values[x] for x in attentions), z=tuple(z[x] for x in attentions))
 
 
@@ -84,7 +86,7 @@ def _noting(
     return Watch({"v": weighed, "z": left})
 
 
-def _spelled_out(module: nn.Module, attentions: list[nn.Module], wanted: Tensor) -> bool:
+def spelled_out(module: nn.Module, attentions: list[nn.Module], wanted: Tensor) -> bool:
     """Whether a model's attention is the softmax of scores that we compute where these are asked for."""
     watch = Watch({"scores": lambda scores: scores, "pattern": lambda pattern: pattern})
     try:

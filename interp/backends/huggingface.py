@@ -1,6 +1,5 @@
 """Run Hugging Face models as they are, with plain PyTorch hooks and transformers' attention interface."""
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -9,10 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from interp.backends.attention import Watch, must_watch, watched
-from interp.backends.calling import arguments_of, cache_name, empty_cache, first_position
+from interp.backends.calling import accepted, arguments_of, cache_name, empty_cache, first_position
 from interp.backends.families import ATTENTION_KINDS, Layout, Tap, merge, split, unembed
+from interp.backends.sizes import check_blocks, shape_of
 from interp.backends.stream import mid_through
-from interp.backends.structure import layout_of, shape_of
+from interp.backends.structure import layout_of
 from interp.model import Model
 from interp.packing import Packing
 from interp.recording import first_of, with_first
@@ -33,7 +33,9 @@ class HuggingFaceModel(Model):
         self._layout = layout_of(module)
         self.editable = {kind: True for kind in self._layout.kinds}
         self.missing = self._layout.missing
-        self._accepts = set(inspect.signature(module.forward).parameters)
+        blocks: Any = module.get_submodule(self._layout.family.blocks)
+        check_blocks(blocks, self.shape.n_layers, type(module).__name__)
+        self._accepts = accepted(module, self._layout.family)
         self._first = first_position(module, self._accepts)
 
     def forward(self, tokens: Tokens, visits: Visits, last_only: bool, cache: Cache | None = None) -> Tensor:
@@ -49,6 +51,8 @@ class HuggingFaceModel(Model):
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
+        if self._configured("num_kv_shared_layers"):  # a block is given keys of another: none can be called alone
+            return []
         return list(self.module.get_submodule(self._layout.family.blocks))  # type: ignore[call-overload]
 
     @contextmanager
@@ -59,7 +63,12 @@ class HuggingFaceModel(Model):
 
     @property
     def packs(self) -> bool:
-        return self._layout.family.interface
+        # Llama 4 scales queries by their places among what a layer is given: packed, these are not positions.
+        return self._layout.family.interface and not self._configured("attn_temperature_tuning")
+
+    def _configured(self, name: str) -> bool:
+        config: Any = self.module.config
+        return bool(getattr(config.get_text_config(), name, False))
 
     @property
     def logit_cap(self) -> float | None:

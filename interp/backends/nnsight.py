@@ -9,7 +9,6 @@ have, and runs it here. It has not been tried on a server: queues, authenticatio
 transfer between devices are unverified.
 """
 
-import inspect
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -19,11 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from interp.backends.attention import Watch, must_watch, watched
-from interp.backends.calling import arguments_of, cache_name, empty_cache, first_position
+from interp.backends.calling import accepted, arguments_of, cache_name, empty_cache, first_position
 from interp.backends.families import ATTENTION_KINDS, merge, split, unembed
 from interp.backends.remote import plan, serve
+from interp.backends.sizes import check_blocks, shape_of
 from interp.backends.stream import mid_through
-from interp.backends.structure import layout_of, shape_of
+from interp.backends.structure import layout_of
 from interp.model import Model
 from interp.recording import first_of, with_first
 from interp.shape import Cache
@@ -79,7 +79,9 @@ class NnsightModel(Model):
             why = f"on a server, {attention!r} attention has none; give load a model with attn_implementation='eager'"
             self.missing |= {kind: why for kind in ("scores", "pattern") if kind not in self.missing}
         self.editable = {kind: True for kind in self._layout.kinds if kind not in self.missing}
-        self._accepts = set(inspect.signature(self.module.forward).parameters)
+        blocks: Any = self.module.get_submodule(self._layout.family.blocks)
+        check_blocks(blocks, self.shape.n_layers, type(self.module).__name__)
+        self._accepts = accepted(self.module, self._layout.family)
         self._first = first_position(self.module, self._accepts)
 
     def new_cache(self) -> Cache | None:

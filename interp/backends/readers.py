@@ -139,6 +139,8 @@ def wiring_of(model: Model) -> Wiring:
             f"it is not known how {config.model_type!r} reads its residual stream; add `reads=` to a row "
             f"FAMILIES[{config.model_type!r}] in interp/backends/families.py"
         )
+    if not model.blocks:
+        raise ValueError(f"the blocks of {model.name} share keys, so that they cannot be run one by one, as edges need")
     stream = family.stream(config)
     if stream == "post-norm" or submodule(model.module, family.final_norm) is None:
         raise ValueError(
@@ -148,6 +150,8 @@ def wiring_of(model: Model) -> Wiring:
     shape, blocks = model.shape, model.blocks
     graph = Graph(shape.n_layers, shape.n_heads, shape.n_kv_heads, stream == "parallel", splits=bool(family.reads.out))
     layers = tuple(_layer(block, family, family.reads, model) for block in blocks)
+    for layer in layers:
+        _check_unhooked(layer)
     return Wiring(model, graph, layers)
 
 
@@ -175,6 +179,16 @@ def _layer(block: nn.Module, family: Family, reads: Reads, model: Model) -> Laye
         scaling=reads.scaling or float(getattr(attention, "scaling", model.shape.d_head**-0.5)),
         scale=family.taps["mlp_out"].scale,
     )  # fmt: skip
+
+
+def _check_unhooked(layer: Layer) -> None:
+    """Refuse hooks where weights are multiplied with: what they change would be left out."""
+    for part in (*(projection.module for projection in layer.projections), layer.attn_norm, layer.mlp_norm, layer.last):
+        if part is not None and (part._forward_hooks or part._forward_pre_hooks):
+            raise ValueError(
+                f"a {type(part).__name__} has hooks of somebody's own, which edges would leave out; remove them, or "
+                f"make them edits"
+            )
 
 
 def _matrix(block: nn.Module, path: str) -> nn.Module:

@@ -4,6 +4,7 @@ Nothing that structure suggests is believed: one short run on the model itself m
 return is what the residual stream gains, in every block.
 """
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
@@ -13,10 +14,13 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from interp.backends.families import FAMILIES, Family, Layout, Tap, submodule
+from interp.backends.families import ATTENTION_KINDS, FAMILIES, Family, Layout, Tap, submodule
+from interp.backends.sizes import shape_of
 from interp.backends.watching import Seen, close, is_matrix
-from interp.shape import Shape
 
+_TRANSFORMERS_OWN = (
+    None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention"
+)  # fmt: skip
 _FOUND: WeakKeyDictionary[nn.Module, Family] = WeakKeyDictionary()
 
 
@@ -33,34 +37,23 @@ def layout_of(module: nn.Module) -> Layout:
 def family_of(module: nn.Module) -> Family:
     """The row of a model's family or, if it has none, what is found in the model; it is looked at once."""
     config: Any = module.config
-    if config.model_type in FAMILIES:
-        return FAMILIES[config.model_type]
+    row = FAMILIES.get(config.model_type)
+    if row is not None and getattr(config, "_attn_implementation", None) in _TRANSFORMERS_OWN:
+        return row
     if module not in _FOUND:
-        _FOUND[module] = _find(module)
+        _FOUND[module] = _find(module) if row is None else _with_attention_of_its_own(module, row)
     return _FOUND[module]
 
 
-def shape_of(module: nn.Module) -> Shape:
-    """The sizes of a Hugging Face causal language model."""
-    config: Any = module.config.get_text_config()  # type: ignore[operator, union-attr]
-    n_heads, d_model = _size(config, "num_attention_heads") or 0, config.hidden_size  # some have no attention
-    return Shape(
-        n_layers=config.num_hidden_layers,
-        n_heads=n_heads,
-        n_kv_heads=_size(config, "num_key_value_heads") or n_heads,
-        d_model=d_model,
-        d_head=_size(config, "head_dim") or d_model // max(n_heads, 1),
-        d_vocab=module.get_input_embeddings().num_embeddings,  # type: ignore[operator]
-        n_context=getattr(config, "max_position_embeddings", None),
-    )
+def _with_attention_of_its_own(module: nn.Module, row: Family) -> Family:
+    """A row without what somebody's own attention function does in another way."""
+    from interp.backends.heads import NOT_A_SOFTMAX, spelled_out
+    from interp.backends.watching import run
 
-
-def _size(config: Any, name: str) -> int | None:
-    """A size that a configuration may have; where layers differ, that of the first."""
-    try:
-        return getattr(config, name, None)
-    except RuntimeError:  # transformers refuses to name one for all
-        return getattr(config.per_layer_config[0], name, None)
+    blocks: Any = module.get_submodule(row.blocks)
+    if spelled_out(module, [block.get_submodule(row.attention) for block in blocks], run(module)):
+        return row
+    return replace(row, lacks={**row.lacks, "scores": NOT_A_SOFTMAX, "pattern": NOT_A_SOFTMAX})
 
 
 def _find(module: nn.Module) -> Family:
@@ -94,6 +87,9 @@ def _find(module: nn.Module) -> Family:
     neurons, lacks = _neurons(blocks, taps.get("mlp_out"), seen)
     shape = shape_of(module)
     heads = find_heads(module, blocks, taps.get("attn_out"), shape, seen)
+    if hasattr(config.get_text_config(), "index_topk"):
+        why = "its attention chooses keys by an index, and no longer does where it is looked into"
+        heads = replace(heads, path=None, taps={}, lacks=dict.fromkeys(ATTENTION_KINDS, why), values=())
     norm = _final_norm(module, blocks, seen)
     parallel, told = stream == "parallel", taps and heads.values
     reads = find_reads(blocks, taps["attn_out"], parallel, heads, shape, seen) if told else None
@@ -115,7 +111,16 @@ def _find(module: nn.Module) -> Family:
         adds_in_place=True,
         between=_between(module, blocks, norm, seen),
         lacks={**lacks, **heads.lacks},
+        whole=_passes_whole(module, (*blocks, norm), seen),
     )
+
+
+def _passes_whole(module: nn.Module, parts: Sequence[nn.Module], seen: Seen) -> bool:
+    """Whether some parts are given every position where the logits of the last alone are asked for."""
+    if "logits_to_keep" not in inspect.signature(module.forward).parameters:
+        return True
+    last = Seen.of(module, logits_to_keep=1)
+    return all(last.entered[part].shape == seen.entered[part].shape for part in parts)
 
 
 def _parts(blocks: nn.ModuleList, known: Sequence[float], seen: Seen) -> tuple[dict[str, Tap], str]:

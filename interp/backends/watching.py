@@ -26,7 +26,7 @@ class Seen:
     logits: Tensor
 
     @classmethod
-    def of(cls, module: nn.Module) -> "Seen":
+    def of(cls, module: nn.Module, **more: Any) -> "Seen":
         """Run a causal language model."""
         entered, left = {}, {}  # type: dict[nn.Module, Tensor], dict[nn.Module, Tensor]
         calls: Counter[nn.Module] = Counter()
@@ -41,7 +41,7 @@ class Seen:
         handles = [part.register_forward_pre_hook(before, with_kwargs=True) for part in module.modules()]
         handles += [part.register_forward_hook(after) for part in module.modules()]
         try:
-            return cls(entered, left, calls, run(module))
+            return cls(entered, left, calls, run(module, **more))
         finally:
             for handle in handles:
                 handle.remove()
