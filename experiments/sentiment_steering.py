@@ -11,7 +11,7 @@ from experiments.lab.subjects import embedded_task, open_model
 from experiments.lab.wording import percent
 
 QUESTION = "Does pushing along a direction change the mood?"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ def run(cfg: Config) -> Arrays:
     concept = steering.labelled_set(model, "sentiment", learn.clean, learn.labels["positive"], words)
     vector = steering.extract(model, concept, Site("resid_post", cfg.layer), seed=cfg.seed)
     metric = metrics.logit_diff(model.token_id("happy"), model.token_id("sad"))
-    nulls = {"random": steering.random_like(vector, seed=cfg.seed)}
     negative = [text for text, positive in zip(test.texts[0], test.labels["positive"]) if not positive]
+    nulls = {"random": steering.varied_like(model, negative, vector, seed=cfg.seed)}
     values = steering.dose_response(model, negative, vector, metric, doses, nulls=nulls)
     return {"response": values.assign_attrs(dose=cfg.dose), "vector": vector.writer}
 
@@ -58,7 +58,7 @@ def answer(arrays: Arrays) -> str:
     values, found = arrays["response"], numbers(arrays)
     return (
         f"At dose {values.attrs['dose']:g} the vector makes {percent(found['flipped'])} of {values.sizes['prompt']} negative prompts "
-        f"happy; random vectors of its length {percent(found['flipped_random'])}."
+        f"happy; random vectors of its length, in directions that vary, {percent(found['flipped_random'])}."
     )
 
 

@@ -109,14 +109,14 @@ plots.heatmap(share, "Liars who tell the truth (grey: beyond the budget)", text=
 #
 # ## Dose and response, on other prompts
 #
-# From here on the prompts are those to report on. The band of `random` holds what random vectors of the same length
-# do; that of `permuted` what the same extraction makes of the same prompts when labels are exchanged between speakers.
-# Below is the price.
+# From here on the prompts are those to report on. The band of `varied` holds what vectors of the same length do that are
+# random mixtures of how the prompts' own activations vary; that of `permuted` what the same extraction makes of the
+# same prompts when labels are exchanged between speakers. Below is the price.
 
 # %%
 vector = vectors[tuned.name]
 nulls = {
-    "random": steering.random_like(vector, 20),
+    "varied": steering.varied_like(model, report, vector, 20),
     "permuted": steering.permuted_like(model, honesty, vector, 20),
 }
 doses = [-1.0, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0]

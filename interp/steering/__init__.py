@@ -33,6 +33,7 @@ from interp.steering.extraction import permuted_like as permuted_like
 from interp.steering.gguf_files import export_gguf as export_gguf
 from interp.steering.gguf_files import import_gguf as import_gguf
 from interp.steering.nulls import random_like as random_like
+from interp.steering.nulls import varied_like as varied_like
 from interp.steering.scanning import projections as projections
 from interp.steering.scanning import scan as scan
 from interp.steering.selection import Tuned as Tuned

@@ -18,7 +18,7 @@ from interp.metrics import Metric, kl_from, log_prob
 from interp.model import Model, Prompts
 from interp.progress import Progress
 from interp.steering.application import Setting, doses_of, steer
-from interp.steering.nulls import random_like
+from interp.steering.nulls import varied_like
 from interp.steering.vector import Vectors, many
 from interp.sweep import sweep
 from interp.traces import Tokens
@@ -44,11 +44,11 @@ def dose_response(
 
     Args:
         nulls: By name, such as `{"random": random_like(vectors), "permuted": permuted_like(model, concept, vectors)}`;
-            by default twenty random vectors of the same length.
+            by default "varied": twenty of `varied_like`.
         options: As in `steer`: `op`, `unit`, `where`, `when`.
 
     Returns:
-        Values by (vector, dose, prompt); the first vector is "steered", the others "random 0", "random 1", ... Checks:
+        Values by (vector, dose, prompt); the first vector is "steered", the others "varied 0", "varied 1", ... Checks:
         the slope against those of the nulls, of which it takes nineteen, and the share of prompts that go the wrong
         way; both are skipped where there are not two different doses.
 
@@ -56,7 +56,7 @@ def dose_response(
         ValueError: No doses; what `steer` raises.
     """
     tokens, doses = model.tokens(prompts), doses_of(doses)
-    nulls = {"random": random_like(vectors)} if nulls is None else nulls
+    nulls = {"varied": varied_like(model, tokens, vectors)} if nulls is None else nulls
     named = {"steered": vectors} | {f"{name} {i}": v for name, group in nulls.items() for i, v in enumerate(group)}
     cells = [steer(vector, dose, **options) for vector in named.values() for dose in doses]
     swept = sweep(model, tokens, cells, [metric], progress=progress)

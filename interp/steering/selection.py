@@ -22,7 +22,7 @@ from interp.stats import interval
 from interp.steering.application import Setting, doses_of, setting_of
 from interp.steering.comparison import prefixed, swept
 from interp.steering.evaluation import beats, clopper_pearson, described, places_of, side_effects
-from interp.steering.nulls import random_like
+from interp.steering.nulls import varied_like
 from interp.steering.vector import Vectors, many
 
 _AXBENCH = "arXiv:2501.17148"
@@ -136,7 +136,7 @@ def evaluate(
         setting: Of `tune`, or any; or vectors, which are added once.
         metric: Above zero where the model does what it is steered to do.
         neutral: Text on which to measure side effects, if there is any that has the steered positions.
-        nulls: As in `dose_response`; by default fifty random vectors of the same length.
+        nulls: As in `dose_response`; by default fifty of `varied_like`.
         prefix: Text put before each prompt, the baseline that needs no access to the model.
 
     Returns:
@@ -147,7 +147,7 @@ def evaluate(
     """
     tokens = model.tokens(prompts)
     setting = setting_of(setting)
-    nulls = {"random": random_like(setting.vectors, 50)} if nulls is None else nulls
+    nulls = {"varied": varied_like(model, tokens, setting.vectors, 50)} if nulls is None else nulls
     others = {f"{name} {i}": v for name, group in nulls.items() for i, v in enumerate(group)}
     settings = [setting, *(replace(setting, vectors=v) for v in others.values())]
     values = swept(model, tokens, metric, settings, progress)
