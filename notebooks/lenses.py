@@ -113,8 +113,8 @@ for name, by in (("logit lens", None), ("tuned lens", tuned)):
         print(f"{check.status}  {name}, layer {layer}: {check.name} {check.value:.2f}, threshold {check.threshold:.2f}")
 
 # %% [markdown]
-# All six numbers are high, and half of them mean nothing: the logit lens does no better here than a lens behind a random
-# rotation. The tuned lens does, at every layer. (The gap at layer 0 is small: before you lean on it, draw other
+# All six numbers are high, and half of them mean nothing: the logit lens does no better here than a lens behind a
+# random rotation. The tuned lens does, at every layer. (The gap at layer 0 is small: before you lean on it, draw other
 # directions, `seed=1`.) That speaks for the tuned lens, but not for what it says at layers 0 and 1: a direction that
 # matters may be read wrongly. Somebody else has to judge.
 #

@@ -109,9 +109,9 @@ plots.heatmap(share, "Liars who tell the truth (grey: beyond the budget)", text=
 #
 # ## Dose and response, on other prompts
 #
-# From here on the prompts are those to report on. The band of `varied` holds what vectors of the same length do that are
-# random mixtures of how the prompts' own activations vary; that of `permuted` what the same extraction makes of the
-# same prompts when labels are exchanged between speakers. Below is the price.
+# From here on the prompts are those to report on. The band of `varied` holds what vectors of the same length do that
+# are random mixtures of how the prompts' own activations vary; that of `permuted` what the same extraction makes of
+# the same prompts when labels are exchanged between speakers. Below is the price.
 
 # %%
 vector = vectors[tuned.name]

@@ -64,7 +64,8 @@ def test_random_vectors_have_the_norm_of_the_patched_ones(embedded):
 def _verb(model, **more):
     task = tasks.refusal(model, n=16, seed=2)
     metric = metrics.log_odds(task.right)
-    return lens.patchscope(model, task.clean, task.corrupt, metric, source_at="verb", target_at="verb", **{"randoms": 18, **more})
+    how = {"source_at": "verb", "target_at": "verb", "randoms": 18} | more
+    return lens.patchscope(model, task.clean, task.corrupt, metric, **how)
 
 
 def test_what_a_verb_carries_is_read_in_other_prompts_and_what_random_vectors_do_is_not_counted(embedded):
