@@ -21,7 +21,7 @@ from interp.model import Model, Prompts
 from interp.progress import Progress
 from interp.readout import is_linear, readout, uncapped
 from interp.sites import Site
-from interp.stats import ratio
+from interp.stats import interval, ratio
 from interp.sweep import Swept, sweep
 from interp.traces import Trace
 
@@ -143,7 +143,8 @@ def self_repair(
     share = ratio(effects["total"], effects["direct"], level=level, draws=draws, seed=seed)
     found = xr.Dataset({"mean": 1 - share["mean"], "low": 1 - share["high"], "high": 1 - share["low"]})
     how = effects.attrs | share.attrs | {"method": "self-repair", "least": least}
-    return found.where(_matters(effects, least)).assign_attrs(how)
+    sure = interval(effects["direct"], level=level, draws=draws, seed=seed)
+    return found.where(_matters(effects, least) & (sure["low"] * sure["high"] > 0)).assign_attrs(how)
 
 
 class _Tap:

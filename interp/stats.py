@@ -100,7 +100,7 @@ def ratio(
 
     Returns:
         A dataset of `mean`, `low` and `high` with the other axes of the arrays, which they share; NaN where the
-        interval of the lower mean contains zero, for there a ratio says nothing.
+        percentiles of the lower mean contain zero, for there a ratio says nothing.
     """
     if top.dims != bottom.dims or top.shape != bottom.shape:
         raise ValueError(f"a ratio needs arrays of the same axes, not {dict(top.sizes)} and {dict(bottom.sizes)}")
@@ -110,10 +110,9 @@ def ratio(
         weights_of(array, over, draws, seed, clusters) @ _flat(array, over) / array.sizes[over]
         for array in (top, bottom)
     )
-    means, below = top.mean(over), bottom.mean(over).values.flatten()
-    least, most = stretched(below, np.quantile(bottoms, ends_of(level), axis=0), units, level)
+    least, most = np.quantile(bottoms, ends_of(level), axis=0)
     clear = least * most > 0
-    below = np.where(clear, below, np.nan)
+    means, below = top.mean(over), np.where(clear, bottom.mean(over).values.flatten(), np.nan)
     mean = means.copy(data=(means.values.flatten() / below).reshape(means.shape))
     bounds = np.quantile(tops / np.where(bottoms == 0, np.inf, bottoms), ends_of(level), axis=0)
     low, high = np.where(clear, stretched(mean.values.flatten(), bounds, units, level), np.nan)

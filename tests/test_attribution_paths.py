@@ -1,5 +1,7 @@
 """Conductance and continuations, against sums that must hold and captum."""
 
+import copy
+
 import pytest
 import tiny
 import torch
@@ -8,7 +10,7 @@ from test_attribution import CLEAN, CORRUPT, EMBED, METRIC, known
 from torch.testing import assert_close
 
 import interp
-from interp import Site, attribution, metrics
+from interp import Site, attribution, metrics, tasks
 from interp.arrays import checks_of
 from interp.quadrature import chebyshev_derivative, clenshaw_curtis, gauss_legendre
 
@@ -149,3 +151,16 @@ def test_message(case):
     with pytest.raises(ValueError) as caught:
         call(load("gpt2"))
     assert caught.value.args[0] == message
+
+
+def test_conductance_in_half_precision_is_near_that_in_single(embedded):
+    half = interp.load(copy.deepcopy(embedded.module).bfloat16(), tokenizer=embedded.tokenizer, bos=embedded.bos)
+    found = []
+    for model in (embedded, half):
+        task = tasks.greater_than(model, n=4)
+        of_heads = dict(metric=task.logit_diff, over=["head"], most=256)
+        found.append(attribution.conductance(model, task.clean, task.corrupt, model.sites("z"), **of_heads))
+    (check,) = checks_of(found[1])
+    assert check.threshold == 0.05 and check.status == "pass"
+    axes = ("layer", "head")
+    assert float((abs(found[1] - found[0]).max(axes) / abs(found[0]).max(axes)).max()) < 0.05

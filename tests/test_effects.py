@@ -231,3 +231,10 @@ def test_effects_say_what_is_wrong():
         effects.decompose(model, PROMPTS, {}, METRIC)
     with pytest.raises(ValueError, match="resid_final is what the final norm is given"):
         effects.decompose(model, PROMPTS, {"a": edits.zero(Site("resid_final"))}, METRIC)
+
+
+def test_repair_is_of_direct_effects_that_are_surely_not_zero(embedded):
+    task = tasks.ioi(embedded, n=5, seed=1)
+    found = effects.decompose(embedded, task.clean, components.each(embedded, edits.zero), task.logit_diff)
+    repair, direct = effects.self_repair(found)["mean"], stats.interval(found["direct"])
+    assert bool(repair.notnull().any()) and not bool((repair.notnull() & (direct.low * direct.high <= 0)).any())

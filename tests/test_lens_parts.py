@@ -111,3 +111,15 @@ def test_too_few_prompts_are_refused(embedded):
 def test_prompts_that_do_not_differ_have_no_directions(embedded):
     with pytest.raises(ValueError, match=r"resid_post\.1 holds the same at -1 of all prompts: no direction varies"):
         lens.fidelity(embedded, ["the dog"] * 8, Site("resid_post", 1))
+
+
+def test_a_lens_behind_a_rotation_is_not_what_the_model_uses(embedded):
+    site, task = Site("resid_post", 2), tasks.ioi(embedded, n=24)
+    passed = 0
+    for seed in range(6):
+        turn = torch.linalg.qr(torch.randn(128, 128, generator=torch.Generator().manual_seed(100 + seed)))[0]
+        by = TunedLens({site: Translator(turn - torch.eye(128), torch.zeros(128))}, embedded.fingerprint())
+        (check,) = checks_of(lens.fidelity(embedded, task.clean, site, by=by, seed=seed))
+        passed += check.status == "pass"
+        assert check.value > 0.5  # which says little
+    assert passed <= 2

@@ -231,3 +231,53 @@ def test_what_cannot_be_drawn_is_said(case):
     call, message = WRONG[case]
     with pytest.raises(ValueError, match=message):
         call(_array("layer", "head"))
+
+
+def test_cells_are_drawn_at_their_own_labels():
+    array = _array("layer", "head")
+    turned = array.isel(layer=slice(None, None, -1))
+    image = plots.heatmap(turned, significant=array > 0.9).data[0]
+    np.testing.assert_array_equal(np.array(image.text) == "★", turned > 0.9)
+    dots = plots.scatter(array, {"turned": turned}).data[0]
+    np.testing.assert_array_equal(dots.x, dots.y)
+
+
+def test_repeated_labels_and_infinite_cells_stay_apart():
+    array = _array("layer", "pos").assign_coords(pos=["the", "cat", "the"])
+    array[0, 0] = -np.inf
+    image = plots.heatmap(array).data[0]
+    assert list(image.x) == ["0 the", "1 cat", "2 the"] and np.isfinite([image.zmin, image.zmax]).all()
+    assert list(plots.lines(array.isel(layer=1), "pos").data[0].x) == ["0 the", "1 cat", "2 the"]
+
+
+def test_a_band_has_a_gap_where_there_is_no_number():
+    coords = {"layer": range(5)}
+    curve = xr.Dataset(
+        {name: ("layer", np.full(5, value)) for name, value in dict(mean=1.0, low=0.5, high=1.5).items()}, coords
+    )
+    curve = curve.where(curve.layer != 2)
+    band = plots.lines(curve, "layer").data[0]
+    assert list(band.x) == [0, 1, 1, 0, None, 3, 4, 4, 3] and list(band.y) == [
+        1.5,
+        1.5,
+        0.5,
+        0.5,
+        None,
+        1.5,
+        1.5,
+        0.5,
+        0.5,
+    ]
+
+
+def test_doses_tell_nulls_apart_whose_names_begin_alike():
+    values = np.zeros((19, 2, 4))
+    values[0, 1], values[1:3, 1], values[3:5, 1] = 5, 1, 100
+    names = ["steered", *(f"random {i}" for i in range(2)), *(f"random unit {i}" for i in range(2))]
+    names += [f"kind{i} {j}" for i in range(7) for j in range(2)]
+    coords = {"vector": names, "dose": [1.0, 0.0], "prompt": range(4)}
+    array = xr.DataArray(values[:, ::-1], dims=("vector", "dose", "prompt"), coords=coords, name="effect")
+    curves = {trace.name: list(trace.y) for trace in plots.doses(array).data if trace.name}
+    assert curves["random, median and 95 %"] == [0, 1] and curves["random unit, median and 95 %"] == [0, 100]
+    assert curves["steered"] == [0, 5] and len(curves) == 10
+    assert [trace.name for trace in plots.doses(array.isel(prompt=[0])).data if trace.name] == list(curves)

@@ -158,3 +158,15 @@ def test_rank_correlation_is_scipys_where_it_can_be_said():
     assert np.isnan([stats.spearman(x, 0 * y), stats.spearman(x[:2], y[:2]), stats.spearman(x * np.nan, y)]).all()
     rows = [xr.DataArray(np.stack([one, one[::-1]]), dims=("prompt", "cell")) for one in (x, y)]
     np.testing.assert_allclose(stats.rank_correlation(*rows), 2 * [stats.spearman(x, y)])
+
+
+def test_arrays_are_compared_label_by_label():
+    values = np.random.default_rng(0).uniform(1, 2, (6, 5))
+    array = xr.DataArray(values, dims=("prompt", "head"), coords={"prompt": range(6), "head": list("abcde")})
+    turned = array.isel(head=slice(None, None, -1))
+    np.testing.assert_allclose(stats.rank_correlation(array, turned), 1)
+    np.testing.assert_allclose(stats.ratio(array, turned)["mean"], 1)
+    other = turned.assign_coords(head=list("vwxyz"))  # other labels are paired as they stand
+    np.testing.assert_allclose(
+        stats.rank_correlation(array, other), stats.rank_correlation(array, turned.drop_vars("head"))
+    )

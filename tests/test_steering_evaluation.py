@@ -287,3 +287,34 @@ def test_a_vector_of_too_few_doses_has_no_slopes():
     values = steering.dose_response(model, PROMPTS, vector_of(model, SITE), METRIC, [0.0, 1.0])
     with pytest.raises(ValueError, match="slopes need five doses or more, not 2"):
         steering.slopes(values)
+
+
+def test_vectors_of_labels_at_random_seldom_beat_the_default_nulls(embedded):
+    """Of sixty at 1 in 21, more than seven would be found by chance once in 120 times; of isotropic vectors, 25 are."""
+    pool, use = tasks.sentiment(embedded, n=96, split="train"), tasks.sentiment(embedded, n=16, split="test").clean
+    metric = metrics.logit_diff(embedded.token_id("happy"), embedded.token_id("sad"))
+    draw, found = np.random.default_rng(0), {"varied": 0, "permuted": 0}
+    for seed in range(60):
+        prompts = pool.clean.rows(draw.permutation(96)[:40].tolist())
+        concept = steering.labelled_set(embedded, "noise", prompts, [True] * 20 + [False] * 20)
+        vector = steering.extract(embedded, concept, Site("resid_post", 2), seed=seed)
+        nulls = {
+            "varied": steering.varied_like(embedded, use, vector, seed=seed),
+            "permuted": steering.permuted_like(embedded, concept, vector, seed=seed),
+        }
+        response = steering.dose_response(embedded, use, vector, metric, [0.0, 1.0], nulls)
+        for check in checks_of(response)[:2]:
+            found[check.name.split()[2]] += check.value <= 0.05
+    assert max(found.values()) <= 7, found
+
+
+def test_varied_vectors_have_the_length_and_the_span_of_the_prompts(embedded):
+    prompts = tasks.sentiment(embedded, n=12).clean
+    vector = steering.Vector.of(SITE, torch.randn(128, generator=torch.Generator().manual_seed(0)))
+    held = embedded.run(prompts, read=[SITE]).at(SITE, -1)
+    made = torch.stack([v.writer for (v,) in steering.varied_like(embedded, prompts, vector, 5)])
+    assert_close(made.norm(dim=-1), vector.writer.norm().expand(5))
+    basis = torch.linalg.svd(held - held.mean(0), full_matrices=False)[2][:11]
+    assert_close(made @ basis.T @ basis, made, atol=1e-3, rtol=1e-3)
+    few, wanted = steering.varied_like(embedded, prompts.rows([0, 1]), vector, 2), steering.random_like(vector, 2)
+    assert all(torch.equal(a.writer, b.writer) for (a,), (b,) in zip(few, wanted))
