@@ -163,6 +163,16 @@ def test_no_group_is_in_two_parts(embedded):
     assert all(len(set(where[i : i + 4])) == 1 for i in range(0, 40, 4)) and sorted(map(len, rows)) == [8, 8, 24]
 
 
+def test_what_is_said_twice_is_in_one_part(embedded):
+    from interp.lens import tuning
+
+    parts = tuning._split(embedded.tokens(texts(10, 0, 8) * 3), None, 0.2, 0)
+    rows = [{tuple(row) for row in part.ids.tolist()} for part in parts]
+    assert [len(part) for part in parts] == [18, 6, 6] and sum(map(len, rows)) == len(set.union(*rows)) == 10
+    with pytest.raises(ValueError, match="2 documents with held_out=0.15 do not make three parts"):
+        lens.tune(embedded, texts(2, 0) * 8)
+
+
 def test_a_file_gives_the_lens_back_and_says_how_it_was_made(embedded, tuned, tmp_path):
     tuned.save(tmp_path / "tuned.safetensors")
     again = lens.load(tmp_path / "tuned.safetensors", interp.load())

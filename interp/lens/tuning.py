@@ -49,7 +49,7 @@ def tune(
         rate: Of its first step, in standard deviations of output for one of input; it falls to zero.
         rows: Tokens a step.
         held_out: The share of documents that choose, and another such share that the result is measured on.
-        groups: What must not be split, where several prompts are of one document.
+        groups: What must not be split, where several prompts are of one document; by default prompts that are the same.
 
     Returns:
         A lens whose `made` tells how, and the KL divergence (nats a token) of logit lens, tuned lens and best constant
@@ -212,7 +212,8 @@ def _split(
     tokens: Tokens, groups: Sequence[Hashable] | None, held_out: float, seed: int
 ) -> tuple[Tokens, Tokens, Tokens]:
     """Documents to fit to, to choose by and to measure on, no group in two of them."""
-    groups = range(len(tokens)) if groups is None else groups
+    if groups is None:  # what is said twice is one document
+        groups = [tuple(ids[mask == 1].tolist()) for ids, mask in zip(tokens.ids, tokens.mask)]
     if len(groups) != len(tokens):
         raise ValueError(f"{len(groups)} groups for {len(tokens)} documents were given; each document is in one")
     names = list(dict.fromkeys(groups))

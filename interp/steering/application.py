@@ -71,7 +71,8 @@ def steer(
         vectors: One; or several, such as one for each layer, all in the same manner.
         dose: How much: of "add", so many units along the writer; of "clamp" and "cap", so many units from the midpoint
             of the classes, so that 0.5 gaps is the mean of those with the concept; of "scale", the factor of the
-            projection; of "ablate", the share of it that is taken away; of "rotate", degrees towards the writer, and past it.
+            projection; of "ablate", the share of it that is taken away; of "rotate", degrees towards the writer, and
+            past it.
         op: "add", "scale", "ablate" (the projection), "clamp" (set the projection), "cap" (let it be no higher) or
             "rotate" (at the same length).
         unit: "gap", the distance of the class means along the writer; "sigma", the standard deviation of the projection
