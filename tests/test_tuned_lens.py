@@ -169,7 +169,7 @@ def test_what_is_said_twice_is_in_one_part(embedded):
     parts = tuning._split(embedded.tokens(texts(10, 0, 8) * 3), None, 0.2, 0)
     rows = [{tuple(row) for row in part.ids.tolist()} for part in parts]
     assert [len(part) for part in parts] == [18, 6, 6] and sum(map(len, rows)) == len(set.union(*rows)) == 10
-    with pytest.raises(ValueError, match="2 documents with held_out=0.15 do not make three parts"):
+    with pytest.raises(ValueError, match=r"2 documents with held_out=0\.15 do not make three parts"):
         lens.tune(embedded, texts(2, 0) * 8)
 
 
