@@ -11,6 +11,7 @@ import xarray as xr
 
 from interp.edits import Edit
 from interp.sites import Site
+from interp.wording import shown
 
 T = TypeVar("T")
 
@@ -28,7 +29,7 @@ def listed(given: T | Iterable[T], kind: type[T], example: str) -> list[T]:
         return [given]
     things: list[Any] = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
     if wrong := [thing for thing in things if not isinstance(thing, kind)]:
-        raise TypeError(f"this takes interp.{kind.__name__}, one or several, not {_short(wrong[0])}; write {example}")
+        raise TypeError(f"this takes interp.{kind.__name__}, one or several, not {shown(wrong[0])}; write {example}")
     return things
 
 
@@ -55,7 +56,7 @@ def count_of(name: str, given: Any, least: int = 1) -> int:
         ValueError: One that is too small.
     """
     if not isinstance(given, Integral) or isinstance(given, bool):
-        raise TypeError(f"{name} is a whole number, not {_short(given)}")
+        raise TypeError(f"{name} is a whole number, not {shown(given)}")
     if given < least:
         raise ValueError(f"{name} is at least {least}, not {given}")
     return int(given)
@@ -70,7 +71,7 @@ def check_number(name: str, given: Any) -> None:
     """
     one = isinstance(given, Real) or (isinstance(given, torch.Tensor) and given.numel() == 1)
     if not one or isinstance(given, bool):
-        raise TypeError(f"{name} is a number, not {_short(given)}")
+        raise TypeError(f"{name} is a number, not {shown(given)}")
     if not isfinite(given):
         raise ValueError(f"{name} is a finite number, not {given}")
 
@@ -96,7 +97,7 @@ def check_switch(name: str, given: Any) -> None:
         TypeError: If so.
     """
     if not isinstance(given, bool):
-        raise TypeError(f"{name} is True or False, not {_short(given)}")
+        raise TypeError(f"{name} is True or False, not {shown(given)}")
 
 
 def check_folder(path: str | Path) -> None:
@@ -130,8 +131,3 @@ def check_differentiable() -> None:
     """
     if torch.is_inference_mode_enabled():
         raise RuntimeError("there are no gradients under torch.inference_mode(); leave it, or use torch.no_grad()")
-
-
-def _short(thing: Any) -> str:
-    text = repr(thing)
-    return text if len(text) <= 60 else f"a {type(thing).__name__}"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from interp.precision import widened
+from interp.wording import shown
 
 ArrayLike = Tensor | np.ndarray | Sequence[float] | float
 
@@ -23,8 +24,7 @@ def tensor_of(given: ArrayLike) -> Tensor:
     try:
         return torch.as_tensor(given, dtype=None if isinstance(given, Tensor | np.ndarray) else torch.float64)
     except (TypeError, ValueError, RuntimeError):
-        shown = repr(given) if len(repr(given)) <= 60 else f"a {type(given).__name__}"
-        raise TypeError(f"this takes a number, an array or a tensor, not {shown}") from None
+        raise TypeError(f"this takes a number, an array or a tensor, not {shown(given)}") from None
 
 
 def span(vectors: Tensor) -> Tensor:
@@ -56,6 +56,13 @@ def unit_of(direction: Tensor) -> Tensor:
         shape = tuple(direction.shape)
         raise ValueError(f"a direction is one vector of finite, non-zero length; given shape {shape}, norm {norm:.3g}")
     return direction / norm
+
+
+def rotation(like: Tensor, generator: torch.Generator) -> Tensor:
+    """A random orthogonal matrix (d, d) of a tensor's last axis, of all alike likely."""
+    size = like.shape[-1]
+    q, r = torch.linalg.qr(torch.randn(size, size, generator=generator).to(like))
+    return q * r.diagonal().sign()
 
 
 def along(x: Tensor, unit: Tensor) -> Tensor:

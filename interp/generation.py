@@ -211,8 +211,7 @@ def _draws(tokens: Tokens, sampling: Sampling, n: int) -> Float[Tensor, "batch s
     """Random numbers of each row, by the seed, its prompt, and how many rows before it have the same."""
     if sampling.temperature == 0:
         return torch.zeros(len(tokens), n)
-    rows = [tuple(row[keep].tolist()) for row, keep in zip(tokens.ids.cpu(), tokens.mask.cpu().bool())]
-    drawn = []
+    rows, drawn = tokens.unpadded, []
     for i, row in enumerate(rows):
         digest = hashlib.sha256(repr((sampling.seed, rows[:i].count(row), row)).encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

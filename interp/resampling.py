@@ -13,6 +13,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
+FEWEST_NULLS = 19  # that a p-value of 0.05 takes: one in twenty is what is tested
+
 
 def units_of(
     values: Float[np.ndarray, "prompt cell"], over: str, clusters: Sequence[str] | None

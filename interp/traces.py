@@ -55,6 +55,12 @@ class Tokens:
         given = self.ids.shape[1] - self.generated
         return {"prompt": slice(0, given), "generated": slice(given, None)}
 
+    @property
+    def unpadded(self) -> list[tuple[int, ...]]:
+        """The token ids of each prompt, without padding."""
+        rows = zip(self.ids.tolist(), self.mask.tolist())
+        return [tuple(i for i, real in zip(ids, mask) if real) for ids, mask in rows]
+
     def role(self, name: str) -> Int[Tensor, " batch"]:
         """The position of a role in each prompt."""
         if name not in self.roles:

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1] / "interp"
 
 # A module may import only from modules on an earlier line; a package stands for all in it that is not named itself.
 LAYERS = [
-    {"completion", "precision", "prepacked", "quadrature", "version"},
+    {"completion", "precision", "prepacked", "quadrature", "version", "wording"},
     {
         "sites",
         "shape",

@@ -89,18 +89,18 @@ def conductance(
     of = Attributed.run(model, model.tokens(clean), path, [metric], ())
     trace = model.run(of.tokens, read=sites, last_only=True)
     tolerance = tolerance_of(of) if tolerance is None else tolerance
+    allowed = movement(tolerance)
     with bar(most + 1, "steps", progress) as advance:
         walk = lambda where: list(_points(of.path(baseline), sites, trace, where, budget, advance))
         points, n = walk(clenshaw_curtis(2).points), 2
         shares, moved = _add_up(points, grid, of.tokens), float("inf")
-        while moved > movement(tolerance) and 2 * n <= most:
+        while moved > allowed and 2 * n <= most:
             n *= 2
             between = walk(clenshaw_curtis(n).points[1::2])
             points = [*chain(*zip(points, between)), points[-1]]
             before, shares = shares, _add_up(points, grid, of.tokens)
             moved = _moved(before, shares)
     why = "the last doubling of the points must not move a share by more than this part of the largest"
-    allowed = movement(tolerance)
     checks = [Check("quadrature", moved, allowed, "pass" if moved <= allowed else "warn", why, _SOURCE)]
     if sites[0].kind in STREAM and not roles:
         change = points[-1].value - points[0].value

@@ -108,9 +108,8 @@ class Quadrature:
             whole = _updated(whole, now, rows)
             error = now.error(floor)
             hopeless = (n >= _PATIENCE) & ((error > MISSED) & (now.steep > STEEP)).any(0)
-            left = (((error > self.tolerance) | (now.moved > movement(self.tolerance))).any(0) & ~hopeless).nonzero()[
-                :, 0
-            ]
+            unsettled = ((error > self.tolerance) | (now.moved > movement(self.tolerance))).any(0)
+            left = (unsettled & ~hopeless).nonzero()[:, 0]
             if len(left) < len(rows):
                 rows, found, path = rows[left], found.among(left), path.among(left)
         return whole

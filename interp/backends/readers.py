@@ -139,7 +139,8 @@ def wiring_of(model: Model) -> Wiring:
             f"it is not known how {config.model_type!r} reads its residual stream; add `reads=` to a row "
             f"FAMILIES[{config.model_type!r}] in interp/backends/families.py"
         )
-    if not model.blocks:
+    shape, blocks = model.shape, model.blocks
+    if not blocks:
         raise ValueError(f"the blocks of {model.name} share keys, so that they cannot be run one by one, as edges need")
     stream = family.stream(config)
     if stream == "post-norm" or submodule(model.module, family.final_norm) is None:
@@ -147,7 +148,6 @@ def wiring_of(model: Model) -> Wiring:
             f"in {model.name} a norm follows each sum, so that its stream is not the sum of what is written to it, and "
             f"there are no edges to tell apart"
         )
-    shape, blocks = model.shape, model.blocks
     graph = Graph(shape.n_layers, shape.n_heads, shape.n_kv_heads, stream == "parallel", splits=bool(family.reads.out))
     layers = tuple(_layer(block, family, family.reads, model) for block in blocks)
     for layer in layers:

@@ -27,10 +27,8 @@ def shape_of(module: nn.Module) -> Shape:
 def _n_alike(config: Any) -> int | None:
     """How many positions rotary embeddings are the same for, of which short trials say nothing."""
     given = getattr(config, "rope_parameters", None) or {}
-    for rope in [
-        given,
-        *(part for part in given.values() if isinstance(part, Mapping)),
-    ]:  # some have one a kind of layer
+    of_kinds = [part for part in given.values() if isinstance(part, Mapping)]  # some have one for each kind of layer
+    for rope in [given, *of_kinds]:
         if rope.get("rope_type") == "longrope":
             return rope.get("original_max_position_embeddings") or config.original_max_position_embeddings
     return None

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from interp.backends.families import ATTENTION_KINDS, FAMILIES, Family, Layout, Tap, submodule
 from interp.backends.sizes import shape_of
-from interp.backends.watching import Seen, close, is_matrix
+from interp.backends.watching import Seen, close, is_matrix, run
 
 _TRANSFORMERS_OWN = (
     None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention"
@@ -47,8 +47,7 @@ def family_of(module: nn.Module) -> Family:
 
 def _with_attention_of_its_own(module: nn.Module, row: Family) -> Family:
     """A row without what somebody's own attention function does in another way."""
-    from interp.backends.heads import NOT_A_SOFTMAX, spelled_out
-    from interp.backends.watching import run
+    from interp.backends.heads import NOT_A_SOFTMAX, spelled_out  # imports transformers
 
     blocks: Any = module.get_submodule(row.blocks)
     if spelled_out(module, [block.get_submodule(row.attention) for block in blocks], run(module)):

@@ -5,6 +5,7 @@ it is that of the largest response to second order, which has a closed form.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.arrays import Check, labelled
+from interp.directions import rotation
 from interp.edits import Edit
 from interp.lens.places import Place, place_of
 from interp.lens.rows import Rows, divergence, log_probs
@@ -52,8 +54,8 @@ def fidelity(
 
     Returns:
         KL divergence (nats) of the ablated from the unablated prediction, by (responder, direction, prompt); responders
-        are "lens" and "model". Check: the rank correlation of the two over directions,
-        which must be above that of every control.
+        are "lens" and "model". Check: the rank correlation of the two over directions, which must be above that of
+        every control.
 
     Raises:
         ValueError: Fewer than eight prompts, or all alike; a lens of another model; a site that is no stream.
@@ -75,8 +77,8 @@ def fidelity(
     found = _directions(model, place, stream, directions, samples, generator)
     mean = widened(stream).mean(0)
     with torch.no_grad():
-        lens = _responses(model, place, stream, found)
-        turned = [_responses(model, place, stream, found, _turn(mean, generator)).mean(-1) for _ in range(controls)]
+        responses = partial(_responses, model, place, stream, mean, found)
+        lens, turned = responses(), [responses(rotation(mean, generator)).mean(-1) for _ in range(controls)]
         cells = [[_ablation(site, mean, unit, at)] for unit in found]
         swept = sweep(model, tokens, cells, [kl_from(widened(final)).reading(at)], progress=progress)
     values = torch.stack([lens, widened(swept.values[0])])
@@ -117,18 +119,17 @@ def _slopes(
 
 
 def _responses(
-    model: Model, place: Place, stream: Float[Tensor, "row d"], directions: Tensor, turn: Tensor | None = None
+    model: Model,
+    place: Place,
+    stream: Float[Tensor, "row d"],
+    mean: Float[Tensor, " d"],
+    directions: Float[Tensor, "direction d"],
+    turn: Float[Tensor, "d d"] | None = None,
 ) -> Float[Tensor, "direction row"]:
     """How far what is decoded moves when each direction is set to its mean; of the stream as it is, or turned."""
-    mean = widened(stream).mean(0)
     decoded = lambda x: log_probs(model, place.of(x if turn is None else (widened(x) @ turn).to(x)))
     plain = decoded(stream)
     return torch.stack([divergence(plain, decoded(_ablated(stream, mean, unit))) for unit in directions])
-
-
-def _turn(like: Float[Tensor, " d"], generator: torch.Generator) -> Float[Tensor, "d d"]:
-    """A rotation at random."""
-    return torch.linalg.qr(torch.randn(len(like), len(like), generator=generator))[0].to(like)
 
 
 def _ablated(x: Float[Tensor, "*rest d"], mean: Tensor, unit: Tensor) -> Float[Tensor, "*rest d"]:

@@ -19,6 +19,7 @@ from interp.metrics import Metric
 from interp.model import Model, Prompts
 from interp.precision import widened
 from interp.progress import Progress
+from interp.resampling import FEWEST_NULLS
 from interp.sites import Site
 from interp.sweep import sweep
 from interp.traces import Tokens
@@ -111,9 +112,6 @@ def inspect(
     return generate(model, targets, n_tokens, [put(target_site, vectors, pos=at)])
 
 
-_FEWEST = 19  # controls that a chance of 0.05 takes: one in twenty is the patch itself
-
-
 def _paired(model: Model, source: Prompts, target: Prompts) -> tuple[Tokens, Tokens]:
     sources, targets = model.tokens(source), model.tokens(target)
     if len(targets) == 1:
@@ -159,6 +157,6 @@ def _beats_controls(effects: Float[Tensor, "vector source target prompt"], names
         return Check(name, float("nan"), 0.0, "skipped", why, paper)
     control = int(best[1:].argmax()) + 1
     margin = float(best[0] - best[control])
-    said = f"{why}; the furthest control is {names[control]}; it takes {_FEWEST} controls for a chance below 0.05"
-    status = "skipped" if len(best) <= _FEWEST else "pass" if margin > 0 else "warn"
+    said = f"{why}; the furthest control is {names[control]}; it takes {FEWEST_NULLS} controls for a chance below 0.05"
+    status = "skipped" if len(best) <= FEWEST_NULLS else "pass" if margin > 0 else "warn"
     return Check(name, margin, 0.0, status, said, paper)

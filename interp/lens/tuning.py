@@ -58,7 +58,8 @@ def tune(
     Raises:
         ValueError: Too few documents for three parts; a site that is not of the residual stream.
     """
-    count_of("steps", steps, 0), count_of("rows", rows)
+    count_of("steps", steps, 0)
+    count_of("rows", rows)
     tokens, sites = model.tokens(documents), tuned_sites(model, sites)
     train, choose, test = _split(tokens, groups, held_out, seed)
     starts = _starts(model, train, sites)
@@ -212,8 +213,7 @@ def _split(
     tokens: Tokens, groups: Sequence[Hashable] | None, held_out: float, seed: int
 ) -> tuple[Tokens, Tokens, Tokens]:
     """Documents to fit to, to choose by and to measure on, no group in two of them."""
-    if groups is None:  # what is said twice is one document
-        groups = [tuple(ids[mask == 1].tolist()) for ids, mask in zip(tokens.ids, tokens.mask)]
+    groups = tokens.unpadded if groups is None else groups  # what is said twice is one document
     if len(groups) != len(tokens):
         raise ValueError(f"{len(groups)} groups for {len(tokens)} documents were given; each document is in one")
     names = list(dict.fromkeys(groups))

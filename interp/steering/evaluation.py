@@ -17,6 +17,7 @@ from interp.arrays import Check, attach, labelled
 from interp.metrics import Metric, kl_from, log_prob
 from interp.model import Model, Prompts
 from interp.progress import Progress
+from interp.resampling import FEWEST_NULLS
 from interp.steering.application import Setting, doses_of, steer
 from interp.steering.nulls import varied_like
 from interp.steering.vector import Vectors, many
@@ -25,7 +26,6 @@ from interp.traces import Tokens
 
 _TAN = "arXiv:2407.12404"
 DOSES = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
-_FEWEST = 19  # nulls that a p-value of 0.05 takes: one in twenty is the vector itself
 _LOGITS = 2**26  # so many logits of neutral text are held at a time
 
 
@@ -137,8 +137,8 @@ def p_above(value: float, nulls: Sequence[float]) -> float:
 def beats(name: str, what: str, value: float, nulls: Sequence[float], source: str = "") -> Check:
     """The check that a value is above those of nulls: skipped where they are too few for any value to be."""
     p = p_above(value, nulls)
-    status = "skipped" if p != p or len(nulls) < _FEWEST else "pass" if p <= 0.05 else "fail"
-    why = f"p-value of {what}; it takes {_FEWEST} nulls or more to reach 0.05, and {len(nulls)} were given"
+    status = "skipped" if p != p or len(nulls) < FEWEST_NULLS else "pass" if p <= 0.05 else "fail"
+    why = f"p-value of {what}; it takes {FEWEST_NULLS} nulls or more to reach 0.05, and {len(nulls)} were given"
     return Check(name, p, 0.05, status, why, source)
 
 

@@ -37,9 +37,10 @@ def varied_like(model: Model, prompts: Prompts, vectors: Vectors, n: int = 20, s
         at = vector.at if isinstance(vector.at, int) or vector.at in tokens.roles else -1
         held = trace.at(vector.site, at).to(vector.writer)
         held = held if vector.head is None else held[:, vector.head]
-        spread.append(held - held.mean(0))
-    if len(tokens) < _FEWEST or not all(float(x.norm(dim=-1).min()) > 1e-6 * float(x.norm()) for x in spread):
-        return random_like(listed, n, seed)
+        apart = held - held.mean(0)
+        if len(tokens) < _FEWEST or float(apart.norm()) <= 1e-6 * float(held.norm()):
+            return random_like(listed, n, seed)
+        spread.append(apart)
     shares = torch.randn(n, len(tokens), generator=torch.Generator().manual_seed(seed))
     return [[_along(vector, share.to(x) @ x) for vector, x in zip(listed, spread)] for share in shares]
 

@@ -188,8 +188,7 @@ def _plain(values: Iterable[Any], what: str) -> list[Any]:
 
 def _alike(tokens: Tokens) -> list[str]:
     """A group for each prompt, the same for prompts of the same tokens."""
-    rows = zip(tokens.ids.tolist(), tokens.mask.tolist())
-    return ["tokens " + " ".join(str(i) for i, real in zip(ids, mask) if real) for ids, mask in rows]
+    return ["tokens " + " ".join(map(str, row)) for row in tokens.unpadded]
 
 
 def _order(label: Label) -> tuple[bool, float, str]:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.arrays import Check, attach, labelled
+from interp.directions import rotation
 from interp.model import Model
 from interp.weights.matrices import Heads, heads
 
@@ -40,7 +41,7 @@ def composition(model: Model, draws: int = 20, seed: int = 0) -> xr.Dataset:
     if draws < 2:
         raise ValueError(f"the null needs at least two draws; draws={draws} was given")
     scores, generator = _scores(found, found.o), torch.Generator().manual_seed(seed)
-    null = torch.stack([_scores(found, found.o @ _rotation(found.o, generator)) for _ in range(draws)])
+    null = torch.stack([_scores(found, found.o @ rotation(found.o, generator)) for _ in range(draws)])
     largest = null.nan_to_num(-1).flatten(2).amax(-1)
     middle, spread = largest.mean(0), largest.std(0)  # kinds differ in size, and any of them may be the highest
     high = middle + spread * ((largest - middle) / spread.clamp(min=1e-12)).amax(-1).quantile(0.95)
@@ -80,10 +81,3 @@ def _scores(found: Heads, o: Float[Tensor, "layer head d_head d_model"]) -> Floa
 def _triangle(matrices: Float[Tensor, "head d_head d_model"]) -> Float[Tensor, "head small d_head"]:
     """R of each transpose's QR factors: products with it have the norm of products with the transpose."""
     return torch.linalg.qr(matrices.mT, mode="r").R
-
-
-def _rotation(like: Tensor, generator: torch.Generator) -> Float[Tensor, "d_model d_model"]:
-    """A random orthogonal matrix, of all alike likely."""
-    size = like.shape[-1]
-    q, r = torch.linalg.qr(torch.randn(size, size, generator=generator).to(like))
-    return q * r.diagonal().sign()
