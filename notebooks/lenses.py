@@ -113,10 +113,10 @@ for name, by in (("logit lens", None), ("tuned lens", tuned)):
         print(f"{check.status}  {name}, layer {layer}: {check.name} {check.value:.2f}, threshold {check.threshold:.2f}")
 
 # %% [markdown]
-# All six numbers are high, and most of them mean little: the logit lens does no better here than the best lens behind a
-# random rotation, nor does the tuned lens at layer 0. At layers 1 and 2 the tuned lens does. (The gaps are small: draw
-# other directions and rotations, `seed=1`, before you lean on one.) That speaks for the tuned lens where it passes, but a
-# direction that matters may still be read wrongly. Somebody else has to judge.
+# All six numbers are high, and most of them mean little: the logit lens does no better here than the best lens behind
+# a random rotation, nor does the tuned lens at layer 0. At layers 1 and 2 the tuned lens does. (The gaps are small:
+# draw other directions and rotations, `seed=1`, before you lean on one.) That speaks for the tuned lens where it
+# passes, but a direction that matters may still be read wrongly. Somebody else has to judge.
 #
 # ## Patchscopes: let the model read
 #
