@@ -60,8 +60,8 @@ def interval(
 ) -> xr.Dataset:
     """Mean over prompts with a bootstrap interval, percentiles stretched for small samples (see `resampling`).
 
-    Shares, of an array of nothing but 0 and 1 with a 1 somewhere, have that of Clopper & Pearson 1934 instead, unless
-    they are clustered: six right of six are no certainty.
+    Shares, of an array of booleans or of nothing but 0 and 1 with a 1 somewhere, have that of Clopper & Pearson 1934
+    instead, unless they are clustered: six right of six are no certainty.
 
     Args:
         clusters: What each prompt belongs to, if prompts of one cluster are alike: clusters are then drawn as wholes.
@@ -72,7 +72,8 @@ def interval(
     """
     check_labelled_array(array)
     weights, values, how = weights_of(array, over, draws, seed, clusters), _flat(array, over), "bootstrap"
-    if clusters is None and set(np.unique(values[np.isfinite(values)])) in ({1.0}, {0.0, 1.0}):
+    found = set(np.unique(values[np.isfinite(values)]))
+    if clusters is None and (array.dtype == bool or found in ({1.0}, {0.0, 1.0})):
         low, high = np.where(np.isfinite(values).sum(0) >= 2, bounds_of_shares(values, level), np.nan)
         how = "Clopper-Pearson"
     else:

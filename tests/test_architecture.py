@@ -28,7 +28,7 @@ LAYERS = [
     {"edits"},
     {"visits", "columns", "arguments", "padding"},
     {"model", "backends.stream", "backends.attention", "progress"},
-    {"metrics", "arrays", "caching", "backends.families", "backends.watching", "recording"},
+    {"metrics", "arrays", "caching", "backends.families", "backends.watching", "backends.told", "recording"},
     {"replay", "backends.calling", "backends.heads", "backends.sizes"},
     {"backends.projections"},
     {"contrast", "backends.structure", "backends.remote", "backends.bridges"},

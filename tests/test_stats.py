@@ -101,6 +101,7 @@ def test_six_right_of_six_are_no_certainty():
         assert (float(table.low[i]), float(table.high[i])) == pytest.approx(tuple(wanted))
     assert float(stats.interval(_array(shares[:, :1])).low[0]) < 0.6
     assert float(stats.interval(_array(shares[:, 2:])).high[0]) == 0  # nothing but zeros may be no shares at all
+    assert stats.interval(_array(shares[:, 2:] > 0)).high[0] == table.high[2]  # unless they are booleans
 
 
 def test_whole_clusters_are_flipped():

@@ -13,6 +13,7 @@ from interp.backends.families import ATTENTION_KINDS, Layout, Tap, merge, split,
 from interp.backends.sizes import check_blocks, shape_of
 from interp.backends.stream import mid_through
 from interp.backends.structure import layout_of
+from interp.backends.told import lends_keys, scales_by_place
 from interp.model import Model
 from interp.packing import Packing
 from interp.recording import first_of, with_first
@@ -51,7 +52,7 @@ class HuggingFaceModel(Model):
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
-        if self._configured("num_kv_shared_layers"):  # a block is given keys of another: none can be called alone
+        if lends_keys(self.module):
             return []
         return list(self.module.get_submodule(self._layout.family.blocks))  # type: ignore[call-overload]
 
@@ -63,12 +64,7 @@ class HuggingFaceModel(Model):
 
     @property
     def packs(self) -> bool:
-        # Llama 4 scales queries by their places among what a layer is given: packed, these are not positions.
-        return self._layout.family.interface and not self._configured("attn_temperature_tuning")
-
-    def _configured(self, name: str) -> bool:
-        config: Any = self.module.config
-        return bool(getattr(config.get_text_config(), name, False))
+        return self._layout.family.interface and not scales_by_place(self.module)
 
     @property
     def logit_cap(self) -> float | None:

@@ -1,10 +1,11 @@
 """The sizes of a Hugging Face model, as its configuration says, and whether its blocks are what that says."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
+from interp.backends.told import n_alike
 from interp.shape import Shape
 
 
@@ -20,18 +21,8 @@ def shape_of(module: nn.Module) -> Shape:
         d_head=_size(config, "head_dim") or d_model // max(n_heads, 1),
         d_vocab=module.get_input_embeddings().num_embeddings,  # type: ignore[operator]
         n_context=getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None),
-        n_alike=_n_alike(config),
+        n_alike=n_alike(module),
     )
-
-
-def _n_alike(config: Any) -> int | None:
-    """How many positions rotary embeddings are the same for, of which short trials say nothing."""
-    given = getattr(config, "rope_parameters", None) or {}
-    of_kinds = [part for part in given.values() if isinstance(part, Mapping)]  # some have one for each kind of layer
-    for rope in [given, *of_kinds]:
-        if rope.get("rope_type") == "longrope":
-            return rope.get("original_max_position_embeddings") or config.original_max_position_embeddings
-    return None
 
 
 def _size(config: Any, name: str) -> int | None:

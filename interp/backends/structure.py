@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from interp.backends.families import ATTENTION_KINDS, FAMILIES, Family, Layout, Tap, submodule
 from interp.backends.sizes import shape_of
+from interp.backends.told import chooses_keys
 from interp.backends.watching import Seen, close, is_matrix, run
 
 _TRANSFORMERS_OWN = (
@@ -86,7 +87,7 @@ def _find(module: nn.Module) -> Family:
     neurons, lacks = _neurons(blocks, taps.get("mlp_out"), seen)
     shape = shape_of(module)
     heads = find_heads(module, blocks, taps.get("attn_out"), shape, seen)
-    if hasattr(config.get_text_config(), "index_topk"):
+    if chooses_keys(module):
         why = "its attention chooses keys by an index, and no longer does where it is looked into"
         heads = replace(heads, path=None, taps={}, lacks=dict.fromkeys(ATTENTION_KINDS, why), values=())
     norm = _final_norm(module, blocks, seen)
