@@ -29,7 +29,7 @@ LAYERS = [
     {"visits", "columns", "arguments", "padding"},
     {"model", "backends.stream", "backends.attention", "progress"},
     {"metrics", "arrays", "caching", "backends.families", "backends.watching", "backends.told", "recording"},
-    {"replay", "backends.calling", "backends.heads", "backends.sizes"},
+    {"replay", "backends.calling", "backends.heads", "backends.sizes", "backends.unembedding"},
     {"backends.projections"},
     {"contrast", "backends.structure", "backends.remote", "backends.bridges"},
     {"backends.frozen", "stats", "sweep", "grid", "generation", "tasks.task", "components", "readout"},

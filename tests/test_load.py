@@ -2,6 +2,7 @@
 
 import copy
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -60,6 +61,16 @@ def test_dtype_changes_the_copy_and_not_the_given_model(folder, dtype):
 def test_device_is_where_it_runs(folder):
     model = interp.load(folder, device="cpu")
     assert model.device == model.run(IDS).logits.device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "llama", "opt"])
+def test_a_model_goes_to_another_process(family):
+    model = interp.load(tiny.build(family), tokenizer=tiny.tokenizer())
+    model.run(TEXT, read=model.sites("pattern"))
+    again = pickle.loads(pickle.dumps(model))
+    assert again.module is not model.module
+    assert torch.equal(again.run(TEXT).logits, model.run(TEXT).logits)
+    assert torch.equal(copy.deepcopy(model).run(TEXT).logits, model.run(TEXT).logits)
 
 
 def test_a_model_object_is_not_changed():

@@ -1,4 +1,4 @@
-"""The Hugging Face model that a TransformerLens bridge was made of: its weights under their own names."""
+"""What a TransformerLens bridge is made of: the Hugging Face model inside it, its weights under their own names."""
 
 import copy
 from collections.abc import Mapping
@@ -7,7 +7,10 @@ from typing import Any, cast
 
 import torch
 from jaxtyping import Float
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
 from transformers.initialization import no_init_weights
 
 from interp.backends.watching import run, short_prompt
@@ -15,6 +18,12 @@ from interp.model import Model
 from interp.trials import apart, tolerance
 
 _MAKING = Lock()  # for meanwhile torch's own functions are replaced
+
+
+def placeholder() -> Any:
+    """A tokenizer for a bridge that will never tokenise: without one, or with a real one, it may ask the hub."""
+    words = Tokenizer(WordLevel({"<pad>": 0}, unk_token="<pad>"))
+    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<pad>")
 
 
 def published(bridge: nn.Module) -> dict[str, Tensor]:

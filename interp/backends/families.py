@@ -4,13 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from einops import rearrange
-from jaxtyping import Float, Int
 from torch import Tensor, nn
-
-from interp.locks import lock_of
-from interp.quick import quick
 
 ATTENTION_KINDS = ("q", "k", "v", "scores", "pattern", "z")  # seen through the attention interface, in any family
 
@@ -57,7 +52,7 @@ class Reads:
     scaling: float | None = None
 
 
-Stream = Callable[[Any], str]  # of a config: "sequential", "parallel" or "post-norm"
+Stream = str | Callable[[Any], str]  # "sequential", "parallel" or "post-norm", or which of these by a configuration
 
 
 @dataclass(frozen=True)
@@ -85,7 +80,7 @@ class Family:
     final_norm: str
     attention: str
     taps: Mapping[str, Tap]
-    stream: Stream = field(default=lambda config: "sequential")
+    stream: Stream = "sequential"
     reads: Reads | None = None
     interface: bool = True
     adds_in_place: bool = False
@@ -93,10 +88,22 @@ class Family:
     lacks: Mapping[str, str] = field(default_factory=dict)
     whole: bool = True
 
+    def stream_of(self, config: Any) -> str:
+        """How attention and MLP share the residual stream of a model with this configuration."""
+        return self.stream if isinstance(self.stream, str) else self.stream(config)
+
 
 def _mlp(attn_out: str, pre: str, post: str, mlp_out: str | None = None, **more: Tap) -> dict[str, Tap]:
     taps = {"attn_out": Tap(attn_out), "mlp_pre": Tap(pre), "mlp_post": Tap(post, "input")}
     return taps | {"mlp_out": Tap(mlp_out or post)} | more
+
+
+def _side_by_side_if_told(config: Any) -> str:
+    return "parallel" if config.use_parallel_residual else "sequential"
+
+
+def _norm_after_if_told(config: Any) -> str:
+    return "sequential" if config.do_layer_norm_before else "post-norm"
 
 
 _QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
@@ -120,19 +127,19 @@ OLMO2 = replace(GEMMA2, reads=Reads(_QKV, inner_out="self_attn.o_proj", attn_nor
 GPT_NEOX = Family(
     "gpt_neox.embed_in", "gpt_neox.layers", "gpt_neox.final_layer_norm", "attention",
     _mlp("attention.dense", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),
-    stream=lambda config: "parallel" if config.use_parallel_residual else "sequential",
+    stream=_side_by_side_if_told,
     reads=Reads(("attention.query_key_value",), out="attention.dense", layout="head part d"),
 )  # fmt: skip
 PHI = Family(
     "model.embed_tokens", "model.layers", "model.final_layernorm", "self_attn",
     _mlp("self_attn.dense", "mlp.fc1", "mlp.fc2"),
-    stream=lambda config: "parallel",
+    stream="parallel",
     reads=Reads(_QKV, out="self_attn.dense", mlp_norm="input_layernorm"),
 )  # fmt: skip
 OPT = Family(  # scales its queries before attention sees them, so `q` is taken at the projection
     "model.decoder.embed_tokens", "model.decoder.layers", "model.decoder.final_layer_norm", "self_attn",
     _mlp("self_attn.out_proj", "fc1", "fc2", q=Tap("self_attn.q_proj", heads=True)),
-    stream=lambda config: "sequential" if config.do_layer_norm_before else "post-norm",
+    stream=_norm_after_if_told,
     reads=Reads(
         _QKV, "fc1", out="self_attn.out_proj", attn_norm="self_attn_layer_norm", mlp_norm="final_layer_norm"
     ),
@@ -160,7 +167,7 @@ class Layout:
         """The table that holds for a model with this configuration."""
         taps = {"embed": Tap(family.embed), "resid_pre": Tap("", "input"), "resid_post": Tap("")}
         taps |= {"resid_final": Tap(family.final_norm, "input")} | dict(family.taps)
-        stream = family.stream(config)
+        stream = family.stream_of(config)
         missing = dict(family.lacks)
         if stream == "parallel":
             missing["resid_mid"] = "attention and MLP run side by side, so that nothing lies between them"
@@ -201,43 +208,6 @@ def split(tap: Tap, tensor: Tensor, n_pos: int, d_head: int) -> Tensor:
 def merge(tap: Tap, value: Tensor, like: Tensor) -> Tensor:
     """A site's tensor as its module has it."""
     return (value if tap.scale == 1 else value / tap.scale).reshape(like.shape)
-
-
-def unembed(
-    module: nn.Module,
-    family: Family,
-    resid: Float[Tensor, "*batch d_model"],
-    ids: Int[Tensor, "*batch n"] | None = None,
-) -> Float[Tensor, "*batch vocab"]:
-    """Final norm, unembedding, and what a family does to its logits after that; of some tokens, if they are given."""
-    norm, between = submodule(module, family.final_norm), submodule(module, family.between)
-    head: Any = module.get_output_embeddings()  # type: ignore[operator]
-    with lock_of(module), quick(head):
-        normed = resid if norm is None else norm(resid)
-        normed = normed if between is None else between(normed)
-        logits = head(normed) if ids is None else _some(head, normed, ids)
-    return finished(logits, module.config)
-
-
-def finished(logits: Float[Tensor, "*batch vocab"], config: Any) -> Float[Tensor, "*batch vocab"]:
-    """What a family makes of its logits after the unembedding, by its configuration."""
-    if scale := getattr(config, "logit_scale", None):
-        logits = logits * scale
-    if scaling := getattr(config, "logits_scaling", None):
-        logits = logits / scaling
-    if cap := getattr(config, "final_logit_softcapping", None):
-        logits = cap * (logits / cap).tanh()
-    return logits
-
-
-def _some(head: Any, normed: Tensor, ids: Tensor) -> Tensor:
-    """A few outputs of the last matrix, other ones in each row."""
-    if type(head) is not nn.Linear:
-        return head(normed).gather(-1, ids)
-    if int(ids.max()) >= len(head.weight):
-        raise ValueError(f"token {int(ids.max())} is outside the model's output vocabulary of {len(head.weight)}")
-    logits = torch.einsum("...d, ...nd -> ...n", normed, head.weight[ids])
-    return logits if head.bias is None else logits + head.bias[ids]
 
 
 def submodule(module: nn.Module, path: str) -> nn.Module | None:

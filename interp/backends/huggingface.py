@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from interp.backends.attention import Watch, must_watch, watched
 from interp.backends.calling import accepted, arguments_of, cache_name, empty_cache, first_position
-from interp.backends.families import ATTENTION_KINDS, Layout, Tap, merge, split, unembed
+from interp.backends.families import ATTENTION_KINDS, Layout, Tap, merge, split
 from interp.backends.sizes import check_blocks, shape_of
 from interp.backends.stream import mid_through
 from interp.backends.structure import layout_of
 from interp.backends.told import lends_keys, scales_by_place
+from interp.backends.unembedding import unembed
 from interp.model import Model
 from interp.packing import Packing
 from interp.recording import first_of, with_first

@@ -142,7 +142,7 @@ def wiring_of(model: Model) -> Wiring:
     shape, blocks = model.shape, model.blocks
     if not blocks:
         raise ValueError(f"the blocks of {model.name} share keys, so that they cannot be run one by one, as edges need")
-    stream = family.stream(config)
+    stream = family.stream_of(config)
     if stream == "post-norm" or submodule(model.module, family.final_norm) is None:
         raise ValueError(
             f"in {model.name} a norm follows each sum, so that its stream is not the sum of what is written to it, and "

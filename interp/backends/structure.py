@@ -105,7 +105,7 @@ def _find(module: nn.Module) -> Family:
         final_norm=names[norm],
         attention=heads.path or "",
         taps={**taps, **neurons, **heads.taps},
-        stream=lambda config: stream,
+        stream=stream,
         reads=reads,
         interface=heads.path is not None,
         adds_in_place=True,

@@ -8,17 +8,16 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import PreTrainedTokenizerFast
 
 from interp.backends.attention import must_watch, watched
-from interp.backends.bridges import check_same, let_go, published, unbridged
+from interp.backends.bridges import check_same, let_go, placeholder, published, unbridged
 from interp.backends.calling import empty_cache
-from interp.backends.families import FAMILIES, finished, unembed
+from interp.backends.families import FAMILIES
 from interp.backends.stream import mid_through
+from interp.backends.told import n_alike
+from interp.backends.unembedding import finished, unembed
 from interp.model import Model
 from interp.packing import Packing
 from interp.quick import quick
@@ -56,7 +55,7 @@ def wrap(model: Any, tokenizer: Any, name: str, bos: bool) -> Model:
     given, model = model, copy.deepcopy(model)
     model.config.architectures = [type(model).__name__]  # the bridge goes by it; a model never saved has none
     bridge = TransformerBridge.boot_transformers(
-        name, hf_model=model, tokenizer=_placeholder(), device=str(model.device), dtype=model.dtype
+        name, hf_model=model, tokenizer=placeholder(), device=str(model.device), dtype=model.dtype
     ).eval()
     try:
         found = TransformerLensModel(bridge, tokenizer, name, bos)
@@ -70,12 +69,6 @@ def wrap(model: Any, tokenizer: Any, name: str, bos: bool) -> Model:
     return found
 
 
-def _placeholder() -> Any:
-    """A tokenizer for a bridge that will never tokenise: without one, or with a real one, it may ask the hub."""
-    words = Tokenizer(WordLevel({"<pad>": 0}, unk_token="<pad>"))
-    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<pad>")
-
-
 class TransformerLensModel(Model):
     """A TransformerLens bridge."""
 
@@ -87,6 +80,7 @@ class TransformerLensModel(Model):
         self.shape = Shape(
             config.n_layers, config.n_heads, getattr(config, "n_key_value_heads", None) or config.n_heads,
             config.d_model, config.d_head, config.d_vocab, config.n_ctx,
+            n_alike(bridge.original_model) if hasattr(bridge.original_model, "config") else None,
         )  # fmt: skip
         self._hooks = self._find_hooks()
         kinds = set(self._hooks)
