@@ -41,6 +41,17 @@ def test_conductance_of_neurons_and_heads_adds_up_to_that_of_their_layer(family)
     assert_close(call("z", ["head"]).sum(1), call("attn_out", []), atol=1e-9, rtol=0)
 
 
+def test_conductance_of_a_prompt_is_what_it_is_alone():
+    model = load("gpt2", dtype=torch.float64)
+    call = lambda which, metric: known(
+        attribution.conductance(
+            model, [CLEAN[i] for i in which], [CORRUPT[i] for i in which], model.sites("z"), metric, over=["head"]
+        )
+    )
+    alone = [call([i], metrics.logit_diff(right, wrong)) for i, (right, wrong) in enumerate([(3, 9), (7, 12)])]
+    assert_close(call([0, 1], METRIC), torch.cat(alone, -1), atol=1e-9, rtol=0)
+
+
 def test_conductance_of_the_stream_is_the_change_in_the_metric():
     model = load("gpt2", dtype=torch.float64)
     found = attribution.conductance(model, CLEAN, CORRUPT, model.sites("resid_post"), METRIC)

@@ -6,7 +6,7 @@ such as the residual stream, the shares add up to the change in the metric.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -29,7 +29,7 @@ from interp.progress import Progress, bar
 from interp.quadrature import chebyshev_derivative, clenshaw_curtis, movement
 from interp.sites import STREAM, Site
 from interp.sweep import Cell
-from interp.traces import Tokens, Trace
+from interp.traces import Tokens
 
 _SOURCE = "arXiv:1805.12233"
 
@@ -41,6 +41,11 @@ class _Point:
     value: Tensor
     held: Sequence[Tensor]
     gradients: Sequence[Tensor]
+
+    def among(self, rows: Tensor) -> "_Point":
+        """The same for some of the prompts."""
+        held, gradients = ([x[rows] for x in side] for side in (self.held, self.gradients))
+        return _Point(self.value[rows], held, gradients)
 
 
 def conductance(
@@ -69,7 +74,8 @@ def conductance(
         over: Axes of the sites that have a share for each index, such as ("neuron",); other axes are summed over.
         roles: Names of positions; if given, `pos` in `over` runs over these.
         path: The site that moves along a straight path.
-        tolerance: Points are doubled until no share moves by more than twenty times that share of the largest, or 5 %.
+        tolerance: Points are doubled, for each prompt alone, until two doublings in a row move none of its shares by
+            more than twenty times that share of the largest, or 5 %.
         most: Intervals between points at which doubling ends, a power of two.
         budget, progress: See `integrated_gradients`.
 
@@ -90,20 +96,28 @@ def conductance(
     trace = model.run(of.tokens, read=sites, last_only=True)
     tolerance = tolerance_of(of) if tolerance is None else tolerance
     allowed = movement(tolerance)
+    way, rows, n = of.path(baseline), torch.arange(len(of.tokens), device=trace[sites[0]].device), 2
     with bar(most + 1, "steps", progress) as advance:
-        walk = lambda where: list(_points(of.path(baseline), sites, trace, where, budget, advance))
-        points, n = walk(clenshaw_curtis(2).points), 2
-        shares, moved = _add_up(points, grid, of.tokens), float("inf")
-        while moved > allowed and 2 * n <= most:
+        walk = lambda where: list(
+            _points(way, sites, {site: trace[site][rows] for site in sites}, where, budget, advance)
+        )
+        points = walk(clenshaw_curtis(n).points)
+        shares, change = _add_up(points, grid, way.tokens), points[-1].value - points[0].value
+        moved = torch.full_like(change, torch.inf)
+        while len(rows) and 2 * n <= most:
             n *= 2
             between = walk(clenshaw_curtis(n).points[1::2])
             points = [*chain(*zip(points, between)), points[-1]]
-            before, shares = shares, _add_up(points, grid, of.tokens)
-            moved = _moved(before, shares)
+            now = _add_up(points, grid, way.tokens)
+            still = moved[rows] <= allowed
+            moved[rows], shares[..., rows] = _moved(shares[..., rows], now), now
+            left = (~still | (moved[rows] > allowed)).nonzero()[:, 0]  # one doubling can be still by chance
+            if len(left) < len(rows):
+                rows, way, points = rows[left], way.among(left), [point.among(left) for point in points]
     why = "the last doubling of the points must not move a share by more than this part of the largest"
-    checks = [Check("quadrature", moved, allowed, "pass" if moved <= allowed else "warn", why, _SOURCE)]
+    most_moved = float(moved.max())
+    checks = [Check("quadrature", most_moved, allowed, "pass" if most_moved <= allowed else "warn", why, _SOURCE)]
     if sites[0].kind in STREAM and not roles:
-        change = points[-1].value - points[0].value
         total = shares.flatten(1, -2).sum(1) if shares.ndim > 2 else shares
         checks.append(completeness((total - change).abs() / change.abs().mean().clamp(min=1e-9), tolerance))
     leading = {} if sites[0].layer is None else {"layer": [site.layer for site in sites]}
@@ -113,7 +127,7 @@ def conductance(
 
 
 def _points(
-    path: Path, sites: Sequence[Site], trace: Trace, where: Sequence[float], budget: int | None,
+    path: Path, sites: Sequence[Site], like: Mapping[Site, Tensor], where: Sequence[float], budget: int | None,
     advance: Callable[[int], None],
 ) -> Iterator[_Point]:  # fmt: skip
     """Points of a path, with what the sites hold there and the gradient with respect to it."""
@@ -121,7 +135,7 @@ def _points(
 
     def cells() -> Iterator[tuple[Cell, Leaves]]:
         for point in where:
-            taps.append([_Tap(torch.zeros_like(trace[site]).requires_grad_()) for site in sites])
+            taps.append([_Tap(torch.zeros_like(like[site]).requires_grad_()) for site in sites])
             start = put(path.site, torch.lerp(path.start, path.end, point))
             yield [start, *map(Edit, sites, taps[-1])], [tap.leaf for tap in taps[-1]]
 
@@ -155,7 +169,7 @@ def _add_up(points: Sequence[_Point], grid: Grid, tokens: Tokens) -> Tensor:
     return torch.stack(layers).to(points[0].value.dtype)
 
 
-def _moved(before: Tensor, after: Tensor) -> float:
-    """The largest change of any share of a prompt and layer, as part of the largest share."""
+def _moved(before: Tensor, after: Tensor) -> Tensor:
+    """The largest change of any share of each prompt, as part of its largest share."""
     size = lambda x: (x.flatten(1, -2).abs().amax(1) if x.ndim > 2 else x.abs()).amax(0)
-    return float((size(after - before) / size(after).clamp(min=1e-12)).max())
+    return size(after - before) / size(after).clamp(min=1e-12)
