@@ -100,17 +100,17 @@ def ratio(
         clusters: As in `interval`.
 
     Returns:
-        A dataset of `mean`, `low` and `high` with the other axes of the arrays, which they share; NaN where the
-        percentiles of the lower mean contain zero, for there a ratio says nothing.
+        A dataset of `mean`, `low` and `high` with the other axes of the arrays, which they share; of the prompts that
+        both have. NaN where the percentiles of the lower mean contain zero, for there a ratio says nothing.
     """
     if top.dims != bottom.dims or top.shape != bottom.shape:
         raise ValueError(f"a ratio needs arrays of the same axes, not {dict(top.sizes)} and {dict(bottom.sizes)}")
     bottom = in_order_of(bottom, top)
     units = int(units_of(_flat(top, over), over, clusters).max()) + 1
-    tops, bottoms = (
-        weights_of(array, over, draws, seed, clusters) @ _flat(array, over) / array.sizes[over]
-        for array in (top, bottom)
-    )
+    both = top.notnull() & bottom.notnull()
+    top, bottom = top.where(both), bottom.where(both)
+    weights = weights_of(top, over, draws, seed, clusters)
+    tops, bottoms = (weights @ np.nan_to_num(_flat(array, over)) for array in (top, bottom))
     least, most = np.quantile(bottoms, ends_of(level), axis=0)
     clear = least * most > 0
     means, below = top.mean(over), np.where(clear, bottom.mean(over).values.flatten(), np.nan)

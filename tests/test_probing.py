@@ -313,3 +313,15 @@ def test_an_untrained_copy_leaves_the_model_alone(backend):
     for name, parameter in copied.module.named_parameters():
         own = dict(model.module.named_parameters())[name]
         assert (parameter.std() / own.std() - 1).abs() < 0.2 if own.ndim > 1 else torch.equal(parameter, own)
+
+
+def test_a_class_that_no_example_of_a_part_has_leaves_the_others_as_they_are():
+    features, y, used = _cases(60, 5, 2)
+    penalty = torch.tensor([[0.3, 0.8]], dtype=torch.float64)
+    for by in ("lda", "mass_mean"):
+        two, three = (
+            log_probs(ESTIMATORS[by].fit(features, Problems(y, used, penalty, n))(features.x)) for n in (2, 3)
+        )
+        assert bool(three.isfinite().all())
+        assert_close(three[..., :2].log_softmax(-1), two)
+        assert float(three[..., 2].exp().max()) < 0.5

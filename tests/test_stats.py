@@ -171,3 +171,11 @@ def test_arrays_are_compared_label_by_label():
     np.testing.assert_allclose(
         stats.rank_correlation(array, other), stats.rank_correlation(array, turned.drop_vars("head"))
     )
+
+
+def test_a_ratio_is_of_the_prompts_that_both_have():
+    bottom = _array(np.arange(1.0, 9)[:, None])
+    top = 2 * bottom
+    top[3] = np.nan
+    table = stats.ratio(top, bottom)
+    assert float(table["low"][0]) == pytest.approx(2) and float(table["mean"][0]) == pytest.approx(2)

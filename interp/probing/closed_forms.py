@@ -64,7 +64,7 @@ def mass_mean(features: Features, problems: Problems, start: Fits | None = None)
         x = features.x[:, used]
         for i in index.tolist():
             means, share, within = _classes(x, problems.y[i, used], problems.n_classes)
-            centre = (share[:, None] * means).sum(1, keepdim=True)
+            centre = x.mean(1, keepdim=True)
             apart = means - centre
             size = apart.square().sum((1, 2))
             variance = (within @ apart.mT).square().mean(1).sum(-1) / size.clamp(min=torch.finfo(x.dtype).tiny)
@@ -115,8 +115,10 @@ def _classes(
 ) -> tuple[Float[Tensor, "site class d"], Float[Tensor, " class"], Float[Tensor, "site example d"]]:
     """Means of the classes, their shares, and how far each example is from the mean of its class."""
     member = torch.nn.functional.one_hot(y.long(), n_classes).to(x)
-    means = (member / member.sum(0)).T @ x
-    return means, member.mean(0), x - means[:, y.long()]
+    counts = member.sum(0)[:, None]
+    means = torch.where(counts > 0, (member / counts.T.clamp(min=1)).T @ x, x.mean(1, keepdim=True))
+    share = counts[:, 0].clamp(min=0.5) / len(y)  # of a class that is missing from a shuffle's fold half an example
+    return means, share, x - means[:, y.long()]
 
 
 def _rule(
