@@ -38,6 +38,8 @@ def _try_caching(model: Model) -> str:
             wanted = model.run(tokens, edits=addressed(edits, tokens), last_only=True).logits[:, -1]
         try:
             logits = model.advance(tokens, cache, edits)
+        except torch.OutOfMemoryError:  # says nothing of the model
+            raise
         except Exception as error:  # whatever a model raises when it is called so, it cannot be called so
             return f"{model.name} does not run with one ({type(error).__name__})"
         if not apart(logits, wanted) <= tolerance(logits.dtype):

@@ -2,15 +2,24 @@
 
 from threading import Lock, RLock
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import finalize
 
 from torch import nn
 
-_LOCKS: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
+_LOCKS: dict[int, Any] = {}  # by the id of what they belong to, for as long as that lives
 _GUARD = Lock()
 
 
 def lock_of(module: nn.Module) -> Any:
-    """The lock of a module, which one thread may take several times; a bridge has that of the model inside."""
+    """The lock of a module, which one thread may take several times; a bridge has that of the model inside.
+
+    Models that were made of one configuration share theirs: a run says in the configuration which attention it takes.
+    """
+    inside: Any = getattr(module, "original_model", module)
+    config = getattr(inside, "config", None)
+    owner = config if hasattr(config, "_attn_implementation_internal") else inside
     with _GUARD:
-        return _LOCKS.setdefault(getattr(module, "original_model", module), RLock())
+        if id(owner) not in _LOCKS:
+            _LOCKS[id(owner)] = RLock()
+            finalize(owner, _LOCKS.pop, id(owner), None)
+        return _LOCKS[id(owner)]

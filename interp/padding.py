@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -11,6 +12,7 @@ from interp.traces import Tokens
 from interp.trials import apart, short_prompts, tolerance
 
 _PADS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # by model
+_BELIEVED: ContextVar[tuple[Any, ...]] = ContextVar("models whose padded prompts are run as they are", default=())
 _STANDS_FOR: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()  # a model for another
 
 
@@ -29,10 +31,11 @@ def check_padding(model: Any, tokens: Tokens) -> None:
             f"longer ones cannot be run together; run them apart"
         )
     tried = _STANDS_FOR.get(model.plain, model.plain)
+    if tried in _BELIEVED.get():
+        return
     if tried not in _PADS:
-        with believed(tried):
-            holds = _holds(tried)
-        _PADS[tried] = holds
+        with tried.alone, believed(tried):
+            _PADS[tried] = _holds(tried)
     if not _PADS[tried]:
         raise ValueError(
             f"{model.name} does not hide padding on {model.backend}, so that a padded prompt does not give the numbers "
@@ -47,16 +50,12 @@ def stands_for(model: Any, other: Any) -> None:
 
 @contextmanager
 def believed(model: Any) -> Iterator[None]:
-    """For a while, let padded prompts be run as they are, so that they can be looked at."""
-    before = _PADS.get(model.plain)
-    _PADS[model.plain] = True
+    """For a while, in this thread, let padded prompts be run as they are, so that they can be looked at."""
+    before = _BELIEVED.set((*_BELIEVED.get(), model.plain))
     try:
         yield
     finally:
-        if before is None:
-            del _PADS[model.plain]
-        else:
-            _PADS[model.plain] = before
+        _BELIEVED.reset(before)
 
 
 @torch.no_grad()

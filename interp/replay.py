@@ -168,6 +168,8 @@ def _why_not(model: Model, way: str, n: int) -> str:
             recording = record(model, tokens, (), packed=way == "packed")
             resid, _ = replay(model, recording, births, Visits(variants, (), edits), reach)
             logits = model.unembed(resid[:, -1])
+        except torch.OutOfMemoryError:  # says nothing of the blocks
+            raise
         except Exception as error:  # whatever a block raises when it is called so, it cannot be called so
             return f"blocks called one by one raise {type(error).__name__}: {str(error).partition(chr(10))[0][:80]}"
     worst = apart(logits, wanted)

@@ -17,11 +17,11 @@ class Trials(Generic[T]):
 
     def __init__(self, look: Callable[[Any], T]) -> None:
         self._look = look
-        self._found: WeakKeyDictionary[Any, tuple[int, T]] = WeakKeyDictionary()
+        self._found: WeakKeyDictionary[Any, tuple[list[int], T]] = WeakKeyDictionary()
 
     def of(self, model: Any) -> T:
         """What is found of a model, looked for when it is first asked and when its hooks are others."""
-        hooks = sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in model.module.modules())
+        hooks = [key for part in model.module.modules() for key in (*part._forward_hooks, *part._forward_pre_hooks)]
         if (known := self._found.get(model)) is None or known[0] != hooks:
             known = self._found[model] = (hooks, self._look(model))
         return known[1]

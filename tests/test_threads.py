@@ -3,11 +3,16 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import tiny
 import torch
 from conftest import load
 from torch.testing import assert_close
 
+import interp
 from interp import Site, attribution, attribution_patching, circuits, edits, effects, metrics, patching
+from interp.backends.watching import Seen
+from interp.locks import lock_of
+from interp.padding import _BELIEVED, believed, check_padding
 
 METRIC = metrics.logit_diff(3, 6)
 CLEAN = torch.randint(2, 30, (3, 6), generator=torch.Generator().manual_seed(0))
@@ -66,3 +71,31 @@ def test_gradients_in_every_mode(method):
         assert_close(torch.tensor(GRADIENTS[method](model).values), torch.tensor(wanted.values), equal_nan=True)
     with torch.inference_mode(), pytest.raises(RuntimeError, match=r"no gradients under torch.inference_mode\(\)"):
         GRADIENTS[method](model)
+
+
+def test_a_model_that_is_loaded_waits_for_a_run():
+    """A family without a row is found by running it, with hooks that must not see another thread's run."""
+    module = tiny.build("gpt_neo")
+    interp.load(module)
+    with ThreadPoolExecutor(1) as pool:
+        with lock_of(module):
+            loading = pool.submit(Seen.of, module)
+            with pytest.raises(TimeoutError):
+                loading.result(timeout=0.3)
+        assert loading.result().calls[module] == 1
+
+
+def test_models_of_one_configuration_take_turns():
+    """A run says in the configuration which attention it takes."""
+    one = tiny.build("gpt2")
+    other = type(one)(one.config).eval()
+    assert lock_of(one) is lock_of(other) is not lock_of(tiny.build("gpt2"))
+
+
+def test_what_one_thread_tries_is_not_let_through_in_another():
+    model = load("gpt2")
+    padded = model.tokens([[3], [3, 4, 5]])
+    with believed(model), ThreadPoolExecutor(1) as pool:
+        check_padding(model, padded)
+        assert _BELIEVED.get() == (model,)
+        assert pool.submit(_BELIEVED.get).result() == ()

@@ -162,3 +162,32 @@ def test_a_compiled_model_is_run_as_it_was_before():
     module.compile(backend="eager")
     with pytest.raises(ValueError, match="compiled in place, and what is compiled has no place for hooks"):
         interp.load(module)
+
+
+def test_a_hook_in_the_place_of_another_is_tried_anew():
+    module = tiny.build("gpt2")
+    model, site, metric = interp.load(module), interp.Site("resid_pre", 1), metrics.logit(3)
+    tokens = torch.randint(2, 30, (2, 6), generator=torch.Generator().manual_seed(0))
+    block = module.transformer.h[1]
+    block.register_forward_hook(lambda part, args, output: None)
+    sweep(model, tokens, [[edits.zero(site, pos=-1)]], [metric])
+    block._forward_hooks.clear()
+    block.register_forward_hook(lambda part, args, output: output + output.mean(1, keepdim=True))
+    edit = edits.zero(site, pos=-1)
+    torch.testing.assert_close(
+        sweep(model, tokens, [[edit]], [metric]).values[0, 0], metric(model.run(tokens, edits=edit))
+    )
+
+
+def test_a_trial_that_runs_out_of_memory_says_nothing_of_the_model(monkeypatch):
+    model, tokens = interp.load(tiny.build("gpt2")), torch.randint(2, 30, (2, 6))
+
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("none left")
+
+    call = lambda: sweep(model, tokens, [[edits.zero(interp.Site("z", 1))]], [metrics.logit(3)])
+    with monkeypatch.context() as patched:
+        patched.setattr("interp.replay.record", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            call()
+    assert call().engine.startswith("rows born")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from interp.backends.attention import Watch, watched
 from interp.backends.families import ATTENTION_KINDS, Tap
 from interp.backends.watching import Seen, close, is_matrix, run
+from interp.locks import lock_of
 from interp.shape import Shape
 
 NOT_A_SOFTMAX = "attention spelled out as a softmax of scores gives other logits"
@@ -54,8 +55,10 @@ def find_heads(module: nn.Module, blocks: nn.ModuleList, attn_out: Tap | None, s
     values, z = {}, {}  # type: dict[nn.Module, Tensor], dict[nn.Module, Tensor]
     watches = {part: _noting(part, calls, values, z) for block in blocks for part in block.modules()}
     try:
-        with watched(module, watches):
+        with lock_of(module), watched(module, watches):
             run(module)
+    except torch.OutOfMemoryError:
+        raise
     except Exception:  # whatever it raises, it does not work with our attention
         calls.clear()
     if not calls:
@@ -90,8 +93,10 @@ def spelled_out(module: nn.Module, attentions: list[nn.Module], wanted: Tensor) 
     """Whether a model's attention is the softmax of scores that we compute where these are asked for."""
     watch = Watch({"scores": lambda scores: scores, "pattern": lambda pattern: pattern})
     try:
-        with watched(module, dict.fromkeys(attentions, watch)):
+        with lock_of(module), watched(module, dict.fromkeys(attentions, watch)):
             logits = run(module)
+    except torch.OutOfMemoryError:
+        raise
     except Exception:
         return False
     return close(logits, wanted)

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from interp.locks import lock_of
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -38,13 +40,14 @@ class Seen:
             calls[part] += 1
             _keep(left, part, output)
 
-        handles = [part.register_forward_pre_hook(before, with_kwargs=True) for part in module.modules()]
-        handles += [part.register_forward_hook(after) for part in module.modules()]
-        try:
-            return cls(entered, left, calls, run(module, **more))
-        finally:
-            for handle in handles:
-                handle.remove()
+        with lock_of(module):
+            handles = [part.register_forward_pre_hook(before, with_kwargs=True) for part in module.modules()]
+            handles += [part.register_forward_hook(after) for part in module.modules()]
+            try:
+                return cls(entered, left, calls, run(module, **more))
+            finally:
+                for handle in handles:
+                    handle.remove()
 
 
 def _keep(where: dict[nn.Module, Tensor], part: nn.Module, value: Any) -> None:
@@ -62,13 +65,14 @@ def short_prompt(module: nn.Module) -> Int[Tensor, "1 pos"]:
 @torch.no_grad()
 def run(module: nn.Module, **more: Any) -> Tensor:
     """The logits of a short prompt, without dropout."""
-    training = [part for part in module.modules() if part.training]
-    module.eval()
-    try:
-        return module(input_ids=short_prompt(module), use_cache=False, **more).logits
-    finally:
-        for part in training:
-            part.training = True
+    with lock_of(module):
+        training = [part for part in module.modules() if part.training]
+        module.eval()
+        try:
+            return module(input_ids=short_prompt(module), use_cache=False, **more).logits
+        finally:
+            for part in training:
+                part.training = True
 
 
 def close(a: Tensor, b: Tensor) -> bool:
