@@ -19,10 +19,12 @@ def redrawn(model: Model, seed: int, which: Callable[[Model], Iterable[Tensor]])
         which: The weights to draw anew, of the copy that it is given.
 
     Raises:
-        ValueError: A model that cannot be copied here, such as one on a server.
+        ValueError: A model that cannot be copied here, such as one on a server; one that is steered.
     """
     if any(parameter.is_meta for parameter in model.module.parameters()):
         raise ValueError(f"{model.name} has no weights here, so that no copy of it can be drawn anew")
+    if model.in_force:
+        raise ValueError(f"{model.name} cannot be drawn anew; draw the model itself anew, and steer that")
     plain = model.hugging_face()  # in whose order all backends draw
     module, backend = (model.module, model.backend) if plain is None else (plain, "huggingface")
     module = copy.deepcopy(module)

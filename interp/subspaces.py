@@ -134,7 +134,7 @@ def _patched(
     whole = copy(runs.source, site, **at)
     cells = [[whole if name == "whole site" else exchange(runs.source, site, b, **at)] for name, b in there.items()]
     values = sweep(model, runs.sweepable, cells, runs.metrics).values.to(runs.start)
-    share = runs.share(runs.change(values))[0]
+    share = runs.share(runs.change(values), "choose other prompts")[0]
     values = share.new_full((len(parts), share.shape[-1]), float("nan"))
     values[[i for i, basis in enumerate(parts.values()) if basis is not None]] = share
     return values

@@ -9,7 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import interp
-from interp import Edit, Site, Tokens, edits, generate, metrics, steering, tasks
+from interp import Edit, Site, Tokens, edits, generate, metrics, randomised, steering, tasks
 from interp.arrays import checks_of
 from interp.generation import continuations
 from interp.steering import estimators
@@ -404,6 +404,14 @@ def test_a_steered_model_generates_as_its_edits_would():
         assert found.how["cached"] is kept
         assert torch.equal(found.tokens.ids, wanted.tokens.ids)
         assert_close(found.log_probs, wanted.log_probs, atol=1e-5, rtol=1e-5)
+
+
+def test_a_steered_model_has_the_weights_of_the_model(backend):
+    model = load("gpt2", backend)
+    with steering.applied(model, vector_of(model)) as steered:
+        assert steered.fingerprint() == model.fingerprint()
+        with pytest.raises(ValueError, match="draw the model itself anew, and steer that"):
+            randomised.redrawn(steered, 0, lambda twin: twin.module.parameters())
 
 
 def test_every_method_works_on_a_steered_model():

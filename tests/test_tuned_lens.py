@@ -179,6 +179,8 @@ def test_a_file_gives_the_lens_back_and_says_how_it_was_made(embedded, tuned, tm
     assert again.made == tuned.made and again.made["seed"] == 0 and again.fingerprint == embedded.fingerprint()
     for site, translator in tuned.translators.items():
         assert torch.equal(again[site].weight, translator.weight) and torch.equal(again[site].bias, translator.bias)
+    lens.identity(embedded).save(tmp_path / "nothing.safetensors")  # its translators are one
+    assert not lens.load(tmp_path / "nothing.safetensors", embedded)[Site("resid_post", 0)].weight.any()
 
 
 def test_a_lens_tuned_on_one_backend_is_the_same_on_the_others(backend, tmp_path):

@@ -85,7 +85,8 @@ def sufficient_subsets(
 def _share_reached(masked: Masked) -> Measure:
     """How much of the way from the metric under the baseline to that of the prompt a set of positions reaches."""
     start, end = masked(torch.stack([torch.zeros_like(masked.matters), torch.ones_like(masked.matters)])).values[0]
-    return lambda kept: share_of(masked(kept).values[0] - start, end - start, f"change in {masked.metric.name}")
+    what, hint = f"change in {masked.metric.name}", "choose other prompts, or another baseline"
+    return lambda kept: share_of(masked(kept).values[0] - start, end - start, what, hint)
 
 
 def _taken_away(

@@ -72,7 +72,7 @@ class TunedLens:
         tensors: dict[str, Tensor] = {}
         for site, translator in self.translators.items():
             tensors |= {f"{site}.weight": translator.weight, f"{site}.bias": translator.bias}
-        held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
         about = {"format": _FORMAT, "fingerprint": self.fingerprint, "made": json.dumps(dict(self.made))}
         save_file(held, str(path), about)
 

@@ -1,6 +1,6 @@
 """A model with steering in force, for a block of code; the model itself is never touched."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,6 +50,9 @@ class SteeredModel(Model):
 
     def unembed_some(self, resid: Float[Tensor, "row d_model"], ids: Int[Tensor, "row n"]) -> Float[Tensor, "row n"]:
         return self._inner.unembed_some(resid, ids)
+
+    def weights(self) -> Mapping[str, Tensor]:
+        return self._inner.weights()
 
     @property
     def plain(self) -> Model:
