@@ -9,13 +9,13 @@ from torch import Tensor
 
 from interp.metrics import Metric, metrics_of
 from interp.model import Model, Prompts
-from interp.precision import widened
 from interp.recording import Recording
 from interp.replay import run_recorded
 from interp.sites import Site
 from interp.traces import Tokens, Trace
 
 DIRECTIONS = {"denoising": "share restored", "noising": "share lost"}
+UNSHARED = "choose other prompts, or pass normalize=False"
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,16 @@ class Contrast:
         """How far metrics lie from those of the base."""
         return values - _along(self.start, values)
 
-    def share(self, changes: Float[Tensor, "metric *cell prompt"]) -> Float[Tensor, "metric *cell prompt"]:
+    def share(
+        self, changes: Float[Tensor, "metric *cell prompt"], hint: str = UNSHARED
+    ) -> Float[Tensor, "metric *cell prompt"]:
         """Changes as shares of the way to the source: 0 as the base, 1 as the source.
 
         Raises:
             ValueError: A gap between the runs too small to divide by, or not finite.
         """
         gaps = zip(changes, self.end - self.start, self.metrics)
-        return torch.stack([share(change, gap, f"gap in {metric.name}") for change, gap, metric in gaps])
+        return torch.stack([share(change, gap, f"gap in {metric.name}", hint) for change, gap, metric in gaps])
 
 
 def contrast(
@@ -90,7 +92,7 @@ def contrast(
             here, recording = model.run(base, read=read_base, grad=True, last_only=last_only), None
         else:
             here, recording = run_recorded(model, model.tokens(base), list(read), read_base, last_only)
-        end, start = (widened(torch.stack([metric(run) for metric in metrics])) for run in (there, here))
+        end, start = (torch.stack([metric(run) for metric in metrics]) for run in (there, here))
     return Contrast(there, here, recording, metrics, start, end)
 
 
@@ -98,20 +100,21 @@ def _along(values: Float[Tensor, "metric prompt"], like: Tensor) -> Tensor:
     return values.view(len(values), *(1,) * (like.ndim - 2), -1)
 
 
-def share(values: Float[Tensor, "*cell prompt"], whole: Float[Tensor, " prompt"], what: str) -> Tensor:
+def share(
+    values: Float[Tensor, "*cell prompt"], whole: Float[Tensor, " prompt"], what: str, hint: str = UNSHARED
+) -> Tensor:
     """Values as a share of one number for each prompt.
 
     Raises:
         ValueError: One that is not finite, or too small to divide by.
     """
-    _refuse(~whole.isfinite(), what, "is not a finite number")
-    _refuse(whole.abs() < 1e-3 * whole.abs().mean().clamp(min=1e-6), what, "is nearly zero")
+    _refuse(~whole.isfinite(), f"{what} is not a finite number", hint)
+    _refuse(whole.abs() < 1e-3 * whole.abs().mean().clamp(min=1e-6), f"{what} is nearly zero", hint)
     return values / whole
 
 
-def _refuse(bad: Bool[Tensor, " prompt"], what: str, why: str) -> None:
+def _refuse(bad: Bool[Tensor, " prompt"], why: str, hint: str) -> None:
     if bool(bad.any()):
         raise ValueError(
-            f"the {what} {why} in prompts {bad.nonzero().flatten().tolist()[:5]}, so that a share of it means nothing; "
-            f"choose other prompts, or pass normalize=False"
+            f"the {why} in prompts {bad.nonzero().flatten().tolist()[:5]}, so that a share of it means nothing; {hint}"
         )

@@ -15,7 +15,7 @@ from interp.answers import Answers, at_tokens, check_answers, chosen, ids_of, su
 from interp.arguments import check_differentiable, listed
 from interp.edits import version_of
 from interp.model import Model
-from interp.precision import HINT
+from interp.precision import HINT, widened
 from interp.traces import Tokens, Trace
 
 
@@ -44,11 +44,7 @@ class Metric:
         if not isinstance(trace, Trace):
             raise TypeError(f"{self.name} is measured in a run, not in {type(trace).__name__}; give model.run(prompts)")
         found = self.position(trace.tokens, trace.logits)
-        if self.at != -1 and bool((missed := self.position(trace.tokens, trace.tokens.mask[..., None]) == 0).any()):
-            raise ValueError(
-                f"{self.name} reads position {self.at!r}, which is padding in prompts "
-                f"{missed[:, 0].nonzero().flatten().tolist()[:5]}; count from the end, or read a role"
-            )
+        trace.tokens.column(self.at)
         values = self.of_logits(found)
         self.check_numbers(values)
         return values
@@ -69,11 +65,12 @@ class Metric:
             )
 
     def of_logits(self, logits: Float[Tensor, "batch vocab"]) -> Float[Tensor, " batch"]:
-        """One number for each row of logits.
+        """One number for each row of logits, at least in single precision.
 
         Raises:
             ValueError: A function that gives something else.
         """
+        logits = widened(logits)
         version = version_of(logits)
         return self._checked(self.of(logits), logits, version)
 
@@ -91,6 +88,7 @@ class Metric:
 
     def over_cells(self, logits: Float[Tensor, "cell batch vocab"]) -> Float[Tensor, "cell batch"]:
         """The metric of several variants of the same prompts at once, or one by one if it cannot be vectorised."""
+        logits = widened(logits)
         version = version_of(logits)
         try:
             values = torch.vmap(self.of)(logits)
@@ -153,7 +151,8 @@ def of_stream(
     if metric.weights is None:
         return metric.over_cells(model.unembed(resid).unflatten(0, (-1, n)))
     ids, weights = (x.repeat(len(resid) // n, 1) for x in metric.weights(n, resid.device))
-    return (model.unembed_some(resid, ids) * weights.to(resid)).sum(-1).unflatten(0, (-1, n))
+    logits = widened(model.unembed_some(resid, ids))
+    return (logits * weights.to(logits)).sum(-1).unflatten(0, (-1, n))
 
 
 def metrics_of(given: Metric | Iterable[Metric]) -> list[Metric]:
@@ -219,7 +218,7 @@ def prob_diff(right: Answers, wrong: Answers) -> Metric:
 
 def kl_from(reference: Float[Tensor, "batch vocab"]) -> Metric:
     """KL divergence (nats) of the next-token distribution from that of reference logits."""
-    target = reference.detach().log_softmax(-1)
+    target = widened(reference.detach()).log_softmax(-1)
 
     def of(logits: Tensor) -> Tensor:
         if logits.shape != target.shape:

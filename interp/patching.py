@@ -20,7 +20,6 @@ from interp.edits import Edit, copy, exchange
 from interp.grid import Grid, Place, Roles, grid_of
 from interp.metrics import Metric, metrics_of
 from interp.model import Model, Prompts
-from interp.precision import widened
 from interp.progress import Progress, bar
 from interp.sites import Site
 from interp.stats import spearman
@@ -134,7 +133,7 @@ def _measure(
         while block := list(islice(places, _BLOCK)):
             cells = [[_edit(runs, place, subspace)] for place in block]
             swept = sweep(model, runs.sweepable, cells, runs.metrics, budget, progress=_upto(advance))
-            for place, value in zip(block, widened(swept.values).unbind(1)):
+            for place, value in zip(block, swept.values.unbind(1)):
                 index: tuple[Any, ...] = (slice(None), *place.index)
                 values[index] = value
             how = {name: value + how[name] if name != "engine" else value for name, value in swept.how.items()}

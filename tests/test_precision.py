@@ -1,5 +1,6 @@
 """Half precision is widened, and nothing else is."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import tiny
 import torch
 
 import interp
-from interp import components, edits, effects, metrics, weights
+from interp import components, edits, effects, metrics, patching, tasks, weights
 from interp.arrays import checks_of
 from interp.precision import widened
 
@@ -43,3 +44,27 @@ def test_what_is_read_by_the_final_norm_does_not_overflow(name, dtype):
     for (what, wanted), close in pairs:
         error = float(abs(close - wanted).max() / abs(wanted).max())
         assert error <= (0.01 if dtype == torch.float16 else 0.1), f"{what}: {error:.3f}"
+
+
+def test_metrics_of_half_precision_are_computed_in_single(embedded):
+    half = interp.load(embedded.module, dtype=torch.bfloat16, tokenizer=embedded.tokenizer, bos=embedded.bos)
+    task = tasks.ioi(half, n=4)
+    trace = half.run(task.clean)
+    wide = replace(trace, logits=trace.logits.float())
+    for metric in (metrics.log_prob(3), metrics.prob(3), metrics.logit(3), metrics.kl_from(trace.logits[:, -2])):
+        assert metric(trace).dtype == torch.float32
+        assert torch.equal(metric(trace), metric(wide))
+    divergence = patching.patch(
+        half, task.clean, task.corrupt, half.sites("z"), metrics.kl_from(trace.logits[:, -1]), over=["head"],
+        normalize=False, direction="noising",
+    )  # fmt: skip
+    assert float(divergence.min()) > -1e-6
+
+
+@pytest.mark.parametrize("over", [("batch",), ("batch", "pos")])
+def test_means_do_not_overflow_in_half_precision(over):
+    site, tokens = interp.Site("resid_pre", 0), torch.ones(64, 3, dtype=torch.long)
+    model = interp.load(tiny.build("gpt2", torch.float16))
+    trace = model.run(tokens, read=[site], edits=[edits.put(site, 3000.0)])
+    mean = edits.mean(trace, site, over)
+    assert torch.equal(model.run(tokens, read=[site], edits=[mean])[site], trace[site])

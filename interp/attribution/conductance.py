@@ -24,7 +24,6 @@ from interp.gradients import Leaves, slopes
 from interp.grid import Grid, Roles, grid_of
 from interp.metrics import Metric
 from interp.model import Model, Prompts
-from interp.precision import widened
 from interp.progress import Progress, bar
 from interp.quadrature import chebyshev_derivative, clenshaw_curtis, movement
 from interp.sites import STREAM, Site
@@ -142,7 +141,7 @@ def _points(
     for found in slopes(path.model, path.base, path.metrics, cells(), budget):
         held = [tap.held for tap in taps.popleft()]
         advance(1)
-        yield _Point(widened(found.values[0]), held, found.gradients[0])
+        yield _Point(found.values[0], held, found.gradients[0])
 
 
 class _Tap:

@@ -13,7 +13,6 @@ from interp.attribution.baselines import Baseline, held
 from interp.edits import Edit
 from interp.metrics import Metric
 from interp.model import Model, Prompts
-from interp.precision import widened
 from interp.progress import Progress
 from interp.recording import Recording
 from interp.replay import run_recorded
@@ -63,7 +62,7 @@ class Masked:
         different, where = (kept & self.matters).unique(dim=0, return_inverse=True)
         cells = [[Edit(self.site, self._keeping(mask))] for mask in different]
         found = sweep(self.model, self.start, cells, [self.metric], progress=progress)
-        return replace(found, values=widened(found.values)[:, where])
+        return replace(found, values=found.values[:, where])
 
     def _keeping(self, mask: Bool[Tensor, "prompt pos"]):  # type: ignore[no-untyped-def]
         wide = mask.reshape(*mask.shape, *(1,) * (self.base.ndim - 2))

@@ -84,7 +84,7 @@ class Path:
     def ends(self, budget: int | None) -> Float[Tensor, "metric end prompt"]:
         """The metrics at the baseline and at the end of the path."""
         values = sweep(self.model, self.base, [[put(self.site, self.start)], []], self.metrics, budget, progress=False)
-        return self._summed(widened(values.values))
+        return self._summed(values.values)
 
     def steps(self, points: Sequence[float], budget: int | None) -> Iterator[Steps]:
         """The path's points, one by one, several of them in each pass."""
@@ -102,7 +102,7 @@ class Path:
             shares = [difference * gradient for (gradient,) in found.gradients]
             parts = torch.stack([self._collect(share, first) for share in shares])
             total = torch.stack([share.flatten(1).sum(1) for share in shares])
-            yield Steps(self._summed(widened(found.values))[:, None], total[:, None], parts[:, None])
+            yield Steps(self._summed(found.values)[:, None], total[:, None], parts[:, None])
 
     @property
     def _along(self) -> int:

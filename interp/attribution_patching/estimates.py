@@ -18,7 +18,6 @@ from interp.edits import copy
 from interp.grid import Grid, Roles, grid_of
 from interp.metrics import Metric
 from interp.model import Model, Prompts
-from interp.precision import widened
 from interp.sites import Site
 from interp.sweep import Swept, sweep
 from interp.traces import Tokens
@@ -146,6 +145,6 @@ def _exact(model: Model, grid: Grid, runs: Contrast, chosen: Tensor) -> tuple[Te
     cells = [[copy(runs.source, place.site, **place.at)] for place in places]
     swept = sweep(model, runs.sweepable, cells, runs.metrics)
     values = runs.start.new_full(measured.shape, float("nan"))
-    for place, value in zip(places, widened(swept.values[0]) - runs.start[0]):
+    for place, value in zip(places, swept.values[0] - runs.start[0]):
         values[place.index] = value
     return values.where(measured, torch.nan), swept

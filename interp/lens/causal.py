@@ -80,8 +80,8 @@ def fidelity(
         responses = partial(_responses, model, place, stream, mean, found)
         lens, turned = responses(), [responses(rotation(mean, generator)).mean(-1) for _ in range(controls)]
         cells = [[_ablation(site, mean, unit, at)] for unit in found]
-        swept = sweep(model, tokens, cells, [kl_from(widened(final)).reading(at)], progress=progress)
-    values = torch.stack([lens, widened(swept.values[0])])
+        swept = sweep(model, tokens, cells, [kl_from(final).reading(at)], progress=progress)
+    values = torch.stack([lens, swept.values[0]])
     coords: dict[str, Sequence[Any]] = {"responder": ["lens", "model"], "direction": range(len(found))}
     how = {"method": "causal fidelity", "site": str(site), "at": at, "seed": seed, **swept.how}
     how |= {"lens": "logit lens" if by is None else "tuned lens"}

@@ -44,7 +44,7 @@ def logit_lens(
     values, divergences = [], []
     for place in found:
         logits = model.unembed(place.vectors(trace, rows).to(model.dtype))
-        values.append(widened(metric.of_logits(logits)))
+        values.append(metric.of_logits(logits))
         metric.check_numbers(values[-1])
         divergences.append(divergence(final, widened(logits).log_softmax(-1)).mean())
     skills = skill(torch.stack(divergences), marginals.constant)

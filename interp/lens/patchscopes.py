@@ -17,7 +17,6 @@ from interp.edits import put
 from interp.generation import generate
 from interp.metrics import Metric
 from interp.model import Model, Prompts
-from interp.precision import widened
 from interp.progress import Progress
 from interp.resampling import FEWEST_NULLS
 from interp.sites import Site
@@ -76,7 +75,7 @@ def patchscope(
         for there in ins
     ]
     swept = sweep(model, targets, [[], *cells], [metric], progress=progress)
-    values = widened(swept.values[0])
+    values = swept.values[0]
     unpatched, patched = values[0], values[1:].view(len(kinds), len(outs), len(ins), -1)
     coords: dict[str, Sequence[Any]] = {"vector": list(kinds), "source": list(map(str, outs))}
     coords |= {"target": list(map(str, ins)), "prompt": range(len(targets))}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from interp.arrays import Check
 from interp.model import Model, Prompts
+from interp.precision import widened
 from interp.sites import Site
 from interp.steering.activations import Sides, collect
 from interp.steering.concept import Concept, concept_of, exchange_of
@@ -41,7 +42,7 @@ def mean_difference(
     means = []
     for prompts in (positive, negative):
         trace = model.run(prompts, read=[site], last_only=True)
-        means.append(trace.at(site, at).mean(0))
+        means.append(widened(trace.at(site, at)).mean(0))
     return means[0] - means[1]
 
 
