@@ -54,7 +54,8 @@ def labelled(
 
 def attach(checks: Sequence[Check], how: Mapping[str, Any]) -> dict[str, Any]:
     """Attributes that say how something was made and whether to believe it, as plain values."""
-    plain = {key: value if isinstance(value, str | int | float) else json.dumps(value) for key, value in how.items()}
+    as_text = lambda value: value if isinstance(value, str | int | float) else json.dumps(value, default=int)
+    plain = {key: as_text(value) for key, value in how.items()}
     return plain | {"checks": json.dumps([asdict(check) for check in checks])}
 
 
@@ -82,7 +83,7 @@ def position_labels(model: Model, tokens: Tokens) -> list[str]:
     roles: dict[int, str] = {}
     for name, positions in tokens.roles.items():
         if bool((positions == positions[0]).all()):
-            roles.setdefault(int(positions[0]) % tokens.ids.shape[1], name)
+            roles.setdefault(int(positions[0]), name)
     return [f"{i} {word if same else roles.get(i, '…')}" for i, (word, same) in enumerate(zip(words, shared))]
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from interp.directions import ArrayLike, along, span, tensor_of, unit_of
-from interp.indexing import Index, index_of, pooled
+from interp.indexing import Index, index_of, plain, pooled
+from interp.precision import widened
 from interp.sites import Site
 from interp.traces import Tokens, Trace, visible
 
@@ -39,6 +40,8 @@ class Edit:
         axes = self.site.axes
         if unknown := [axis for axis in self.at if axis not in axes]:
             raise ValueError(f"{self.site} has axes {', '.join(axes)}, not {', '.join(sorted(unknown))}")
+        if any(type(index) not in (int, slice, str) for index in self.at.values()):
+            object.__setattr__(self, "at", {axis: plain(index) for axis, index in self.at.items()})
         for axis, index in self.at.items():
             if isinstance(index, str) and axis not in ("pos", "query", "key"):
                 raise ValueError(f"axis {axis!r} of {self.site} takes a number, not the role {index!r}")
@@ -59,8 +62,9 @@ class Edit:
             index = tokens.spans[index]
         if isinstance(index, slice):
             return min(range(*index.indices(n_pos)), default=0)
-        positions = torch.as_tensor(index) % n_pos
-        return int(positions.min()) if positions.numel() and positions.dtype != torch.bool else 0
+        positions = torch.as_tensor(index)
+        positions = positions.nonzero() if positions.dtype == torch.bool else positions % n_pos
+        return int(positions.min()) if positions.numel() else 0
 
     def part(self, activation: Tensor, index: tuple) -> Tensor:
         """The selected part of a site's tensor."""
@@ -181,8 +185,7 @@ def mean(trace: Trace, site: Site, over: Sequence[str] = ("batch",), **at: Index
         raise ValueError(f"{site} has no positions to pool; its axes are {', '.join(site.axes)}")
     if "batch" in at:
         raise ValueError("a mean replaces every prompt alike; leave 'batch' out of the indices")
-    value = trace[site]
-    weight = _weight(trace, site)
+    value, weight = widened(trace[site]), _weight(trace, site)
     chosen = Edit(site, lambda x: source, at)
     if "pos" in over:
         whole = (value * weight).sum((0, 1), True) / weight.sum((0, 1), True)
@@ -197,7 +200,7 @@ def mean(trace: Trace, site: Site, over: Sequence[str] = ("batch",), **at: Index
 
 def _weight(trace: Trace, site: Site) -> Tensor:
     """1 where the site of a reference run holds a token, 0 where it holds padding."""
-    value, mask = trace[site], trace.tokens.mask
+    value, mask = widened(trace[site]), trace.tokens.mask
     if "pos" in site.axes:
         return mask.to(value).view(*mask.shape, *(1,) * (value.ndim - 2))
     if not bool(mask.all()):

@@ -37,6 +37,14 @@ def index_of(axes: Sequence[str], at: Mapping[str, Index], tokens: Tokens) -> tu
     return tuple(chosen.get(axis, slice(None)) for axis in axes)
 
 
+def plain(index: Index) -> Index:
+    """The same index, if it is a range or a number of another library, as one of Python's."""
+    if isinstance(index, range):
+        return list(index)
+    is_number = isinstance(index, np.integer) or (isinstance(index, Tensor | np.ndarray) and index.ndim == 0)
+    return int(index) if is_number else index  # type: ignore[arg-type]
+
+
 def pooled(index: Any) -> Any:
     """An index of an axis, for a tensor in which it has one entry."""
     if isinstance(index, int):

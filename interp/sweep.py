@@ -71,14 +71,15 @@ def sweep(
         progress: Called with the number of cells done and of all; by default a bar where someone is watching.
 
     Raises:
-        ValueError: An edit with "batch" among its indices; a metric without a gradient, if one is wanted; what
-            `Model.run` raises for an edit.
+        ValueError: An edit with "batch" among its indices; a metric that reads padding; one without a gradient, if one
+            is wanted; what `Model.run` raises for an edit.
     """
     tokens = prompts.tokens if isinstance(prompts, Recording) else model.tokens(prompts)
     edits = [edit for cell in cells for edit in cell]
     model.check(edits=edits)
     births = [_birth(cell, model.shape.n_layers) for cell in cells]
-    metrics = metrics_of(metrics)
+    for metric in (metrics := metrics_of(metrics)):
+        tokens.column(metric.at)  # which is no padding
     if refused := [edit for edit in edits if "batch" in edit.at]:
         raise ValueError(f"an edit in a sweep is for all prompts; {refused[0].site} has 'batch' among its indices")
     size = max(1, (memory_of(model.device) if budget is None else budget) // _bytes_per_row(model, tokens, grad))

@@ -67,7 +67,9 @@ class Tokenizer:
 
     def _read(self, prompts: Any) -> Tokens:
         if isinstance(prompts, Tokens):
-            return prompts
+            if prompts.ids.dtype == prompts.mask.dtype == torch.long:
+                return prompts
+            return replace(prompts, ids=_whole(prompts.ids), mask=_whole(prompts.mask))
         if isinstance(prompts, Mapping) and "input_ids" in prompts:  # what a Hugging Face tokenizer returns
             ids, mask = prompts["input_ids"], prompts.get("attention_mask")
             return self._read(ids if mask is None else (ids, mask))
@@ -159,7 +161,13 @@ def _padded(rows: Sequence[Sequence[int]]) -> Tokens:
 
 def _batch(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """One prompt, or several, as a batch."""
+    ids, mask = _whole(ids), _whole(mask)
     return (ids[None], mask[None]) if ids.ndim == 1 else (ids, mask)
+
+
+def _whole(numbers: Tensor) -> Tensor:
+    """Whole numbers and truth values in torch's own type for indices; a mask of bytes has no differences below 0."""
+    return numbers if numbers.is_floating_point() or numbers.is_complex() else numbers.long()
 
 
 def _describe(prompts: object) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -27,9 +28,11 @@ class Tokens:
     generated: int = 0
 
     def __post_init__(self) -> None:
-        if any(not isinstance(at, Tensor) for at in self.roles.values()):
+        if self.roles:  # counted from the left, for text grows on the right
+            n, n_pos = self.ids.shape
             roles = {name: torch.as_tensor(at, device=self.ids.device) for name, at in self.roles.items()}
-            object.__setattr__(self, "roles", {name: at.expand(len(self.ids)) for name, at in roles.items()})
+            roles = {name: torch.where(at < 0, at + n_pos, at).expand(n) for name, at in roles.items()}
+            object.__setattr__(self, "roles", roles)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -68,6 +71,27 @@ class Tokens:
             raise ValueError(f"these prompts have no role {name!r}; their roles: {known}")
         return self.roles[name]
 
+    def column(self, at: int | str) -> Int[Tensor, " batch"]:
+        """One position of each prompt, an index for all or the name of a role, counted from the left.
+
+        Raises:
+            IndexError: A position outside the prompts.
+            ValueError: A role that they do not have; a position that is padding.
+        """
+        n, n_pos = self.ids.shape
+        if isinstance(at, str):
+            found = self.role(at)
+        elif -n_pos <= at < n_pos:
+            found = torch.full((n,), int(at) % n_pos, device=self.ids.device)
+        else:
+            raise IndexError(f"position {at} is out of range: the prompts have {n_pos} positions")
+        if at != -1 and bool((missed := self.mask.gather(1, found[:, None])[:, 0] == 0).any()):
+            raise ValueError(
+                f"position {at!r} is padding in prompts {missed.nonzero().flatten().tolist()[:5]}; count from the end, "
+                f"or use a role"
+            )
+        return found
+
     def to(self, device: torch.device) -> "Tokens":
         """The same tokens on another device."""
         roles = {name: positions.to(device) for name, positions in self.roles.items()}
@@ -75,7 +99,7 @@ class Tokens:
 
     def rows(self, index: int | Sequence[int] | Tensor | slice) -> "Tokens":
         """Some of the prompts, in the order given, or one."""
-        index = [index] if isinstance(index, int) else index
+        index = [int(index)] if isinstance(index, Integral) else index
         roles = {name: positions[index] for name, positions in self.roles.items()}
         return Tokens(self.ids[index], self.mask[index], roles, self.generated)
 
@@ -118,16 +142,13 @@ class Trace:
         """A site's tensor at one position of each prompt: an index for all, or the name of a role.
 
         Raises:
-            ValueError: A site without a position axis; a role that the prompts do not have.
+            ValueError: A site without a position axis; a role that the prompts do not have; padding.
             IndexError: A position outside the prompts.
         """
         if "pos" not in site.axes:
             raise ValueError(f"{site} has no position axis; its axes are {', '.join(site.axes)}")
         value = self[site]
-        if isinstance(pos, int) and not -value.shape[1] <= pos < value.shape[1]:
-            raise IndexError(f"position {pos} of {site} is out of range: the prompts have {value.shape[1]} positions")
-        rows = torch.arange(len(value), device=value.device)
-        return value[rows, self.tokens.role(pos) if isinstance(pos, str) else pos]
+        return value[torch.arange(len(value), device=value.device), self.tokens.column(pos).to(value.device)]
 
 
 def check_aligned(clean: Tokens, corrupt: Tokens) -> None:

@@ -303,7 +303,7 @@ CASES: dict[str, tuple[Callable[[interp.Model], object], str]] = {
     ),
     "probe at a position too far": (
         lambda m: _probe(m, at=3),
-        "position 3 of resid_pre.0 is out of range: the prompts have 3 positions",
+        "position 3 is out of range: the prompts have 3 positions",
     ),
     "probe of no site": (
         lambda m: probing.collect(m, ["the dog"] * 4, []),

@@ -79,6 +79,14 @@ def test_a_role_stays_where_it_is_in_its_prompt():
     assert_close(kept.log_probs[1:], short.log_probs, atol=1e-5, rtol=1e-5)
 
 
+def test_a_role_that_is_counted_from_the_end_stays_where_it_is():
+    model = load("gpt2")
+    tokens = model.tokens(PROMPTS)
+    tokens = Tokens(tokens.ids, tokens.mask, {"last": torch.full((len(tokens),), -1)})
+    kept, again = (continuations(model, tokens, 4, [push("last")], cached=cached) for cached in (True, False))
+    assert_close(kept.log_probs, again.log_probs, atol=1e-5, rtol=1e-5)
+
+
 def test_what_was_generated_is_known_in_a_run():
     """The log probabilities of a continuation are those of one run over it."""
     model = load("qwen2")

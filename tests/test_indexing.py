@@ -1,12 +1,14 @@
 """Indices by axis name: each of one axis with each of another, whatever the number of prompts."""
 
+import numpy as np
 import pytest
 import tiny
 import torch
 from torch.testing import assert_close
 
 import interp
-from interp import Site, edits, metrics
+from interp import Site, edits, effects, metrics, probing, steering
+from interp.sweep import sweep
 from interp.traces import Tokens
 
 Z = Site("z", 0)
@@ -67,7 +69,7 @@ def test_what_is_padding_in_some_prompt_is_refused(site, at):
     with pytest.raises(ValueError, match="selects nothing but padding in some prompt"):
         model.run(PADDED, edits=edits.scale(Site(site, 1), 2.0, **at))
     model.run(PADDED, edits=edits.scale(Site(site, 1), 2.0, **{axis: [0, 3] for axis in at}))
-    with pytest.raises(ValueError, match=r"logit reads position 1, which is padding in prompts \[0\]"):
+    with pytest.raises(ValueError, match=r"position 1 is padding in prompts \[0\]"):
         metrics.logit(3).reading(1)(model.run(PADDED))
 
 
@@ -89,3 +91,44 @@ def test_metrics_of_counts_are_numbers_and_those_that_write_are_refused():
 
     with pytest.raises(ValueError, match="mine wrote into the logits"):
         metrics.Metric("mine", writes)(model.run(tokens))
+
+
+SAME = {  # the same index in several ways
+    "range": ({"pos": range(2, 4), "head": [0, 1]}, {"pos": [2, 3], "head": [0, 1]}),
+    "numbers of numpy": ({"pos": np.int64(-1), "head": np.int64(1)}, {"pos": -1, "head": 1}),
+    "numbers of torch": ({"pos": torch.tensor(2), "head": [0, 1]}, {"pos": 2, "head": [0, 1]}),
+    "truth values": ({"pos": torch.tensor([False, True, False, True, True])}, {"pos": [1, 3, 4]}),
+    "all true": ({"pos": torch.ones(5, dtype=torch.bool)}, {}),
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_an_index_that_is_written_in_another_way(name):
+    """In a run, where another run is copied from, and in a sweep, which leaves out what comes before an edit."""
+    model, tokens = interp.load(tiny.build("gpt2")), torch.randint(2, 30, (2, 5))
+    other, metric = model.run(tokens.flip(1), read=[Z]), metrics.logit(3)
+    for make in (lambda at: edits.zero(Z, **at), lambda at: edits.copy(other, Z, **at)):
+        one, another = (make(at) for at in SAME[name])
+        wanted = model.run(tokens, edits=another)
+        assert_close(model.run(tokens, edits=one).logits, wanted.logits)
+        assert_close(sweep(model, tokens, [[one]], [metric]).values[0, 0], metric(wanted))
+
+
+def test_what_reads_padding_is_refused():
+    model = interp.load(tiny.build("gpt2"))
+    for call in (
+        lambda: sweep(model, PADDED, [[]], [metrics.logit(3).reading(1)]),
+        lambda: probing.collect(model, PADDED, [Z], at=[1]),
+        lambda: steering.mean_difference(model, PADDED, PADDED, Z, at=1),
+        lambda: effects.logit_attribution(model, PADDED, metrics.logit(3).reading(1)),
+    ):
+        with pytest.raises(ValueError, match=r"position 1 is padding in prompts \[0\]; count from the end"):
+            call()
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int16])
+def test_a_mask_of_another_type_is_read_as_numbers(dtype):
+    model, (ids, mask) = interp.load(tiny.build("gpt2")), PADDED
+    assert_close(model.run((ids, mask.to(dtype))).logits, model.run(PADDED).logits)
+    with pytest.raises(ValueError, match="prompts are padded on the left"):
+        model.run((ids, torch.tensor([[1, 1, 0, 1], [1, 1, 1, 1]]).to(dtype)))

@@ -187,7 +187,7 @@ def test_without_a_tokenizer_tokens_are_their_numbers():
         (lambda m: lens.decode(m, PROMPTS, top=0), f"top is a number of tokens from 1 to {N_VOCAB}, not 0"),
         (
             lambda m: lens.decode(m, PROMPTS, at=0),
-            "position 0 is padding in some prompts; count positions from the end, or use a role",
+            "position 0 is padding in prompts [1]; count from the end, or use a role",
         ),
         (
             lambda m: lens.decode(m, PROMPTS, answer=99),

@@ -6,6 +6,7 @@ Geva et al. 2023 (arXiv:2304.14767): cut the edges from a query to a key in a wi
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -18,7 +19,6 @@ from interp.contrast import share
 from interp.edits import Edit
 from interp.metrics import Metric, metrics_of
 from interp.model import Model, Prompts
-from interp.precision import widened
 from interp.progress import Progress
 from interp.replay import run_recorded
 from interp.sites import Site
@@ -62,21 +62,21 @@ def knock_out(
         ValueError: No layers, or some that the model does not have; a position or role that the prompts do not have;
             with `normalize`, a metric too near to zero to divide by.
     """
-    tokens = model.tokens(prompts)
-    metrics = metrics_of(metric)
+    tokens, metrics = model.tokens(prompts), metrics_of(metric)
+    query = int(query) if isinstance(query, Integral) else query
     layers = _windows(windows, model)
     cuts = _cuts(tokens, keys, query, position_labels(model, tokens))
     sites = model.sites("scores", layers=sorted({layer for window in layers for layer in window}))
     with torch.no_grad():
         last_only = all(one.last_only for one in metrics)
         trace, recording = run_recorded(model, tokens, sites, sites, last_only)
-        base = widened(torch.stack([one(trace) for one in metrics]))
+        base = torch.stack([one(trace) for one in metrics])
     seen = {site.layer: visible(trace[site]).any(1) for site in sites}
     places = list(product(layers, cuts.values()))
     cells = [[cut.edit(Site("scores", layer)) for layer in window] for window, cut in places]
     swept = sweep(model, recording or tokens, cells, metrics, progress=progress)
     measured = torch.stack([cut.measured([seen[layer] for layer in window]) for window, cut in places])
-    values = (widened(swept.values) - base[:, None]).where(measured, torch.nan)
+    values = (swept.values - base[:, None]).where(measured, torch.nan)
     if normalize:
         values = torch.stack([share(v, b, one.name) for v, b, one in zip(values, base, metrics)])
     how: dict[str, Any] = {"method": "attention knock-out", "metric": ", ".join(one.name for one in metrics)}

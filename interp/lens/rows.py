@@ -42,14 +42,7 @@ class Rows:
         if at is None:
             prompt, pos = tokens.mask.nonzero(as_tuple=True)
             return cls(tokens, prompt, pos, True)
-        n, n_pos = tokens.ids.shape
-        if isinstance(at, int) and not -n_pos <= at < n_pos:
-            raise IndexError(f"position {at} is out of range: the prompts have {n_pos} positions")
-        prompt = torch.arange(n, device=tokens.ids.device)
-        pos = tokens.role(at) if isinstance(at, str) else torch.full_like(prompt, at % n_pos)
-        if not bool(tokens.mask[prompt, pos].all()):
-            raise ValueError(f"position {at!r} is padding in some prompts; count positions from the end, or use a role")
-        return cls(tokens, prompt, pos, False)
+        return cls(tokens, torch.arange(len(tokens), device=tokens.ids.device), tokens.column(at), False)
 
     def __len__(self) -> int:
         return len(self.prompt)

@@ -35,8 +35,7 @@ def types_at(tokens: Tokens, at: At, groups: Sequence[str] | None) -> tuple[Sequ
 
 def token_at(tokens: Tokens, at: At) -> Tensor:
     """The token at a position of each prompt."""
-    rows = torch.arange(len(tokens), device=tokens.ids.device)
-    return tokens.ids[rows, tokens.role(at) if isinstance(at, str) else at]
+    return tokens.ids.gather(1, tokens.column(at)[:, None])[:, 0]
 
 
 def bag_of_tokens(tokens: Tokens) -> Float[Tensor, "example d"]:
@@ -48,10 +47,9 @@ def bag_of_tokens(tokens: Tokens) -> Float[Tensor, "example d"]:
 
 def token_and_position(tokens: Tokens, at: At) -> Float[Tensor, "example d"]:
     """Which token is read, and at which position, counted without padding."""
-    rows = torch.arange(len(tokens), device=tokens.ids.device)
-    place = tokens.positions[rows, tokens.role(at) if isinstance(at, str) else at]
+    place = tokens.positions.gather(1, tokens.column(at)[:, None])
     known, which = token_at(tokens, at).unique(return_inverse=True)
-    return torch.cat([torch.nn.functional.one_hot(which, len(known)).float(), place[:, None].float()], 1)
+    return torch.cat([torch.nn.functional.one_hot(which, len(known)).float(), place.float()], 1)
 
 
 def untrained(model: Model, seed: int = 0) -> Model:

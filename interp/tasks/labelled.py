@@ -136,7 +136,7 @@ def joined(model: Model, sets: Mapping[str, Labelled], name: str = "") -> Labell
     )
     shared = set.intersection(*(set(part.prompts.roles) for part in parts))
     roles = {
-        role: torch.cat([p.prompts.roles[role] % (n := p.prompts.ids.shape[1]) + width - n for p in parts])
+        role: torch.cat([p.prompts.roles[role] + width - p.prompts.ids.shape[1] for p in parts])
         for role in sorted(shared)
     }
     answers = [part.answers for part in parts if part.answers is not None]
