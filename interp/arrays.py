@@ -54,9 +54,15 @@ def labelled(
 
 def attach(checks: Sequence[Check], how: Mapping[str, Any]) -> dict[str, Any]:
     """Attributes that say how something was made and whether to believe it, as plain values."""
-    as_text = lambda value: value if isinstance(value, str | int | float) else json.dumps(value, default=int)
-    plain = {key: as_text(value) for key, value in how.items()}
+    plain = {key: _written(value) for key, value in how.items()}
     return plain | {"checks": json.dumps([asdict(check) for check in checks])}
+
+
+def _written(value: Any) -> str | int | float:
+    """A value as files can hold it: text or a number."""
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        return value
+    return json.dumps(value, default=lambda number: number.item())
 
 
 def checks_of(array: xr.DataArray | xr.Dataset) -> list[Check]:

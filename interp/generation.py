@@ -158,14 +158,14 @@ def continuations(
     return Continuations(tokens, lengths, texts, torch.stack(log_probs, 1), how)
 
 
-def _ends(stop: Collection[int], model: Model) -> list[int]:
+def _ends(stop: int | Collection[int], model: Model) -> list[int]:
     """Tokens that end a row, refused where they are none of the model's."""
-    for token in stop:
+    for token in (given := [stop] if isinstance(stop, int) else stop):
         if not isinstance(token, Integral) or not 0 <= token < model.shape.d_vocab:
             raise ValueError(
                 f"stop= takes token ids, from 0 to {model.shape.d_vocab - 1}, not {token!r}; give [model.token_id('.')]"
             )
-    return sorted(map(int, stop))
+    return sorted(map(int, given))
 
 
 def _next(model: Model, tokens: Tokens, cache: Cache | None, edits: Sequence[Edit]) -> Float[Tensor, "batch vocab"]:

@@ -1,6 +1,7 @@
 """Indices of a site's tensor by axis name, as one index into it."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -37,12 +38,30 @@ def index_of(axes: Sequence[str], at: Mapping[str, Index], tokens: Tokens) -> tu
     return tuple(chosen.get(axis, slice(None)) for axis in axes)
 
 
-def plain(index: Index) -> Index:
-    """The same index, if it is a range or a number of another library, as one of Python's."""
-    if isinstance(index, range):
-        return list(index)
-    is_number = isinstance(index, np.integer) or (isinstance(index, Tensor | np.ndarray) and index.ndim == 0)
-    return int(index) if is_number else index  # type: ignore[arg-type]
+def plain(index: Any) -> Index:
+    """An index as one of Python's numbers, slices and lists, the name of a role, or a tensor.
+
+    Raises:
+        TypeError: What is none.
+        ValueError: A list of roles.
+    """
+    if isinstance(index, Integral) and not isinstance(index, bool):
+        return int(index)
+    if isinstance(index, str | slice) or (isinstance(index, Tensor) and index.ndim and not index.is_floating_point()):
+        return index
+    if hasattr(index, "__array__"):
+        found = np.array(index.cpu() if isinstance(index, Tensor) else index)
+        if found.dtype.kind in "iu" or (found.dtype.kind == "b" and found.ndim):
+            return found if found.ndim else int(found)  # type: ignore[return-value]
+    elif isinstance(index, Sequence):
+        listed = [plain(i) if not isinstance(i, bool) else i for i in index]
+        if any(isinstance(i, str) for i in listed):
+            raise ValueError(f"one edit takes one role, not {list(index)}; give an edit for each")
+        return listed  # type: ignore[return-value]
+    raise TypeError(
+        f"an index is a number, a slice, several numbers, or the name of a role, not {index!r}; an axis that is left "
+        f"out is taken whole"
+    )
 
 
 def pooled(index: Any) -> Any:

@@ -178,8 +178,8 @@ class Model(ABC):
         return tokens
 
     @final
-    def token_id(self, text: str) -> int:
-        """The id of a string that is exactly one token."""
+    def token_id(self, text: str | int) -> int:
+        """The id of a string that is exactly one token; of a model without a tokenizer, an id is its own name."""
         return self._tokenizer.one(text)
 
     @property

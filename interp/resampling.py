@@ -12,6 +12,7 @@ from itertools import product
 import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
 
 FEWEST_NULLS = 19  # that a p-value of 0.05 takes: one in twenty is what is tested
 
@@ -51,11 +52,11 @@ def stretched(found: np.ndarray, bounds: np.ndarray, units: int | np.ndarray, le
     return found + (bounds - found) * t.ppf(up, units - 1) / norm.ppf(up) * np.sqrt(units / (units - 1))
 
 
-def bounds_of_shares(values: Float[np.ndarray, "prompt cell"], level: float) -> Float[np.ndarray, "end cell"]:
-    """Exact intervals of the shares of ones."""
+def bounds_of_shares(k: ArrayLike, n: ArrayLike, level: float = 0.95) -> Float[np.ndarray, "end *cell"]:
+    """Intervals of shares of which k of n were seen, exact for every n (Clopper & Pearson 1934)."""
     from scipy.stats import beta
 
-    n, k = np.isfinite(values).sum(0), np.nansum(values, 0)
+    k, n = np.asarray(k), np.asarray(n)
     low, high = beta.ppf((1 - level) / 2, k, n - k + 1), beta.ppf((1 + level) / 2, k + 1, n - k)
     return np.stack([np.where(k == 0, 0.0, low), np.where(k == n, 1.0, high)])
 

@@ -61,7 +61,8 @@ def interval(
     """Mean over prompts with a bootstrap interval, percentiles stretched for small samples (see `resampling`).
 
     Shares, of an array of booleans or of nothing but 0 and 1 with a 1 somewhere, have that of Clopper & Pearson 1934
-    instead, unless they are clustered: six right of six are no certainty.
+    instead: six right of six are no certainty. Of clustered ones that is for those that are all or none alone, of as
+    many as there are clusters; the others' ends at 0 and 1.
 
     Args:
         clusters: What each prompt belongs to, if prompts of one cluster are alike: clusters are then drawn as wholes.
@@ -72,13 +73,19 @@ def interval(
     """
     check_labelled_array(array)
     weights, values, how = weights_of(array, over, draws, seed, clusters), _flat(array, over), "bootstrap"
-    found = set(np.unique(values[np.isfinite(values)]))
-    if clusters is None and (array.dtype == bool or found in ({1.0}, {0.0, 1.0})):
-        low, high = np.where(np.isfinite(values).sum(0) >= 2, bounds_of_shares(values, level), np.nan)
+    which, found = units_of(values, over, clusters), set(np.unique(values[np.isfinite(values)]))
+    shares = array.dtype == bool or found in ({1.0}, {0.0, 1.0})
+    if shares and clusters is None:
+        n = np.isfinite(values).sum(0)
+        low, high = np.where(n >= 2, bounds_of_shares(np.nansum(values, 0), n, level), np.nan)
         how = "Clopper-Pearson"
     else:
-        which = units_of(values, over, clusters)
-        low, high = np.concatenate([bounds_of_means(weights, block, which, level) for block in _blocks(values)], axis=1)
+        ends = np.concatenate([bounds_of_means(weights, block, which, level) for block in _blocks(values)], axis=1)
+        if shares:
+            n, share = np.isfinite(sums_of(values, which)).sum(0), array.mean(over).values.flatten()
+            sure = (n >= 2) & np.isin(share, (0.0, 1.0))
+            ends = np.where(sure, bounds_of_shares(np.where(sure, share, 0) * n, n, level), ends.clip(0, 1))
+        low, high = ends
     how = f"{how} over {over}"
     of = array.attrs.get("long_name") if array.name == "mean" else array.name
     mean = array.mean(over).assign_attrs({"long_name": str(of)} if of else {})

@@ -54,8 +54,12 @@ class Tokenizer:
         found = {name: self._places(name, place, tokens) for name, place in roles.items()}
         return replace(tokens, roles={**tokens.roles, **found}) if found else tokens
 
-    def one(self, text: str) -> int:
-        """The id of a string that is exactly one token."""
+    def one(self, text: str | int) -> int:
+        """The id of a string that is exactly one token; of a model without a tokenizer, an id is its own name."""
+        if self.base is None and isinstance(text, Integral):
+            if not 0 <= text < self.n_vocab:
+                raise ValueError(f"token ids are from 0 to {self.n_vocab - 1}, not {text}")
+            return int(text)
         if not isinstance(text, str):
             raise TypeError(f"a token is named by its text here, such as ' the', not {text!r}")
         ids = self._encode(text)
@@ -73,6 +77,8 @@ class Tokenizer:
         if isinstance(prompts, Mapping) and "input_ids" in prompts:  # what a Hugging Face tokenizer returns
             ids, mask = prompts["input_ids"], prompts.get("attention_mask")
             return self._read(ids if mask is None else (ids, mask))
+        if isinstance(prompts, np.ndarray) and prompts.dtype.kind in "OU":
+            return self._read(prompts.tolist())
         if isinstance(prompts, Tensor | np.ndarray):
             ids = torch.as_tensor(prompts)
             return Tokens(*_batch(ids, torch.ones_like(ids)))
@@ -102,7 +108,7 @@ class Tokenizer:
 
     def _places(self, name: str, place: Place, tokens: Tokens) -> Int[Tensor, " prompt"]:
         """Columns of the batch at which a role stands."""
-        one = isinstance(place, str | Integral) or (isinstance(place, Tensor) and place.ndim == 0)
+        one = not isinstance(place, Sequence | Tensor | np.ndarray) or isinstance(place, str) or np.ndim(place) == 0
         places: list[Any] = [place] * len(tokens) if one else list(place)  # type: ignore[arg-type]
         if len(places) != len(tokens):
             raise ValueError(f"role {name!r} has {len(places)} places for {len(tokens)} prompts; give one, or one each")
@@ -115,6 +121,8 @@ class Tokenizer:
                     often = f"{len(columns)} times; give its position" if columns else "not at all"
                     raise ValueError(f"role {name!r} is {at!r}, which prompt {i} has {often}")
                 found += columns
+            elif not isinstance(at, Integral | Tensor | np.ndarray):
+                raise TypeError(f"role {name!r} is a position or a word of prompt {i}, not {at!r}")
             elif -length <= int(at) < length:
                 found.append(len(ids) - length + int(at) % length)
             else:

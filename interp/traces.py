@@ -28,6 +28,10 @@ class Tokens:
     generated: int = 0
 
     def __post_init__(self) -> None:
+        if taken := {"prompt", "generated"} & self.roles.keys():
+            raise ValueError(
+                f"{taken.pop()!r} is the name of all positions that were given or generated; name it otherwise"
+            )
         if self.roles:  # counted from the left, for text grows on the right
             n, n_pos = self.ids.shape
             roles = {name: torch.as_tensor(at, device=self.ids.device) for name, at in self.roles.items()}
@@ -104,7 +108,12 @@ class Tokens:
         return Tokens(self.ids[index], self.mask[index], roles, self.generated)
 
     def followed_by(self, others: "Tokens") -> "Tokens":
-        """These prompts and then others, with the roles that all have."""
+        """These prompts and then others of the same width, with the roles that all have."""
+        if others.ids.shape[1] != self.ids.shape[1]:
+            widths = f"{self.ids.shape[1]} and {others.ids.shape[1]}"
+            raise ValueError(
+                f"prompts of {widths} positions do not stand in one batch; give model.tokens all their texts"
+            )
         roles = {name: torch.cat([at, others.roles[name]]) for name, at in self.roles.items() if name in others.roles}
         return Tokens(torch.cat([self.ids, others.ids]), torch.cat([self.mask, others.mask]), roles)
 

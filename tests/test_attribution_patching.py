@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+import xarray as xr
 from conftest import load
 from torch.testing import assert_close
 
@@ -236,6 +237,13 @@ def test_verification_patches_the_first_and_a_sample_of_the_rest(embedded):
     assert int((measured & (size >= np.sort(size.values.flatten())[-5])).sum()) == 5
     wanted = patching.patch(*given, over=["pos", "head"])
     np.testing.assert_allclose(found.exact.where(measured, 0), wanted.where(measured, 0), atol=1e-5)
+
+
+def test_estimates_are_kept_in_files(tmp_path):
+    made = ap.verify(load("gpt2"), CLEAN, CORRUPT, [Site("z", 0), Site("z", 1)], METRIC, ["head"], by=ap.ATP_STAR)
+    made.to_netcdf(tmp_path / "made.nc")
+    made.estimate.to_netcdf(tmp_path / "estimate.nc")
+    assert xr.load_dataset(tmp_path / "made.nc").attrs == made.attrs
 
 
 REFUSED = {

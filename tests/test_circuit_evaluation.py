@@ -169,6 +169,17 @@ def test_noising_scores_help_where_they_are_negative():
     assert mean[best == 1].max() <= mean[graph.precedes].sort()[0][4]
 
 
+def test_noising_scores_whose_sign_was_changed_are_warned_about():
+    model = handset.induction()
+    task = model.task
+    found = circuits.eap(model.model, task.clean, task.corrupt, task.logit_diff, direction="noising")
+    graph = circuits.graph(model.model)
+    best = circuits.select(graph, found, 5, "signed")
+    with pytest.warns(UserWarning, match="if their sign was changed, take scores.drop_attrs()"):
+        circuits.select(graph, -found, 5, "signed")
+    assert torch.equal(circuits.select(graph, (-found).drop_attrs(), 5, "signed"), best)
+
+
 def test_connected_circuits_have_no_edge_that_leads_nowhere():
     graph = circuits.graph(model_of("gpt_neox"))
     scores = torch.rand(graph.precedes.shape, generator=torch.Generator().manual_seed(1))

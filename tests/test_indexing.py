@@ -1,13 +1,15 @@
 """Indices by axis name: each of one axis with each of another, whatever the number of prompts."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny
 import torch
+import xarray as xr
 from torch.testing import assert_close
 
 import interp
-from interp import Site, edits, effects, metrics, probing, steering
+from interp import Site, attribution, edits, effects, metrics, probing, steering, tasks
 from interp.sweep import sweep
 from interp.traces import Tokens
 
@@ -98,6 +100,8 @@ SAME = {  # the same index in several ways
     "numbers of numpy": ({"pos": np.int64(-1), "head": np.int64(1)}, {"pos": -1, "head": 1}),
     "numbers of torch": ({"pos": torch.tensor(2), "head": [0, 1]}, {"pos": 2, "head": [0, 1]}),
     "truth values": ({"pos": torch.tensor([False, True, False, True, True])}, {"pos": [1, 3, 4]}),
+    "a table's column": ({"pos": pd.Series([1, 3]), "head": pd.Index([0, 1])}, {"pos": [1, 3], "head": [0, 1]}),
+    "a labelled mask": ({"pos": xr.DataArray([False, True, False, True, True])}, {"pos": [1, 3, 4]}),
     "all true": ({"pos": torch.ones(5, dtype=torch.bool)}, {}),
 }
 
@@ -132,3 +136,39 @@ def test_a_mask_of_another_type_is_read_as_numbers(dtype):
     assert_close(model.run((ids, mask.to(dtype))).logits, model.run(PADDED).logits)
     with pytest.raises(ValueError, match="prompts are padded on the left"):
         model.run((ids, torch.tensor([[1, 1, 0, 1], [1, 1, 1, 1]]).to(dtype)))
+
+
+@pytest.mark.parametrize("index", [None, True, 1.0, {1, 2}, np.array(1.5), torch.tensor([1.0]), [1, None], {}.keys()])
+def test_what_is_no_index_is_refused(index):
+    with pytest.raises(TypeError, match="an index is a number, a slice, several numbers, or the name of a role, not"):
+        edits.zero(Z, pos=index)
+
+
+def test_an_edit_takes_one_role():
+    with pytest.raises(ValueError, match=r"one edit takes one role, not \['S', 'END'\]; give an edit for each"):
+        edits.zero(Z, pos=["S", "END"])
+
+
+@pytest.mark.parametrize("name", ["prompt", "generated"])
+def test_names_of_spans_are_no_roles(name):
+    with pytest.raises(ValueError, match=f"'{name}' is the name of all positions that were given or generated"):
+        interp.load(tiny.build("gpt2")).tokens(torch.ones(1, 3, dtype=torch.long), {name: 1})
+
+
+def test_answers_may_be_of_unequal_number():
+    model, tokens = model_and_prompts(3)
+    trace = model.run(tokens)
+    assert_close(metrics.prob([[1], [2, 3], [4]])(trace), metrics.prob([[1, -1], [2, 3], [4, -1]])(trace))
+    assert_close(metrics.logit_diff([3, [4, 5], 6], 2)(trace), metrics.logit_diff([[3, -1], [4, 5], [6, -1]], 2)(trace))
+
+
+def test_a_model_without_a_tokenizer_names_tokens_by_their_ids():
+    model = interp.load(tiny.build("gpt2"))
+    rows = [{"clean": [2, 3, 4], "corrupt": [2, 5, 4], "right": 6, "wrong": [7, 8]}]
+    task = tasks.from_rows(model, pd.DataFrame(rows))
+    assert task.right.tolist() == [[6]] and task.wrong.tolist() == [[7, 8]]
+    labelled = tasks.from_labels(model, [[2, 3], [3, 2]], [True, False], answers={True: 12, False: (3, 4)})
+    assert labelled.answers.tolist() == [[[3, 4], [12, -1]]] * 2
+    assert [metric.name for metric in attribution.targets(model, [3, 4])] == ["3", "4"]
+    with pytest.raises(ValueError, match="token ids are from 0 to"):
+        model.token_id(10**6)

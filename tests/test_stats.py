@@ -179,3 +179,12 @@ def test_a_ratio_is_of_the_prompts_that_both_have():
     top[3] = np.nan
     table = stats.ratio(top, bottom)
     assert float(table["low"][0]) == pytest.approx(2) and float(table["mean"][0]) == pytest.approx(2)
+
+
+def test_shares_in_clusters_are_shares():
+    """Of 14 of 16 the stretched percentiles would lie above 1; of 14 of 14 they would have no width."""
+    right = _array(np.array([1.0] * 14 + [0, 0])[:, None])
+    assert float(stats.interval(right, clusters=list("aabbccddeeffgghh"))["high"][0]) == 1
+    table = stats.interval(_array(np.ones((14, 1))), clusters=list("aaaaaaabbbbbbb"))
+    exact = stats.interval(_array(np.ones((2, 1))))
+    assert (float(table["low"][0]), float(table["high"][0])) == (float(exact["low"][0]), 1)

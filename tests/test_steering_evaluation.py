@@ -15,7 +15,7 @@ from torch.testing import assert_close
 import interp
 from interp import Site, Tokens, metrics, steering, tasks
 from interp.arrays import checks_of
-from interp.steering.evaluation import clopper_pearson
+from interp.resampling import bounds_of_shares
 from interp.zoo import corpus
 
 METRIC = metrics.logit_diff(4, 5)
@@ -58,7 +58,7 @@ def test_slopes_are_those_of_a_straight_line():
 @pytest.mark.parametrize("k, n", [(0, 7), (3, 7), (7, 7), (50, 100)])
 def test_the_interval_of_a_share_is_exact(k, n):
     wanted = binomtest(k, n).proportion_ci(0.95, method="exact")
-    assert np.allclose(clopper_pearson(k, n), (wanted.low, wanted.high))
+    assert np.allclose(bounds_of_shares(k, n), (wanted.low, wanted.high))
 
 
 @pytest.mark.parametrize("where", [None, slice(-1, None), slice(3, None)])

@@ -15,7 +15,7 @@ from interp import Site, edits, weights
 from interp.arrays import checks_of
 from interp.readout import uncapped
 from interp.weights import detectors, matrices, singular
-from interp.zoo import handset, lexicon
+from interp.zoo import compiled, handset, lexicon
 
 NORMED = ("qwen3", "olmo2")  # norms of queries and keys
 WHOLE = ("gemma2", "olmo2")  # a norm follows attention's last matrix
@@ -128,6 +128,12 @@ def test_composition_singles_out_the_edge_of_the_induction_pair():
     above = found["score"].where(found["score"] > found["high"]).stack(edge=("kind", "writer", "reader")).dropna("edge")
     assert [tuple(edge) for edge in above["edge"].values] == [("k", "L0H0", "L1H0")]
     assert float(abs(found["score"].drop_sel(kind="k")).max()) < 1e-6
+
+
+def test_heads_without_scores_have_no_height_of_chance():
+    found = weights.composition(compiled.model_of(compiled.PROGRAMS["first"]()), draws=5)
+    assert bool(found["high"].isnull().sel(kind=found["score"].isnull().all(["writer", "reader"])).all())
+    assert float(found["high"].fillna(0).min()) >= 0
 
 
 def test_random_heads_do_not_compose():

@@ -11,6 +11,8 @@ import json, sys
 import numpy as np, torch
 import interp
 from interp import *
+from interp.generation import continuations
+from interp.zoo import compiled
 model = interp.load()
 task = tasks.ioi(model, n=2)
 pair = task.clean, task.corrupt
@@ -86,6 +88,18 @@ CASES = {
     "generate(model, ids, 2, stop=['.'])": "stop= takes token ids, from 0 to 511, not '.'; give [model.token_id('.')]",
     "generate(model, ids, 2, cached='yes')": "cached is True or False, not 'yes'",
     "model.words(ids)": "words are those of one prompt's token ids, such as model.tokens(text).ids[0]",
+    "probing.fit(torch.randn(4, 3), ['a', 'b', 'a', 'b'])": "labels are numbers or truth values, not 'a'; number the "
+    "classes from 0 on",
+    "weights.ov(model, ids=['Mary', 'Tom'])": "tokens are ids, not 'Mary'; give [model.token_id(word) for "
+    "word in words]",
+    "task.clean.followed_by(model.tokens(ids))": "prompts of 15 and 3 positions do not stand in one batch; give "
+    "model.tokens all their texts",
+    "model.tokens(ids, {'S': None})": "role 'S' is a position or a word of prompt 0, not None",
+    "attribution.gradient_x_input(model, ids, Site('embed'), [task.logit_diff])": "this takes one "
+    "interp.metrics.Metric, not list; write Metric('name', function of logits (batch, vocab)), or "
+    "metrics.logit_diff(right, wrong)",
+    "compiled.model_of(compiled.PROGRAMS['sort']().output)": "a model is made of a Program, not Apply; give "
+    "Program(..., output=that)",
 }
 
 SAME = {  # what may be written in another way
@@ -99,6 +113,9 @@ SAME = {  # what may be written in another way
     "[Site('z', layer) for layer in np.arange(1)]": "[Site(kind='z', layer=0)]",
     "model.run(ids, edits=edits.put(Site('z', 0), 0.0), read=Site('z', 0))[Site('z', 0)].abs().max().item()": "0.0",
     "edits.remove(Site('resid_pre', 0), np.ones(128)).site": "Site(kind='resid_pre', layer=0)",
+    "model.tokens(np.array(['Mary', 'Tom'])).ids.tolist() == model.tokens(['Mary', 'Tom']).ids.tolist()": "True",
+    "continuations(model, ids, 3, stop=5).lengths.shape": "torch.Size([1])",
+    "probing.fit(np.eye(4), [0, 1, 0, 1]).weight.dtype": "torch.float64",
     "Tokens(ids, ids > 0, {'S': 1, 'T': [2]}).roles": "{'S': tensor([1]), 'T': tensor([2])}",
 }
 

@@ -22,7 +22,7 @@ from interp.attribution.straight import Attributed
 from interp.edits import Edit, put
 from interp.gradients import Leaves, slopes
 from interp.grid import Grid, Roles, grid_of
-from interp.metrics import Metric
+from interp.metrics import Metric, as_metric
 from interp.model import Model, Prompts
 from interp.progress import Progress, bar
 from interp.quadrature import chebyshev_derivative, clenshaw_curtis, movement
@@ -91,7 +91,7 @@ def conductance(
         raise ValueError(f"conductance is of sites of one kind at a time, not {', '.join(grid.kinds)}")
     if early := [site for site in sites if site.order <= path.order]:
         raise ValueError(f"{early[0]} does not come after {path}, which moves; choose later sites, or another path")
-    of = Attributed.run(model, model.tokens(clean), path, [metric], ())
+    of = Attributed.run(model, model.tokens(clean), path, [as_metric(metric)], ())
     trace = model.run(of.tokens, read=sites, last_only=True)
     tolerance = tolerance_of(of) if tolerance is None else tolerance
     allowed = movement(tolerance)

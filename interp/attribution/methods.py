@@ -20,7 +20,7 @@ from interp.attribution.function import SiteFunction
 from interp.attribution.labels import label
 from interp.attribution.straight import Attributed
 from interp.grid import Roles
-from interp.metrics import Metric
+from interp.metrics import Metric, as_metric
 from interp.model import Model, Prompts
 from interp.precision import widened
 from interp.sites import Site
@@ -62,7 +62,7 @@ def by_captum(
     Raises:
         ValueError: Axes or a baseline that do not fit the site; a site that the model cannot edit.
     """
-    of = Attributed.run(model, model.tokens(clean), site, [metric], over, roles)
+    of = Attributed.run(model, model.tokens(clean), site, [as_metric(metric)], over, roles)
     function = SiteFunction(model, of.tokens, site, metric, of.value)
     if baseline is not None:
         options["baselines"] = held(model, of.tokens, site, of.value, baseline)

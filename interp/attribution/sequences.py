@@ -76,15 +76,18 @@ def of_continuation(
 
 
 def targets(
-    model: Model, tokens: Sequence[str], of: Callable[[int], Metric] = log_prob, at: int | str = -1
+    model: Model, tokens: str | Sequence[str | int], of: Callable[[int], Metric] = log_prob, at: int | str = -1
 ) -> list[Metric]:
-    """A metric for each of several next tokens, named by it, to be attributed together.
+    """A metric for each of some next tokens, named by it, to be attributed together.
 
     Args:
         of: Makes the metric of a token's id.
         at: The position or role that they are read at.
     """
-    return [replace(of(model.token_id(token)), name=token, at=at) for token in tokens]
+    return [
+        replace(of(model.token_id(token)), name=str(token), at=at)
+        for token in ([tokens] if isinstance(tokens, str) else tokens)
+    ]
 
 
 def _ids(model: Model, words: Prompts, n: int) -> Int[Tensor, "prompt target"]:

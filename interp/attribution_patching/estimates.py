@@ -122,7 +122,7 @@ class _Labels:
 
 def _how(by: Estimator) -> dict[str, Any]:
     """An estimator as what an array can remember."""
-    plain = {key: str(value) if value is None else value for key, value in asdict(by).items()}
+    plain = {key: value if type(value) in (str, int) else str(value) for key, value in asdict(by).items()}
     return {"method": "attribution patching"} | plain
 
 

@@ -1,5 +1,7 @@
 """Circuits of a given size: those of the best scores, and random ones to hold them against."""
 
+import warnings
+
 import numpy as np
 import torch
 import xarray as xr
@@ -47,6 +49,12 @@ def select(
     if not 0 <= n_edges <= int(known.sum()):
         raise ValueError(f"a circuit of {n_edges} edges was asked for; {int(known.sum())} edges have scores")
     sign = -1 if isinstance(scores, xr.DataArray) and scores.attrs.get("direction") == "noising" else 1
+    if rank == "signed" and sign < 0 and float(values[known].sum()) > 0:
+        warnings.warn(
+            "these scores say that they are of noising, where what helps is below 0, but they add up to more than 0; "
+            "if their sign was changed, take scores.drop_attrs()",
+            stacklevel=2,
+        )
     values = (values.abs() if rank == "absolute" else sign * values).masked_fill(~known, -torch.inf)
     if connected:
         return _grown(graph, values, n_edges)

@@ -11,11 +11,12 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from interp.arguments import check_finite
-from interp.directions import span
+from interp.directions import span, tensor_of
 from interp.precision import widened
 from interp.probing.crossval import fitted_on_all
 from interp.probing.estimators import estimator_of, predicts_numbers
 from interp.probing.problems import Features
+from interp.wording import shown
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,11 @@ def fit(
         ValueError: Features that are not finite; labels of one class only, or not one for each example; a penalty that
             is not above 0; see `estimators.estimator_of`.
     """
+    x = tensor_of(x)
+    if not isinstance(y, Tensor) and (given := np.asarray(y)).dtype.kind not in "biuf":
+        raise TypeError(
+            f"labels are numbers or truth values, not {shown(given.tolist()[0])}; number the classes from 0 on"
+        )
     labels = torch.as_tensor(y).to(x.device)
     if labels.shape != x.shape[:1]:
         raise ValueError(f"{len(x)} examples and labels of shape {tuple(labels.shape)} were given; one each is needed")

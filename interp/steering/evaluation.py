@@ -5,6 +5,7 @@ that go the wrong way: Tan et al. 2024 (arXiv:2407.12404).
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from interp.arrays import Check, attach, labelled
 from interp.metrics import Metric, kl_from, log_prob
 from interp.model import Model, Prompts
 from interp.progress import Progress
-from interp.resampling import FEWEST_NULLS
+from interp.resampling import FEWEST_NULLS, bounds_of_shares
 from interp.steering.application import Setting, doses_of, steer
 from interp.steering.nulls import varied_like
 from interp.steering.vector import Vectors, many
@@ -103,22 +104,12 @@ def slopes(values: xr.DataArray, level: float = 0.95) -> xr.Dataset:
     axes = {"vector": values["vector"].values}
     low, median, high = np.quantile(found, [0.25, 0.5, 0.75], axis=1)
     wrong = (found < 0).sum(1)
-    ends = np.array([clopper_pearson(int(k), found.shape[1], level) for k in wrong])
+    low_share, high_share = bounds_of_shares(wrong, found.shape[1], level)
     columns = {"median": median, "low": low, "high": high, "wrong_way": wrong / found.shape[1],
-               "wrong_way_low": ends[:, 0], "wrong_way_high": ends[:, 1]}  # fmt: skip
+               "wrong_way_low": low_share, "wrong_way_high": high_share}  # fmt: skip
     data: dict[str, Any] = {name: ("vector", column) for name, column in columns.items()}
     data["slope"] = (("vector", "prompt"), found)
     return xr.Dataset(data, coords={**axes, "prompt": values.prompt.values}, attrs=values.attrs | {"level": level})
-
-
-def clopper_pearson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """An interval for a share of which k of n were seen, exact for every n."""
-    from scipy.stats import beta
-
-    rest = (1 - level) / 2
-    low = 0.0 if k == 0 else float(beta.ppf(rest, k, n - k + 1))
-    high = 1.0 if k == n else float(beta.ppf(1 - rest, k + 1, n - k))
-    return low, high
 
 
 def places_of(nulls: Mapping[str, Sequence[Any]], start: int) -> dict[str, range]:
@@ -153,7 +144,7 @@ def _wrong_way(values: Float[Tensor, "dose prompt"], doses: Sequence[float]) -> 
         why = "a prompt has a direction over two different doses or more; one was given"
         return Check("share of prompts that go the wrong way", float("nan"), 0.1, "skipped", why, _TAN)
     wrong = int((slope(values, doses) < 0).sum())
-    low, high = clopper_pearson(wrong, values.shape[-1])
+    low, high = bounds_of_shares(wrong, values.shape[-1])
     why = (
         f"share of prompts that move the wrong way as the dose grows, {low:.2f} to {high:.2f} at 95 % "
         "(Clopper-Pearson); up to half were seen in the paper, which gives no threshold"
@@ -206,13 +197,16 @@ def _measured(
     model: Model, tokens: Tokens, reach: Tensor, cells: Sequence[Any], progress: Progress
 ) -> tuple[Tensor, Tensor, Tensor]:
     """KL divergence and loss by (cell, prompt), and the loss before, over the positions from `reach` on."""
-    width = tokens.ids.shape[1]
+    width, first = tokens.ids.shape[1], tokens.mask.argmax(1)
     columns = list(range(int(reach.min()), width))
     logits = model.run(tokens).logits
     counted = torch.stack([(tokens.mask[:, c] == 1) & (reach <= c) for c in columns])  # (column, prompt)
-    divergences = [kl_from(logits[:, c]).reading(c) for c in columns]
-    words = [log_prob(tokens.ids[:, c + 1]).reading(c) for c in columns[:-1]]
-    values = sweep(model, tokens, cells, [*divergences, *words], progress=progress).values
+    divergences = [kl_from(logits[:, c]).reading(str(c)) for c in columns]
+    words = [log_prob(tokens.ids[:, c + 1]).reading(str(c)) for c in columns[:-1]]
+    places = {str(c): first.clamp(min=c) for c in columns}  # where a column is padding, of what does not count
+    values = sweep(
+        model, replace(tokens, roles={**tokens.roles, **places}), cells, [*divergences, *words], progress=progress
+    ).values
     kl = _mean(values[: len(columns)], counted[:, None])
     loss = _mean(-values[len(columns) :], counted[:-1, None])
     before = [-word.of(logits[:, c]) for word, c in zip(words, columns)]

@@ -18,10 +18,11 @@ from interp.arrays import Check, labelled
 from interp.metrics import Metric
 from interp.model import Model, Prompts
 from interp.progress import Progress
+from interp.resampling import bounds_of_shares
 from interp.stats import interval
 from interp.steering.application import Setting, doses_of, setting_of
 from interp.steering.comparison import prefixed, swept
-from interp.steering.evaluation import beats, clopper_pearson, described, places_of, side_effects
+from interp.steering.evaluation import beats, described, places_of, side_effects
 from interp.steering.nulls import varied_like
 from interp.steering.vector import Vectors, many
 
@@ -182,7 +183,7 @@ def _checks(
     budget: float,
 ) -> list[Check]:
     k, n = shares[1]
-    low, high = clopper_pearson(k, n)
+    low, high = bounds_of_shares(k, n)
     why = f"{k} of {n} prompts, {low:.2f} to {high:.2f} at 95 % (Clopper-Pearson)"
     rows = [Check("share of prompts flipped", k / n, 0.5, "pass" if k / n >= 0.5 else "warn", why)]
     for kind, group in nulls.items():

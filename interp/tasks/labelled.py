@@ -15,7 +15,9 @@ from interp.tasks.task import Chosen, numbers_of
 from interp.traces import Tokens
 
 Label = bool | int | float | str
-Answers = Mapping[Label, str | Sequence[str]]  # for each class, the word or words that follow if a prompt is of it
+Answers = Mapping[
+    Label, str | int | Sequence[str | int]
+]  # for each class, the word or words that follow if a prompt is of it
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ def _ids(model: Model, answers: Sequence[Answers], classes: Sequence[Label]) -> 
     for i, known in enumerate(answers):
         if missing := [label for label in classes if label not in known]:
             raise ValueError(f"prompt {i}: no answer was given for {missing}; each class needs one, or several")
-        texts = [(some,) if isinstance(some := known[label], str) else tuple(some) for label in classes]
+        texts = [(some,) if isinstance(some := known[label], str | int) else tuple(some) for label in classes]
         rows.append([[model.token_id(text) for text in some] for some in texts])
     width = max(len(some) for row in rows for some in row)
     return torch.tensor([[[*some, *[-1] * (width - len(some))] for some in row] for row in rows], device=model.device)

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from interp.arguments import count_of
+from interp.arguments import count_of, names_of
 from interp.metrics import Metric, logit_diff, prob_diff
 from interp.model import Model
 from interp.traces import Tokens
@@ -90,12 +91,16 @@ def numbers_of(chosen: Chosen, n: int) -> list[int]:
 
 
 def from_rows(
-    model: Model, rows: Sequence[Mapping[str, Any]], name: str = "task", roles: Sequence[str] | None = None
+    model: Model,
+    rows: Sequence[Mapping[str, Any]] | pd.DataFrame,
+    name: str = "task",
+    roles: str | Sequence[str] | None = None,
 ) -> Task:
     """A task from rows with `clean`, `corrupt`, `right` and `wrong`; every answer must be one token of the model.
 
     Args:
-        rows: Of each side there is one answer, or a list of them. Other columns are labels, None where a row has none.
+        rows: Mappings, or a table of pandas. Of each side there is one answer, or a list of them. Other columns are
+            labels, None where a row has none.
         roles: Columns that say where the role of that name stands: a position, or a word of the clean prompt that is
             one token and occurs once; see `Model.tokens`.
 
@@ -103,9 +108,12 @@ def from_rows(
         ValueError: No row, a missing column, an answer of several tokens, a right answer that is a wrong one too, a
             pair of different lengths, or a role that a prompt lacks; with its row.
     """
-    if not rows:
+    if isinstance(rows, pd.DataFrame):
+        rows = rows.astype(object).where(rows.notna(), None).to_dict("records")
+    if not len(rows):
         raise ValueError(f"{name} has no rows; each pair takes one, with clean, corrupt, right and wrong")
-    needed = [*_NEEDED, *(roles or ())]
+    roles = names_of(roles or ())
+    needed = [*_NEEDED, *roles]
     for i, row in enumerate(rows):
         if lost := ", ".join(sorted(key for key in needed if _is_absent(row.get(key)))):
             raise ValueError(f"{name}, row {i}: each row needs {_listed(needed)}; missing: {lost}")
@@ -115,7 +123,7 @@ def from_rows(
     for i, (a, b) in enumerate(zip(clean.mask.sum(-1).tolist(), corrupt.mask.sum(-1).tolist())):
         if a != b:
             raise ValueError(f"{name}, row {i}: clean has {a} tokens and corrupt {b}; they must be aligned")
-    clean = model.tokens(clean, {role: [_place(row[role]) for row in rows] for role in roles or ()})
+    clean = model.tokens(clean, {role: [_place(row[role]) for row in rows] for role in roles})
     corrupt = replace(corrupt, roles=clean.roles)
     right, wrong = (_answers(model, rows, side, name) for side in ("right", "wrong"))
     for i, (a, b) in enumerate(zip(right, wrong)):
@@ -123,7 +131,8 @@ def from_rows(
             raise ValueError(f"{name}, row {i}: {model.words(both)[0]!r} is a right and a wrong answer")
     columns = dict.fromkeys(key for row in rows for key in row if key not in needed)
     extra = {key: [row.get(key) for row in rows] for key in columns}
-    texts = [row["clean"] for row in rows], [row["corrupt"] for row in rows]
+    said = lambda prompt: prompt if isinstance(prompt, str) else " ".join(model.words(list(prompt)))
+    texts = [said(row["clean"]) for row in rows], [said(row["corrupt"]) for row in rows]
     return Task(name, clean, corrupt, answer_ids(right, model), answer_ids(wrong, model), extra, texts)
 
 

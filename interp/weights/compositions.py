@@ -42,7 +42,7 @@ def composition(model: Model, draws: int = 20, seed: int = 0) -> xr.Dataset:
         raise ValueError(f"the null needs at least two draws; draws={draws} was given")
     scores, generator = _scores(found, found.o), torch.Generator().manual_seed(seed)
     null = torch.stack([_scores(found, found.o @ rotation(found.o, generator)) for _ in range(draws)])
-    largest = null.nan_to_num(-1).flatten(2).amax(-1)
+    largest = null.nan_to_num(-1).flatten(2).amax(-1)  # of a kind without any score, below all
     middle, spread = largest.mean(0), largest.std(0)  # kinds differ in size, and any of them may be the highest
     high = middle + spread * ((largest - middle) / spread.clamp(min=1e-12)).amax(-1).quantile(0.95)
     names = found.names
@@ -55,7 +55,7 @@ def composition(model: Model, draws: int = 20, seed: int = 0) -> xr.Dataset:
     parts = {
         "score": score,
         "chance": score.copy(data=null.mean(0).cpu().numpy()),
-        "high": xr.DataArray(high.cpu().numpy(), dims="kind"),
+        "high": xr.DataArray(high.where(high >= 0, torch.nan).cpu().numpy(), dims="kind"),
     }
     return xr.Dataset(parts, attrs=score.attrs | attach([check], how))
 

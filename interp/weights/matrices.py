@@ -178,6 +178,8 @@ def chosen_tokens(model: Model, ids: Sequence[int] | Tensor | None, n: int, seed
         plain = [i for i in range(model.shape.d_vocab) if i not in set(special)]
         order = torch.randperm(len(plain), generator=torch.Generator().manual_seed(seed))[:n]
         return torch.tensor(plain)[order].to(model.device)
+    if not isinstance(ids, Tensor) and (words := [token for token in ids if isinstance(token, str)]):
+        raise TypeError(f"tokens are ids, not {words[0]!r}; give [model.token_id(word) for word in words]")
     given = torch.as_tensor(ids, device=model.device)
     if given.ndim != 1 or len(given) < 2 or int(given.min()) < 0 or int(given.max()) >= model.shape.d_vocab:
         raise ValueError(

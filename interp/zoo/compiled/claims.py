@@ -17,6 +17,8 @@ from interp.zoo.known import ABLATIONS, LEAST, Known, pairs
 
 def model_of(program: Program, backend: str | None = None) -> Model:
     """The program as a model: after a prompt that begins with "<bos>", the answer has the highest logit."""
+    if not isinstance(program, Program):
+        raise TypeError(f"a model is made of a Program, not {type(program).__name__}; give Program(..., output=that)")
     return compile_program(place(program.output), program.length + 1, program.alphabet).model(backend)
 
 
