@@ -185,20 +185,23 @@ def test_a_note_of_a_sweep_that_cannot_be_read_hides_no_other(tmp_path, caplog):
 def test_gc_removes_what_killed_processes_left_and_nothing_else(tmp_path):
     store = Store(tmp_path)
     run = keep(Config(), store)
-    orphan, young = tmp_path / "parabola/aaaa.1234", tmp_path / "parabola/bbbb.1234"
-    draft = tmp_path / "parabola/cccc.json.1234.tmp"
+    orphan, young = (tmp_path / f"parabola/{letter * 16}.12345678" for letter in "ab")
+    draft, mine_too = tmp_path / f"parabola/{'c' * 16}.json.12345678.tmp", tmp_path / "notes/old"
+    for folder in (orphan, young, mine_too, tmp_path / "parabola/backup"):
+        folder.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "notes/draft.tmp").write_bytes(b"of somebody")
     for folder in (orphan, young):
-        folder.mkdir()
         (folder / "height.nc").write_bytes(b"half")
     draft.write_bytes(b"half")
     old = time.time() - 7200
     mine = tmp_path / run.manifest["folder"]
-    for path in (orphan / "height.nc", orphan, draft, young, *mine.iterdir(), mine):
+    own = [mine_too, tmp_path / "parabola/backup", tmp_path / "notes/draft.tmp"]
+    for path in (orphan / "height.nc", orphan, draft, young, *mine.iterdir(), mine, *own):
         os.utime(path, (old, old))  # a file in `young` was written just now
-    assert store.gc(3600, dry=True) == ["parabola/aaaa.1234/", "parabola/cccc.json.1234.tmp"]
+    assert store.gc(3600, dry=True) == [f"parabola/{'a' * 16}.12345678/", f"parabola/{'c' * 16}.json.12345678.tmp"]
     assert orphan.is_dir()
     store.gc(3600)
-    assert not orphan.exists() and not draft.exists() and young.is_dir()
+    assert not orphan.exists() and not draft.exists() and young.is_dir() and all(path.exists() for path in own)
     assert [r.key for r in store.runs()] == [run.key] and store.verify(progress=False) == []
 
 

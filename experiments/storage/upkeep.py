@@ -1,5 +1,6 @@
 """Upkeep of a store: whether every file is what it was, and what killed processes left."""
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -7,6 +8,9 @@ from typing import Any
 
 from experiments.storage.manifests import manifests, sha256
 from experiments.storage.places import Place
+
+_OURS = re.compile(r"/[0-9a-f]{16}\.[0-9a-f]{8}$")  # a run's folder: its key, and what tells apart who wrote it
+_BEGUN = re.compile(r"\.(json|html|log)\.[0-9a-f]{8}\.tmp$")  # a file that was to get its name when it was whole
 
 
 @dataclass(frozen=True)
@@ -32,14 +36,15 @@ def problems(place: Place, experiments: list[str]) -> Iterator[list[Problem]]:
 def orphans(place: Place, homes: list[str], older_than: float) -> Iterator[str]:
     """Folders (which end in a slash) and drafts that belong to no run and were not written for so many seconds.
 
-    A folder that may belong to a corrupted manifest is none of them.
+    Only what has a name that a run's files are given: whatever else lies there is somebody's own. A folder that may
+    belong to a corrupted manifest is none of them.
     """
     for home in homes:
         found = list(manifests(place, [home]))
         kept = {manifest["folder"] for _, manifest in found if manifest}
         broken = {name.removesuffix(".json") for name, manifest in found if manifest is None}
         for name in [f"{home}/{folder}" for folder in place.listing(home)[0]]:
-            free = name not in kept and name.rpartition(".")[0] not in broken
+            free = _OURS.search(name) and name not in kept and name.rpartition(".")[0] not in broken
             if free and time.time() - place.written(name) > older_than:
                 yield f"{name}/"
         yield from drafts(place, home, older_than)
@@ -47,7 +52,7 @@ def orphans(place: Place, homes: list[str], older_than: float) -> Iterator[str]:
 
 def drafts(place: Place, home: str, older_than: float) -> Iterator[str]:
     """What was begun in a folder, never got its name, and was not written for so many seconds."""
-    for name in [f"{home}/{file}" for file in place.listing(home)[1] if file.endswith(".tmp")]:
+    for name in [f"{home}/{file}" for file in place.listing(home)[1] if _BEGUN.search(file)]:
         if time.time() - place.written(name) > older_than:
             yield name
 
