@@ -9,11 +9,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import tiny
 
 from experiments import facts
 from experiments.lab import Experiment, find, keep
+from experiments.lab.fingerprints import identify
 from experiments.lab.keeping import repeat
 from experiments.lab.provenance import _revision
+from experiments.lab.subjects import open_model
 from experiments.storage.manifests import sealed
 from experiments.store import Store
 
@@ -55,6 +58,35 @@ def test_an_edited_file_and_another_of_its_name_are_computed_anew(tmp_path, monk
     assert len(set(keys)) == 3 and len(store.runs("question")) == 3
     key, arrays = repeat(store.find(keys[2]), store)
     assert key == keys[2] and arrays["height"].item() == 3
+
+
+def test_what_was_imported_is_not_kept_as_what_was_written_since(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    store, file = Store(tmp_path / "runs"), own_file(tmp_path / "a", "asked", 1)
+    module = freshly(file, monkeypatch).module
+    first = keep(module.Config(), store)
+    own_file(tmp_path / "a", "asked", 2)
+    assert keep(module.Config(), store).key == first.key and "has changed since it was imported" in caplog.text
+    again = keep(importlib.reload(module).Config(), store)
+    assert again.key != first.key and again.numbers == {"height": 2}
+
+
+def test_another_model_in_the_same_folder_is_another(tmp_path, monkeypatch):
+    """Trained on, set to another activation, or in a folder of the same name beside."""
+    (tmp_path / "beside").mkdir()
+    tiny.save("llama", tmp_path / "one")
+    monkeypatch.chdir(tmp_path)
+    opened = [open_model(facts.Config(model="one"))]
+    assert open_model(facts.Config(model="one")) is opened[0]
+    config = tmp_path / "one/config.json"
+    config.write_text(config.read_text().replace('"silu"', '"relu"'))
+    opened.append(open_model(facts.Config(model="one")))
+    tiny.save("llama", tmp_path / "one", seed=1)
+    opened.append(open_model(facts.Config(model="one")))
+    tiny.save("llama", tmp_path / "beside/one", seed=2)
+    monkeypatch.chdir(tmp_path / "beside")
+    opened.append(open_model(facts.Config(model="one")))
+    assert len({identify([model])[0][0] for model in opened}) == 4
 
 
 def test_a_copy_of_a_shipped_file_stands_beside_it(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ _SAME = 1e-5  # of an array's largest value: what other threads and kernels may 
 def run(name: str, arguments: Sequence[str]) -> int:
     """Run a command; return its exit code."""
     logs.show()
-    given = parser_of(name).parse_args(arguments)
+    given = parser_of(name).parse_intermixed_args(arguments)
     actions: dict[str, Callable[[Store, argparse.Namespace], int]] = {
         "list": _list, "show": _show, "diff": _diff, "rerun": _rerun, "verify": _verify, "gc": _gc, "page": _page,
         "compare": _compare, "pictures": _pictures, "gallery": _gallery, "harvest": _harvest, "export": _export,

@@ -14,18 +14,22 @@ import ast
 import difflib
 import hashlib
 import importlib
+import logging
 import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from experiments.lab.options import Arrays, Shown
 from experiments.store import PAGES
 
+log = logging.getLogger(__name__)
 FOLDER = Path(__file__).parents[1]
 _SAYING = ("numbers", "answer", "draw")
+_SOURCES: WeakKeyDictionary[type, bytes] = WeakKeyDictionary()  # by the Config, which is another after a reload
 _PARTS = ("QUESTION", "VERSION", "Config", "inputs", "run", *_SAYING)
 
 
@@ -57,14 +61,19 @@ class Experiment:
         return self.file.parent == FOLDER
 
     @property
+    def source(self) -> bytes:
+        """Its file as it was when this process first saw the module, or reloaded it."""
+        return _SOURCES[self.config]
+
+    @property
     def code(self) -> str:
         """A hash of its file."""
-        return hashlib.sha256(self.file.read_bytes()).hexdigest()[:16]
+        return hashlib.sha256(self.source).hexdigest()[:16]
 
     @property
     def computing(self) -> str:
         """A hash of its file without what only reads the arrays: `numbers`, `answer` and `draw`."""
-        tree = ast.parse(self.file.read_bytes())
+        tree = ast.parse(self.source)
         kept = [node for node in tree.body if getattr(node, "name", "") not in _SAYING]
         return hashlib.sha256("\n".join(map(ast.unparse, kept)).encode()).hexdigest()[:16]
 
@@ -138,6 +147,11 @@ def _checked(module: ModuleType) -> Experiment:
         )
     if Path(str(module.__file__)).stem == PAGES:
         raise ValueError(f"{PAGES!r} is the folder of the pages in a store; give the file {PAGES}.py another name")
+    now = Path(str(module.__file__)).read_bytes()
+    if _SOURCES.setdefault(module.Config, now) != now:
+        log.warning(
+            "%s has changed since it was imported; what runs is the old code until it is reloaded", module.__file__
+        )
     found = Experiment(Path(str(module.__file__)).stem, module)  # what is run as a script calls itself "__main__"
     # A copy of one that is shipped stands beside it, not among its runs.
     copied = not found.shipped and (FOLDER / found.file.name).exists()

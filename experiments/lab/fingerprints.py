@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+_OF_THE_FILE = {"transformers_version", "dtype", "torch_dtype", "architectures"}  # and not of what is computed
+
 
 def identify(inputs: Sequence[Any]) -> tuple[list[str], list[dict[str, Any]]]:
     """The fingerprint of each input, and a description of those that are models."""
@@ -16,7 +18,7 @@ def identify(inputs: Sequence[Any]) -> tuple[list[str], list[dict[str, Any]]]:
         if isinstance(thing, Model):
             models.append(_description(thing))
             words = json.dumps(sorted(thing.tokenizer.get_vocab().items())) if thing.tokenizer is not None else ""
-            prints.append(fingerprint(["Model", models[-1]["weights"], words, thing.bos]))
+            prints.append(fingerprint(["Model", models[-1]["weights"], _settings(thing), words, thing.bos]))
         else:
             prints.append(fingerprint(thing))
     return prints, models
@@ -73,6 +75,14 @@ def _feed_all(digest: Any, kind: str, parts: Sequence[Any]) -> None:
     digest.update(f"{kind}:{len(parts)}:".encode())
     for part in parts:
         _feed(digest, part)
+
+
+def _settings(model: Any) -> str:
+    """What the configuration of a model says beside its weights, such as the activation or the base of positions."""
+    config: Any = getattr(getattr(model.module, "original_model", model.module), "config", None)
+    said = config.to_dict() if hasattr(config, "to_dict") else {}
+    told = {name: value for name, value in said.items() if not name.startswith("_") and name not in _OF_THE_FILE}
+    return json.dumps(told, sort_keys=True, default=str)
 
 
 def _description(model: Any) -> dict[str, Any]:

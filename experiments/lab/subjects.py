@@ -16,7 +16,15 @@ _EMBEDDED = "embedded"
 
 def open_model(cfg: OnModel) -> "Model":
     """The model of a config; in one process, each is loaded once."""
-    return _open(cfg.model, cfg.backend, cfg.dtype, cfg.device, cfg.remote)
+    return _open(cfg.model, _state(Path(cfg.model)), cfg.backend, cfg.dtype, cfg.device, cfg.remote)
+
+
+def _state(folder: Path) -> tuple[Any, ...]:
+    """Where a folder is and when its files were written: weights may be trained on, and another folder be entered."""
+    if not folder.is_dir():
+        return ()
+    files = [(file.name, file.stat()) for file in sorted(folder.iterdir())]
+    return (folder.resolve(), *((name, stat.st_mtime_ns, stat.st_size) for name, stat in files))
 
 
 def open_task(cfg: OnModel, model: "Model", name: str) -> "Task":
@@ -186,7 +194,7 @@ def _random_repeats(cfg: OnModel, model: "Model", period: int) -> "Task":
 
 
 @lru_cache(maxsize=2)
-def _open(name: str, backend: str, dtype: str, device: str, remote: str) -> "Model":
+def _open(name: str, state: tuple[Any, ...], backend: str, dtype: str, device: str, remote: str) -> "Model":
     import torch
 
     import interp
