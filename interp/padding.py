@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import torch
 
@@ -13,7 +13,7 @@ from interp.trials import apart, short_prompts, tolerance
 
 _PADS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # by model
 _BELIEVED: ContextVar[tuple[Any, ...]] = ContextVar("models whose padded prompts are run as they are", default=())
-_STANDS_FOR: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()  # a model for another
+_STANDS_FOR: WeakKeyDictionary[Any, ReferenceType[Any]] = WeakKeyDictionary()  # a model for another, which may hold it
 
 
 def check_padding(model: Any, tokens: Tokens) -> None:
@@ -30,7 +30,7 @@ def check_padding(model: Any, tokens: Tokens) -> None:
             f"{model.name} has other rotary embeddings for prompts of more than {alike} tokens, so that shorter and "
             f"longer ones cannot be run together; run them apart"
         )
-    tried = _STANDS_FOR.get(model.plain, model.plain)
+    tried = _STANDS_FOR.get(model.plain, lambda: None)() or model.plain
     if tried in _BELIEVED.get():
         return
     if tried not in _PADS:
@@ -45,7 +45,7 @@ def check_padding(model: Any, tokens: Tokens) -> None:
 
 def stands_for(model: Any, other: Any) -> None:
     """Believe of a model what was found of another, whose weights it has; it may be first run with hooks in it."""
-    _STANDS_FOR[model] = other.plain
+    _STANDS_FOR[model] = ref(other.plain)
 
 
 @contextmanager

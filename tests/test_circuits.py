@@ -1,6 +1,8 @@
 """Edges: what the mask over them must do, and its gradient, on every family."""
 
+import gc
 from dataclasses import replace
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from wired import EXACT, METRIC, model_of, pair
 
 from interp import Site, attribution, circuits, edits, metrics, weights
 from interp.arrays import checks_of
+from interp.backends.modules import on_modules
 from interp.circuits import reading
 from interp.circuits.gradients import beside, forward
 from interp.circuits.pair import Pair
@@ -282,6 +285,25 @@ def test_what_needs_to_know_where_the_stream_is_read_is_the_same_on_every_backen
         np.testing.assert_allclose(one, another, atol=2e-5)
     matrices = [weights.heads(model) for model in (load(family), load(family, backend))]
     assert_close(matrices[0].q, matrices[1].q, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["transformer_lens", "nnsight"])
+def test_plain_modules_are_made_once_for_the_weights_as_they_are_and_let_go_with_the_model(backend):
+    """What was tried of them is not tried again; of changed weights a bridge may have other ones, or none."""
+    model, ids = load("gpt2", backend), torch.tensor([[3, 4, 5, 6]])
+    plain = on_modules(model, "edges need")
+    plain.tokens([[3, 4], [5]])  # padded, so that the one is asked about the other
+    circuits.eap(model, ids, ids.flip(1), METRIC)
+    assert on_modules(model, "edges need") is plain
+    with torch.no_grad():
+        next(p for name, p in model.module.named_parameters() if "mlp" in name)[0] += 1e-3
+    other = on_modules(model, "edges need")
+    assert other is not plain and on_modules(model, "edges need") is other
+    assert_close(other.run(ids).logits, model.run(ids).logits, atol=1e-5, rtol=1e-5)
+    held = [ref(one) for one in (model, plain, other)]
+    del model, plain, other
+    gc.collect()
+    assert [one() for one in held] == [None] * 3
 
 
 def test_patterns_name_edges_that_there_are():
