@@ -35,7 +35,7 @@ class Visits(Mapping[Site, Visit]):
             self._edits.setdefault(edit.site, []).append(edit)
         # Without a leaf at the embedding no gradient reaches a site of a model whose parameters want none.
         sites = {*read, *self._edits} | ({Site("embed")} if grad else set())
-        self._sites = sorted(sites, key=lambda site: site.order)
+        self._sites = dict.fromkeys(sorted(sites, key=lambda site: site.order))
         self._doubts: list[tuple[Edit, str, Tensor]] = []  # looked at once, at the end: a look waits for the device
 
     def after(self, edits: Sequence[Edit]) -> "Visits":
