@@ -181,10 +181,11 @@ def _relabelled(names: Sequence[str], has: Tensor, generator: torch.Generator) -
 
     Within such groups they must stay free to leave: else most of what tells the groups apart would survive.
     """
-    rows = [torch.tensor([i for i, other in enumerate(names) if other == name]) for name in dict.fromkeys(names)]
-    if any(len(has[row].unique()) == 2 for row in rows):
+    groups: dict[str, list[bool]] = {}
+    for name, label in zip(names, has.tolist(), strict=True):
+        groups.setdefault(name, []).append(label)
+    if any(len(set(labels)) == 2 for labels in groups.values()):
         return has[torch.randperm(len(has), generator=generator)]
-    labels = has.clone()
-    for row, other in zip(rows, torch.randperm(len(rows), generator=generator).tolist()):
-        labels[row] = has[rows[other][0]]
-    return labels
+    order, labels = torch.randperm(len(groups), generator=generator).tolist(), [own[0] for own in groups.values()]
+    exchanged = {name: labels[other] for name, other in zip(groups, order)}
+    return torch.tensor([exchanged[name] for name in names])
