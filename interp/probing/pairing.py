@@ -46,10 +46,10 @@ def paired(
     generator = torch.Generator().manual_seed(seed)
     pool = torch.arange(len(data)) if among is None else among
     base = pool[torch.randperm(len(pool), generator=generator)[:most]].sort().values
-    families = data.families or [""] * len(data)
+    families, y, numbers = data.families or [""] * len(data), data.y.tolist(), pool.tolist()
     source = []
     for i in base.tolist():
-        others = [j for j in pool.tolist() if j != i and (alike or data.y[j] != data.y[i])]
+        others = [j for j in numbers if j != i and (alike or y[j] != y[i])]
         near = [j for j in others if families[j] == families[i]] or others
         source.append(near[int(torch.randint(0, len(near), (1,), generator=generator))])
     wanted, own = data.y[source], data.y[base]

@@ -57,9 +57,8 @@ class Labelled:
     @cached_property
     def y(self) -> Shaped[Tensor, " batch"]:
         """The class of each prompt as a number from 0 on; or the numbers."""
-        if not self.classes:
-            return torch.tensor([float(label) for label in self.labels])
-        return torch.tensor([self.classes.index(label) for label in self.labels])
+        numbers = {label: i for i, label in enumerate(self.classes)}
+        return torch.tensor([numbers[label] if numbers else float(label) for label in self.labels])
 
     def rows(self, index: Chosen) -> "Labelled":
         """Some of the prompts, by number in the order given, or by a mask."""
