@@ -281,3 +281,24 @@ def test_doses_tell_nulls_apart_whose_names_begin_alike():
     assert curves["random, median and 95 %"] == [0, 1] and curves["random unit, median and 95 %"] == [0, 100]
     assert curves["steered"] == [0, 5] and len(curves) == 10
     assert [trace.name for trace in plots.doses(array.isel(prompt=[0])).data if trace.name] == list(curves)
+
+
+def test_ten_curves_are_told_apart():
+    curve = xr.DataArray([0.0, 1.0], dims=("layer",))
+    figure = plots.lines({str(i): curve + i for i in range(10)}, "layer")
+    assert len({(line.line.color, line.line.dash, line.marker.symbol) for line in figure.data}) == 10
+    clouds = plots.scatter(curve, {str(i): curve + i for i in range(10)})
+    assert len({(cloud.marker.color, cloud.marker.symbol) for cloud in clouds.data}) == 10
+
+
+def test_distributions_say_how_many_cells_are_left_out():
+    array = xr.DataArray(np.random.default_rng(0).normal(size=(20, 9)), dims=("head", "prompt"))
+    assert plots.distributions(array, "effects").layout.title.text == "effects (16 of 20 cells)"
+    assert plots.distributions(array[:3], "effects").layout.title.text == "effects"
+
+
+def test_a_long_title_is_broken_and_has_room():
+    short, long = (plots.lines(xr.DataArray([0.0, 1.0], dims=("x",)), "x", "word " * n) for n in (5, 30))
+    lines = long.layout.title.text.split("<br>")
+    assert len(lines) == 2 and max(map(len, lines)) <= 80
+    assert long.layout.margin.t - short.layout.margin.t == 20 == long.layout.height - short.layout.height

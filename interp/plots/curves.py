@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from interp.arrays import in_order_of
-from interp.plots.style import COLOURS, distinct, dress, outline, plain, quantity
+from interp.plots.style import COLOURS, distinct, dress, outline, pen, plain, quantity
 from interp.stats import interval
 
 Curve = xr.Dataset | xr.DataArray
@@ -46,7 +46,8 @@ def distributions(
     )  # fmt: skip
     figure.update_xaxes(title=", ".join(map(plain, axes)), type="category", tickangle=-45 if len(chosen) > 8 else 0)
     figure.update_yaxes(title=quantity(array), zeroline=True, zerolinecolor="#888")
-    return dress(figure, title, height=440)
+    some = f"{len(chosen)} of {len(names)} cells" if len(chosen) < len(names) else ""
+    return dress(figure, f"{title} ({some})" if title and some else title or some, height=440)
 
 
 def lines(
@@ -64,7 +65,7 @@ def lines(
     figure = go.Figure()
     for i, (name, curve) in enumerate(curves.items()):
         _check(curve, x, f"the curve {name!r}" if name else "a curve")
-        colour, along = COLOURS[i % len(COLOURS)], _along(curve[x])
+        (colour, dash, mark), along = pen(i), _along(curve[x])
         if isinstance(curve, xr.Dataset):
             around, band = outline(along, curve["low"].values, curve["high"].values)
             figure.add_trace(
@@ -73,8 +74,8 @@ def lines(
             )  # fmt: skip
         values = curve["mean"] if isinstance(curve, xr.Dataset) else curve
         figure.add_trace(
-            go.Scatter(x=along, y=values.values, name=plain(name), mode="lines+markers", line_color=colour,
-                       showlegend=len(curves) > 1 or bool(name))
+            go.Scatter(x=along, y=values.values, name=plain(name), mode="lines+markers", marker_symbol=mark,
+                       line=dict(color=colour, dash=dash), showlegend=len(curves) > 1 or bool(name))
         )  # fmt: skip
     figure.update_xaxes(title=plain(x), dtick=1 if x in ("layer", "ahead") else None)
     figure.update_yaxes(title=plain(y_title), zeroline=True, zerolinecolor="#bbb")
@@ -129,7 +130,8 @@ def scatter(
     cells = x.stack(cell=x.dims)
     names = [", ".join(map(plain, index)) for index in cells["cell"].values]
     for i, (name, array) in enumerate(others.items()):
-        marks = dict(color=COLOURS[i % len(COLOURS)], size=8, opacity=0.7)
+        colour, _, mark = pen(i)
+        marks = dict(color=colour, symbol=mark, size=8, opacity=0.7)
         values = in_order_of(array.transpose(*x.dims), x).values.ravel()
         dots = go.Scatter(x=cells.values, y=values, text=names, mode="markers", marker=marks, name=plain(name))
         figure.add_trace(dots.update(showlegend=not alone))

@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from html import escape, unescape
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -15,18 +16,29 @@ FONT = dict(family="Inter, Helvetica, Arial, sans-serif", size=13, color="#222")
 COLOURS = ("#2a5d9f", "#c0562f", "#5b8c5a", "#8a5a9e", "#b08d2e", "#3f9a98", "#6b6b6b")
 BAR: dict[str, Any] = dict(thickness=12, exponentformat="power")  # 0.00015, where plotly would write 150µ
 
+_TITLE = 80  # letters that fit above a figure of usual width
+_DASHES, _MARKS = ("solid", "dash", "dot", "dashdot"), ("circle", "square", "diamond", "triangle-up")
+
 _SEEN = {"\n": "↵", "\t": "⇥"}
 
 
 def dress(figure: go.Figure, title: str, height: int = 380) -> go.Figure:
-    """The figure with its title, and the house's look."""
+    """The figure with its title, broken where it would be cut off, and the house's look."""
+    lines = [part for line in title.split("\n") for part in (wrap(line, _TITLE) or [""])]
+    more = 20 * (len(lines) - 1)
     figure.update_layout(
-        title=dict(text=plain(title), x=0.02, font_size=16, y=1, yanchor="top", pad_t=16),
-        template="plotly_white", font=FONT, height=height,
-        margin=dict(l=70, r=30, t=76, b=90),
+        title=dict(text=plain("\n".join(lines)), x=0.02, font_size=16, y=1, yanchor="top", pad_t=16),
+        template="plotly_white", font=FONT, height=height + more,
+        margin=dict(l=70, r=30, t=76 + more, b=90),
         legend=dict(orientation="h", y=1.02, yanchor="bottom", x=1, xanchor="right"),
     )  # fmt: skip
     return figure.update_yaxes(exponentformat="power")
+
+
+def pen(i: int) -> tuple[str, str, str]:
+    """Colour, dash and mark of the i-th curve or cloud: where colours begin anew, the others change."""
+    again = i // len(COLOURS)
+    return COLOURS[i % len(COLOURS)], _DASHES[again % len(_DASHES)], _MARKS[again % len(_MARKS)]
 
 
 def visible(text: str) -> str:
