@@ -3,11 +3,13 @@
 import errno
 import json
 import os
+import stat
 import time
-from dataclasses import replace
+from dataclasses import make_dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import xarray as xr
@@ -22,6 +24,7 @@ from experiments.lab.options import from_settings, settings
 from experiments.storage.bucket import Bucket
 from experiments.storage.comparing import differences, largest_differences
 from experiments.storage.manifests import sealed
+from experiments.storage.payload import decode, encode
 from experiments.store import Store, key_of
 
 
@@ -222,6 +225,52 @@ def test_a_failure_keeps_its_log_and_what_was_computed(store, tmp_path, monkeypa
     assert len((tmp_path / "log").read_text().splitlines()) == 1  # the arrays were not computed again
     xr.testing.assert_identical(run.load("height"), parabola.run(cfg)["height"])
     assert not any("stages" in entry.name for entry in store.place.entries(".stages"))
+
+
+def test_a_broken_array_is_no_reason_to_lose_the_others(store, monkeypatch):
+    """What is wrong with an array is seen after the question is answered and drawn."""
+    import parabola
+
+    run, cfg = parabola.run, Config(x=8.0)
+    monkeypatch.setattr(parabola, "run", lambda cfg: {"height": run(cfg)["height"].assign_attrs(checks="none")})
+    with pytest.raises(ValueError):
+        keep(cfg, store)
+    assert any("stages" in entry.name for entry in store.place.entries(".stages"))
+
+
+def test_a_number_is_not_called_as_an_option(store, monkeypatch):
+    import parabola
+
+    numbers = parabola.numbers
+    monkeypatch.setattr(parabola, "numbers", lambda arrays: numbers(arrays) | {"x": 1.0})
+    with pytest.raises(ValueError, match="a number cannot be called 'x', as an option or a column of runs is"):
+        keep(Config(x=9.0), store)
+
+
+def test_an_option_without_a_default_is_refused_before_it_runs(monkeypatch):
+    import parabola
+
+    config = make_dataclass("Config", [("path", str)], frozen=True)
+    config.__module__ = "parabola"
+    monkeypatch.setattr(parabola, "Config", config)
+    with pytest.raises(ValueError, match="every option has a default, and 'path' of"):
+        experiment_of(config("here"))
+
+
+def test_tables_keep_their_rows_names_and_their_texts():
+    table = pd.DataFrame({"score": [1.0, np.nan, 3.0]}, index=pd.Index(["NA", "null", "the"], name="token"))
+    files, kinds = encode({}, {"scores": table}, "")
+    again = decode(kinds["shown"]["scores"], files["scores.csv"])
+    pd.testing.assert_frame_equal(again, table.reset_index())
+
+
+def test_a_file_system_that_cannot_flush_a_folder_keeps_runs(store, monkeypatch):
+    def fsync(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "no folders here")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert keep(Config(x=10.0), store).name and store.verify(progress=False) == []
 
 
 def test_a_log_has_what_was_logged_and_warned(store):

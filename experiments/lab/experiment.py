@@ -17,7 +17,7 @@ import importlib
 import logging
 import os
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,6 +29,7 @@ from experiments.store import PAGES
 log = logging.getLogger(__name__)
 FOLDER = Path(__file__).parents[1]
 _SAYING = ("numbers", "answer", "draw")
+_COLUMNS = ("key", "experiment", "checks", "seconds")
 _SOURCES: WeakKeyDictionary[type, bytes] = WeakKeyDictionary()  # by the Config, which is another after a reload
 _PARTS = ("QUESTION", "VERSION", "Config", "inputs", "run", *_SAYING)
 
@@ -91,8 +92,19 @@ class Experiment:
         return self.module.run(cfg)  # type: ignore[no-any-return]
 
     def numbers(self, arrays: Arrays) -> dict[str, float]:
-        """A few numbers, by which runs are compared."""
-        return {name: float(value) for name, value in self.module.numbers(arrays).items()}
+        """A few numbers, by which runs are compared.
+
+        Raises:
+            ValueError: One that is called as an option is, or as another column of a table of runs.
+        """
+        found = {name: float(value) for name, value in self.module.numbers(arrays).items()}
+        if taken := [
+            name for name in found if name in _COLUMNS or name in {field.name for field in fields(self.config)}
+        ]:
+            raise ValueError(
+                f"a number cannot be called {taken[0]!r}, as an option or a column of runs is; name it otherwise"
+            )
+        return found
 
     def answer(self, arrays: Arrays) -> str:
         """The answer in words."""
@@ -139,6 +151,10 @@ def _checked(module: ModuleType) -> Experiment:
     if lost := [part for part in _PARTS if not hasattr(module, part)]:
         raise ValueError(
             f"{module.__name__} is no experiment: it lacks {', '.join(lost)}; see experiments.lab.experiment"
+        )
+    if bare := [f.name for f in fields(module.Config) if f.default is MISSING and f.default_factory is MISSING]:
+        raise ValueError(
+            f"every option has a default, and {bare[0]!r} of {module.__name__}.Config has none; give it one"
         )
     if not Path(str(getattr(module, "__file__", ""))).is_file():
         raise ValueError(

@@ -91,6 +91,7 @@ def _recorded(experiment: Experiment, cfg: Any, store: Store, key: str, found: d
 
 def _run(experiment: Experiment, cfg: Any, store: Store, key: str, record: Record, found: dict[str, Any]) -> Run:
     log.info("%s %s", experiment.name, settings(cfg))
+    about = _described(experiment, cfg)
     # A mended `draw` is another file with another key, and goes on from the arrays; a mended `run` does not.
     staged = key_of(experiment.name, experiment.version, settings(cfg), [*found["inputs"], experiment.computing])
     stage = store.stage(experiment.name, staged)
@@ -102,14 +103,15 @@ def _run(experiment: Experiment, cfg: Any, store: Store, key: str, record: Recor
         said = {"answer": experiment.answer(arrays), "numbers": experiment.numbers(arrays)}
         log.info("%s", said["answer"])
         files, kinds = payload.encode(arrays, experiment.draw(arrays), record.text)
+        checks = payload.checks_in(arrays)
     except Exception:
         if stage is None:  # what took long is not lost because a figure could not be drawn
             with suppress(Exception):  # it is the first error that is told
                 _keep_aside(arrays, store, experiment.name, staged, record)
         raise
     files[payload.LOG] = record.text.encode()
-    ended = {"kinds": kinds, "checks": payload.checks_in(arrays), "seconds": record.seconds, "finished": time.time()}
-    run = store.publish(experiment.name, key, files, {**_described(experiment, cfg), **said, **found, **ended})
+    ended = {"kinds": kinds, "checks": checks, "seconds": record.seconds, "finished": time.time()}
+    run = store.publish(experiment.name, key, files, {**about, **said, **found, **ended})
     store.drop_stage(experiment.name, staged)
     return run
 

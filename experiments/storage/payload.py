@@ -33,11 +33,18 @@ def encode(
             files[file_of(name, kinds["arrays"][name])] = _netcdf(name, thing)
     for name, thing in shown.items():
         is_figure = kinds["shown"][name] == "figure"
-        text = thing.to_json() if is_figure else thing.to_csv(index=False)
+        text = thing.to_json() if is_figure else _with_index(thing).to_csv(index=False)
         files[file_of(name, kinds["shown"][name])] = str(text).encode()
     if tensors:
         files[TENSORS] = save(tensors)
     return files, kinds
+
+
+def _with_index(table: Any) -> Any:
+    """A table with what names its rows as columns, unless that is their number."""
+    import pandas as pd
+
+    return table if isinstance(table.index, pd.RangeIndex) and table.index.name is None else table.reset_index()
 
 
 def keepable(arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,7 +70,7 @@ def decode(kind: str, data: bytes) -> Any:
     if kind == "table":
         import pandas as pd
 
-        return pd.read_csv(io.BytesIO(data))
+        return pd.read_csv(io.BytesIO(data), keep_default_na=False, na_values=[""])  # "NA" is a text
     import xarray as xr
 
     if kind == "array":

@@ -1,5 +1,6 @@
 """Where a store keeps its files: a folder of a disk; `experiments.storage.bucket` has object storage."""
 
+import errno
 import os
 import shutil
 import time
@@ -149,9 +150,12 @@ def _link(draft: Path, path: Path) -> bool:
 
 
 def _flush(folder: Path) -> None:
-    """Make the names in a folder durable."""
+    """Make the names in a folder durable, where the file system can."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(handle)
