@@ -21,7 +21,6 @@ from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from experiments.lab.options import Arrays, Shown
 from experiments.store import PAGES
@@ -29,8 +28,8 @@ from experiments.store import PAGES
 log = logging.getLogger(__name__)
 FOLDER = Path(__file__).parents[1]
 _SAYING = ("numbers", "answer", "draw")
+_SOURCE = "__source__"  # of a Config, which is another after a reload, and goes to other processes as it is
 _COLUMNS = ("key", "experiment", "checks", "seconds")
-_SOURCES: WeakKeyDictionary[type, bytes] = WeakKeyDictionary()  # by the Config, which is another after a reload
 _PARTS = ("QUESTION", "VERSION", "Config", "inputs", "run", *_SAYING)
 
 
@@ -64,7 +63,7 @@ class Experiment:
     @property
     def source(self) -> bytes:
         """Its file as it was when this process first saw the module, or reloaded it."""
-        return _SOURCES[self.config]
+        return getattr(self.config, _SOURCE)  # type: ignore[no-any-return]
 
     @property
     def code(self) -> str:
@@ -164,7 +163,9 @@ def _checked(module: ModuleType) -> Experiment:
     if Path(str(module.__file__)).stem == PAGES:
         raise ValueError(f"{PAGES!r} is the folder of the pages in a store; give the file {PAGES}.py another name")
     now = Path(str(module.__file__)).read_bytes()
-    if _SOURCES.setdefault(module.Config, now) != now:
+    if not hasattr(module.Config, _SOURCE):
+        setattr(module.Config, _SOURCE, now)
+    if getattr(module.Config, _SOURCE) != now:
         log.warning(
             "%s has changed since it was imported; what runs is the old code until it is reloaded", module.__file__
         )
