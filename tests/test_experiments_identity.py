@@ -71,6 +71,17 @@ def test_what_was_imported_is_not_kept_as_what_was_written_since(tmp_path, monke
     assert again.key != first.key and again.numbers == {"height": 2}
 
 
+def test_a_config_that_extends_another_is_known_by_its_own_file(tmp_path, monkeypatch):
+    base = freshly(own_file(tmp_path / "a", "base", 1), monkeypatch)
+    file = own_file(tmp_path / "b", "extended", 2)
+    file.write_text(
+        file.read_text()
+        .replace("class Config:", "class Config(base.Config):")
+        .replace("from data", "import base\nfrom data", 1)
+    )
+    assert freshly(file, monkeypatch).source == file.read_bytes() != base.source
+
+
 def test_another_model_in_the_same_folder_is_another(tmp_path, monkeypatch):
     """Trained on, set to another activation, or in a folder of the same name beside."""
     (tmp_path / "beside").mkdir()

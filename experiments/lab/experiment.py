@@ -97,9 +97,7 @@ class Experiment:
             ValueError: One that is called as an option is, or as another column of a table of runs.
         """
         found = {name: float(value) for name, value in self.module.numbers(arrays).items()}
-        if taken := [
-            name for name in found if name in _COLUMNS or name in {field.name for field in fields(self.config)}
-        ]:
+        if taken := sorted({*found} & {*_COLUMNS, *(field.name for field in fields(self.config))}):
             raise ValueError(
                 f"a number cannot be called {taken[0]!r}, as an option or a column of runs is; name it otherwise"
             )
@@ -163,7 +161,7 @@ def _checked(module: ModuleType) -> Experiment:
     if Path(str(module.__file__)).stem == PAGES:
         raise ValueError(f"{PAGES!r} is the folder of the pages in a store; give the file {PAGES}.py another name")
     now = Path(str(module.__file__)).read_bytes()
-    if not hasattr(module.Config, _SOURCE):
+    if _SOURCE not in vars(module.Config):  # one that extends another's has that one's, too
         setattr(module.Config, _SOURCE, now)
     if getattr(module.Config, _SOURCE) != now:
         log.warning(
