@@ -14,7 +14,9 @@ Answers = int | Sequence[int] | Sequence[Sequence[int]] | Tensor
 def ids_of(token: Answers, n: int, device: torch.device) -> Int[Tensor, "batch answer"]:
     """Answer tokens of n prompts; -1 fills up unequal numbers."""
     check_answers(token)
-    ids = torch.as_tensor(_filled(token), device=device)
+    if isinstance(token, list | tuple) and any(isinstance(some, list | tuple) for some in token):
+        token = filled([some if isinstance(some, list | tuple) else [some] for some in token])
+    ids = torch.as_tensor(token, device=device)
     if ids.is_floating_point() or ids.ndim > 2:
         raise ValueError(f"answers are token ids, one, (batch,) or (batch, n), not {ids.dtype} of {tuple(ids.shape)}")
     if ids.ndim == 0:
@@ -32,11 +34,8 @@ def ids_of(token: Answers, n: int, device: torch.device) -> Int[Tensor, "batch a
     return ids.masked_fill(again, -1)  # a token that is given twice is one answer
 
 
-def _filled(token: Any) -> Any:
-    """Lists of unequal numbers of answers, filled up with -1."""
-    if not isinstance(token, list | tuple) or not any(isinstance(some, list | tuple) for some in token):
-        return token
-    rows = [list(some) if isinstance(some, list | tuple) else [some] for some in token]
+def filled(rows: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Rows of unequal length, filled up with -1."""
     width = max(map(len, rows))
     return [[*row, *[-1] * (width - len(row))] for row in rows]
 

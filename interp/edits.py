@@ -185,7 +185,8 @@ def mean(trace: Trace, site: Site, over: Sequence[str] = ("batch",), **at: Index
         raise ValueError(f"{site} has no positions to pool; its axes are {', '.join(site.axes)}")
     if "batch" in at:
         raise ValueError("a mean replaces every prompt alike; leave 'batch' out of the indices")
-    value, weight = widened(trace[site]), _weight(trace, site)
+    value = widened(trace[site])
+    weight = _weight(value, trace.tokens.mask, site)
     chosen = Edit(site, lambda x: source, at)
     if "pos" in over:
         whole = (value * weight).sum((0, 1), True) / weight.sum((0, 1), True)
@@ -198,9 +199,8 @@ def mean(trace: Trace, site: Site, over: Sequence[str] = ("batch",), **at: Index
     return chosen
 
 
-def _weight(trace: Trace, site: Site) -> Tensor:
+def _weight(value: Tensor, mask: Tensor, site: Site) -> Tensor:
     """1 where the site of a reference run holds a token, 0 where it holds padding."""
-    value, mask = widened(trace[site]), trace.tokens.mask
     if "pos" in site.axes:
         return mask.to(value).view(*mask.shape, *(1,) * (value.ndim - 2))
     if not bool(mask.all()):

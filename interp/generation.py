@@ -114,7 +114,7 @@ def continuations(
     edits: Edit | Iterable[Edit] = (),
     sampling: Sampling = Sampling(),
     cached: bool | None = None,
-    stop: Collection[int] = (),
+    stop: int | Collection[int] = (),
     progress: Progress = None,
 ) -> Continuations:
     """Continue each prompt while edits are in force.
@@ -124,14 +124,15 @@ def continuations(
 
     Args:
         cached: Whether to keep keys and values; by default wherever they give what a run without them gives.
-        stop: Tokens that end a row. Rows that have ended are run on until all have, but what they add is left out.
+        stop: The token, or tokens, that end a row. Rows that have ended are run on until all have, but what they add is
+            left out.
         progress: Called with the number of steps done and of all.
 
     Raises:
         ValueError: Nothing to generate, or more than the context holds; an output vocabulary that is not the input's;
             `cached=True` where that is not sound; an edit that selects nothing.
     """
-    tokens, edits, stop = model.tokens(prompts), edits_of(edits), _ends(stop, model)
+    tokens, edits, ends = model.tokens(prompts), edits_of(edits), _ends(stop, model)
     if cached is not None:
         check_switch("cached", cached)
     model.check(edits=edits)
@@ -140,7 +141,7 @@ def continuations(
     if cached and why_not:
         raise ValueError(f"keys cannot be kept here: {why_not}; leave cached= out, or pass cached=False")
     cache = model.new_cache() if cached is not False and not why_not else None
-    draws, ends = _draws(tokens, sampling, n_tokens), torch.tensor(stop, dtype=torch.long, device=model.device)
+    draws = _draws(tokens, sampling, n_tokens)
     log_probs, width = [], tokens.ids.shape[1]
     with bar(n_tokens, "tokens", progress) as advance:
         for draw in draws.T:
@@ -149,7 +150,7 @@ def continuations(
             log_probs.append(logits.log_softmax(-1).gather(-1, chosen[:, None])[:, 0])
             tokens = tokens.append(chosen)
             advance(1)
-            if stop and bool(torch.isin(tokens.ids[:, width:], ends).any(-1).all()):
+            if len(ends) and bool(torch.isin(tokens.ids[:, width:], ends).any(-1).all()):
                 break
     lengths = _lengths(tokens.ids[:, width:], ends)
     texts = [_text(model, row[:n]) for row, n in zip(tokens.ids[:, width:].tolist(), lengths.tolist())]
@@ -158,14 +159,15 @@ def continuations(
     return Continuations(tokens, lengths, texts, torch.stack(log_probs, 1), how)
 
 
-def _ends(stop: int | Collection[int], model: Model) -> list[int]:
+def _ends(stop: int | Collection[int], model: Model) -> Int[Tensor, " end"]:
     """Tokens that end a row, refused where they are none of the model's."""
-    for token in (given := [stop] if isinstance(stop, int) else stop):
+    given = [stop] if isinstance(stop, int) else list(stop)
+    for token in given:
         if not isinstance(token, Integral) or not 0 <= token < model.shape.d_vocab:
             raise ValueError(
                 f"stop= takes token ids, from 0 to {model.shape.d_vocab - 1}, not {token!r}; give [model.token_id('.')]"
             )
-    return sorted(map(int, given))
+    return torch.tensor([int(token) for token in given], dtype=torch.long, device=model.device)
 
 
 def _next(model: Model, tokens: Tokens, cache: Cache | None, edits: Sequence[Edit]) -> Float[Tensor, "batch vocab"]:

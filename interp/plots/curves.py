@@ -46,8 +46,8 @@ def distributions(
     )  # fmt: skip
     figure.update_xaxes(title=", ".join(map(plain, axes)), type="category", tickangle=-45 if len(chosen) > 8 else 0)
     figure.update_yaxes(title=quantity(array), zeroline=True, zerolinecolor="#888")
-    some = f"{len(chosen)} of {len(names)} cells" if len(chosen) < len(names) else ""
-    return dress(figure, f"{title} ({some})" if title and some else title or some, height=440)
+    shown = f" ({len(chosen)} of {len(names)} cells)" if len(chosen) < len(names) else ""
+    return dress(figure, f"{title}{shown}", height=440)
 
 
 def lines(

@@ -3,7 +3,7 @@
 import plotly.graph_objects as go
 import xarray as xr
 
-from interp.plots.style import COLOURS, dress, plain
+from interp.plots.style import dress, pen, plain
 
 _NULLS = {"skill": 0.0, "auroc": 0.5, "selectivity": 0.0, "compression": 1.0}
 
@@ -38,7 +38,7 @@ def probes(result: xr.Dataset, value: str = "accuracy", title: str = "") -> go.F
     elif value in _NULLS:
         figure.add_hline(_NULLS[value], line=dict(color="#888", dash="dot"))
     for i, place in enumerate(result["pos"].values):
-        here, colour = result.sel(pos=place), COLOURS[i % len(COLOURS)]
+        here, (colour, dash, mark) = result.sel(pos=place), pen(i)
         error = None
         if f"{value}_low" in result:
             up, down = here[f"{value}_high"] - here[value], here[value] - here[f"{value}_low"]
@@ -46,7 +46,7 @@ def probes(result: xr.Dataset, value: str = "accuracy", title: str = "") -> go.F
         shift = 0.03 * (i - (result.sizes["pos"] - 1) / 2)  # so that intervals do not hide each other
         figure.add_trace(
             go.Scatter(x=[layer + shift for layer in layers], y=here[value].values, error_y=error, name=_name_of(place),
-                       mode="lines+markers", line_color=colour,
+                       mode="lines+markers", line=dict(color=colour, dash=dash), marker_symbol=mark,
                        text=[plain(word) for word in here["verdict"].values] if "verdict" in here else None,
                        hovertemplate="layer %{x:.0f}<br>%{y:.3f}<br>%{text}<extra>%{fullData.name}</extra>")
         )  # fmt: skip

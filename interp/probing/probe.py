@@ -53,7 +53,7 @@ class Probe:
 
 
 def fit(
-    x: Float[Tensor, "example d"],
+    x: Float[Tensor, "example d"] | Float[np.ndarray, "example d"],
     y: Shaped[Tensor, " example"] | np.ndarray | Sequence[Any],
     penalty: float | None = None,
     by: Any = "logistic",

@@ -10,14 +10,14 @@ from jaxtyping import Int, Shaped
 from torch import Tensor
 from torch.nn.functional import pad
 
+from interp.answers import filled
 from interp.model import Model, Prompts
 from interp.tasks.task import Chosen, numbers_of
 from interp.traces import Tokens
 
 Label = bool | int | float | str
-Answers = Mapping[
-    Label, str | int | Sequence[str | int]
-]  # for each class, the word or words that follow if a prompt is of it
+# For each class, the word or words that follow if a prompt is of it; ids, where a model has no tokenizer.
+Answers = Mapping[Label, str | int | Sequence[str | int]]
 
 
 @dataclass(frozen=True)
@@ -160,9 +160,8 @@ def _ids(model: Model, answers: Sequence[Answers], classes: Sequence[Label]) -> 
         if missing := [label for label in classes if label not in known]:
             raise ValueError(f"prompt {i}: no answer was given for {missing}; each class needs one, or several")
         texts = [(some,) if isinstance(some := known[label], str | int) else tuple(some) for label in classes]
-        rows.append([[model.token_id(text) for text in some] for some in texts])
-    width = max(len(some) for row in rows for some in row)
-    return torch.tensor([[[*some, *[-1] * (width - len(some))] for some in row] for row in rows], device=model.device)
+        rows += [[model.token_id(text) for text in some] for some in texts]
+    return torch.tensor(filled(rows), device=model.device).unflatten(0, (-1, len(classes)))
 
 
 def _groups(parts: Sequence[Labelled], tokens: Tokens) -> list[str] | None:

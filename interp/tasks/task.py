@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from interp.answers import filled
 from interp.arguments import count_of, names_of
 from interp.metrics import Metric, logit_diff, prob_diff
 from interp.model import Model
@@ -207,5 +208,4 @@ def drawing(n: int, seed: int, least: int = 1) -> random.Random:
 
 def answer_ids(answers: Sequence[Sequence[int]], model: Model) -> Int[Tensor, "batch answer"]:
     """Token ids of the answers to each prompt, filled up with -1 where some have fewer."""
-    width = max(map(len, answers))
-    return torch.tensor([[*row, *[-1] * (width - len(row))] for row in answers], device=model.device)
+    return torch.tensor(filled(answers), device=model.device)
