@@ -7,8 +7,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.backends.readers import wiring_of
-from interp.circuits.masks import Exchange, stacked
+from interp.circuits.masks import Exchange
 from interp.circuits.runs import Run, Writers, written
+from interp.circuits.sets import OneMore, stacked
 from interp.donors import donors
 from interp.graph import Graph, Mask
 from interp.metrics import Metric
@@ -69,11 +70,12 @@ def stacked_circuits(graph: Graph, circuits: Mapping[str, Mask], n_pos: int) -> 
     return masks
 
 
-def averaged(exchanges: Sequence[Exchange], masks: Tensor, budget: int | None) -> Tensor:
+def averaged(exchanges: Sequence[Exchange], sets: Sequence[Tensor | OneMore], budget: int | None) -> Tensor:
     """The metric under each mask, (set, prompt), the mean over what ablated edges may carry."""
+    size = exchanges[0].most(budget)
     with torch.no_grad():
         values = [
-            torch.cat([exchange.values(some) for some in masks.split(exchange.most(budget))]) for exchange in exchanges
+            torch.cat([exchange.values(some) for masks in sets for some in masks.split(size)]) for exchange in exchanges
         ]
     found = torch.stack(values).mean(0)
     exchanges[0].run.metric.check_numbers(found)

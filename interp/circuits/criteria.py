@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 import xarray as xr
-from jaxtyping import Float
 from torch import Tensor
 
 from interp.arrays import Check, labelled
 from interp.circuits.ablations import ablated, averaged, stacked_circuits
+from interp.circuits.sets import OneMore
 from interp.graph import Mask, by_name
 from interp.metrics import Metric
 from interp.model import Model, Prompts
@@ -58,7 +58,7 @@ def completeness(
             f"the set {worst!r} has edges that the circuit lacks; only edges of the circuit are taken away"
         )
     there = graph.precedes.to(whole).expand_as(whole)
-    values = averaged(exchanges, torch.cat([there[None], there - whole + away, away]), budget)
+    values = averaged(exchanges, [torch.cat([there[None], there - whole + away, away])], budget)
     empty, ours, theirs = values[0], values[1 : 1 + len(away)], values[1 + len(away) :]
     gap = float((run.values - empty).mean().abs())
     error = float((ours - theirs).mean(-1).abs().max()) / max(gap, 1e-9)
@@ -109,11 +109,8 @@ def minimality(
         )
     writers, readers = whole.nonzero(as_tuple=True)
     removed = graph.precedes.to(whole) - whole
-    values = averaged(
-        exchanges,
-        torch.cat([removed[None], 1.0 * graph.precedes[None], without_each(removed, writers, readers)]),
-        budget,
-    )
+    ends = torch.stack([removed, graph.precedes.to(removed)])
+    values = averaged(exchanges, [ends, OneMore(removed, writers, readers)], budget)
     changes = values.new_full((len(run.tokens), *whole.shape), torch.nan)
     changes[:, writers, readers] = (values[2:] - values[0]).T
     least = 0.01 * float((values[0] - values[1]).mean().abs())
@@ -125,15 +122,6 @@ def minimality(
     how |= {"direction": "noising"}  # what is taken away was there, so edges that help have changes below zero
     how |= {"resamples": resamples} if ablation == "resample" else {}
     return labelled(changes, f"change in {metric.name}", coords, model, [check], **how)
-
-
-def without_each(
-    removed: Float[Tensor, "writer reader"], writers: Tensor, readers: Tensor
-) -> Float[Tensor, "edge writer reader"]:
-    """What is ablated where one edge after the other is, too."""
-    masks = removed.repeat(len(writers), 1, 1)
-    masks[torch.arange(len(writers)), writers, readers] = 1
-    return masks
 
 
 def _random_sets(whole: Tensor, draws: int, seed: int) -> dict[str, Tensor]:

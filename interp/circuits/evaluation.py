@@ -47,7 +47,7 @@ def evaluate(
     run = exchanges[0].run
     kept = stacked_circuits(run.wiring.graph, circuits, run.tokens.ids.shape[1])
     there = run.wiring.graph.precedes.to(kept).expand(1, *kept.shape[1:])
-    values = averaged(exchanges, torch.cat([there, there - kept]), budget)
+    values = averaged(exchanges, [torch.cat([there, there - kept])], budget)
     how: dict[str, Any] = {"method": "circuit", "metric": metric.name, "ablation": ablation}
     how |= {"resamples": resamples, "seed": seed} if ablation == "resample" else {}
     prompts: dict[str, Any] = {"prompt": range(len(run.tokens))}

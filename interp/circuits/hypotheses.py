@@ -14,9 +14,9 @@ from torch import Tensor
 
 from interp.arrays import Check, labelled
 from interp.circuits.ablations import ablated, averaged, stacked_circuits
-from interp.circuits.criteria import without_each
 from interp.circuits.masks import Exchange
 from interp.circuits.selection import random_circuits, random_path
+from interp.circuits.sets import OneMore
 from interp.graph import Graph, Mask
 from interp.metrics import Metric
 from interp.model import Model, Prompts
@@ -126,17 +126,17 @@ class _Runs:
         edges = kept.nonzero(as_tuple=True)
         inflated, less = _inflated(graph, kept, draws, torch.Generator().manual_seed(seed))
         others = torch.stack(list(random_circuits(graph, int(kept.sum()), draws, seed, connected=True).values()))
-        parts = [
-            (there - kept)[None], kept[None], without_each(there - kept, *edges),
+        parts: list[Tensor | OneMore] = [
+            torch.stack([there - kept, kept]), OneMore(there - kept, *edges),
             there - inflated, there - less, there - others, others,
         ]  # fmt: skip
-        values = averaged(exchanges, torch.cat(parts), budget).double().cpu().numpy()
+        values = averaged(exchanges, parts, budget).double().cpu().numpy()
         full = exchanges[0].run.values.double().cpu().numpy()
-        circuit, complement, without, large, small, random, rest = np.split(
+        (circuit, complement), without, large, small, random, rest = np.split(
             values, np.cumsum([len(part) for part in parts])[:-1]
         )
         return cls(
-            full, circuit[0], complement[0], _far(without, circuit), _far(small, large), _far(random, full),
+            full, circuit, complement, _far(without, circuit), _far(small, large), _far(random, full),
             _far(rest, full),
         )  # fmt: skip
 

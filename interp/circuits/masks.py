@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from interp.backends.listening import Expand, Listener
 from interp.backends.readers import Projection
 from interp.circuits.runs import Run
-from interp.graph import Graph, Mask, zero_for_nan
 from interp.products import products_of
 from interp.progress import Progress, bar
 
@@ -77,8 +76,9 @@ class Exchange:
         copies = len(self.others) * len(names.writers) + 2 * names.attention(0).stop + 24
         each = (self.others.shape[3] - self.begin) * shape.d_model * copies
         each += 0 if self.run.metric.weights is not None else shape.d_vocab
+        mask = 3 * names.precedes.numel()  # as it is given, in the model's numbers, and beside the stream's ones
         budget = budget or (_ON_CPU if self.others.device.type == "cpu" else _ELSEWHERE)
-        return max(1, budget // (each * self.others.dtype.itemsize * len(self.run.tokens)))
+        return max(1, budget // ((each * len(self.run.tokens) + mask) * self.others.dtype.itemsize))
 
     def room(self, name: str, *sizes: int) -> Tensor:
         """Memory for one pass at a time: fresh memory costs as much as what is done in it."""
@@ -228,19 +228,6 @@ def _norm_copies(norm: nn.Module | None, streams: Float[Tensor, "reader *rest d_
     for some in streams.split(max(1, _CACHE // streams[0].nbytes)):
         some.copy_(norm.forward(some))
     return streams
-
-
-def stacked(graph: Graph, circuits: Mapping[str, Mask], n_pos: int) -> Float[Tensor, "set *pos writer reader"]:
-    """Masks as one tensor, once they are seen to fit."""
-    if not circuits:
-        raise ValueError("no set of edges was given; give some by name, such as {'all': graph(model).mask()}")
-    masks = [graph.tensor_of(name, mask) for name, mask in circuits.items()]
-    masks = [x if isinstance(given, Tensor) else zero_for_nan(x) for x, given in zip(masks, circuits.values())]
-    for name, mask in zip(circuits, masks):
-        graph.check(name, mask, n_pos)
-    if len({mask.ndim for mask in masks}) > 1:
-        raise ValueError("some sets of edges have positions and others have none; try them in two calls")
-    return torch.stack(masks)
 
 
 def normed(norm: nn.Module | None, streams: Tensor) -> Tensor:

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from interp.arrays import labelled
 from interp.backends.readers import wiring_of
-from interp.circuits.masks import Exchange, stacked
+from interp.circuits.masks import Exchange
 from interp.circuits.pair import Pair
+from interp.circuits.sets import OneMore, stacked
 from interp.graph import Graph, Mask, by_name, zero_for_nan
 from interp.metrics import Metric
 from interp.model import Model, Prompts
@@ -106,14 +107,8 @@ def each(
     # By reader, so that the edges of one pass leave most readers alone, and most layers below them.
     readers, writers = chosen.T.nonzero(as_tuple=True)
     size = exchange.most(budget)
-    ones = (_one_each(names, w, r) for w, r in zip(writers.split(size), readers.split(size)))
-    found, passes = exchange.changes(ones, len(readers), progress, "edges")
+    alone = OneMore(torch.zeros(names.precedes.shape), writers, readers)
+    found, passes = exchange.changes(alone.split(size), len(alone), progress, "edges")
     values = found.new_full((found.shape[1], *names.precedes.shape), float("nan"))
     values[:, writers, readers] = found.T
     return values, passes
-
-
-def _one_each(names: Graph, writers: Tensor, readers: Tensor) -> Float[Tensor, "edge writer reader"]:
-    masks = torch.zeros(len(writers), *names.precedes.shape)
-    masks[torch.arange(len(writers)), writers, readers] = 1
-    return masks

@@ -106,11 +106,10 @@ def _exact_nodes(
     graph: Graph, exchange: Exchange, budget: int | None, progress: Progress
 ) -> Float[Tensor, "prompt node"]:
     """The change when all edges that leave a writer, or enter a reader, are patched at once."""
-    every = graph.precedes.float()
-    writers = torch.eye(len(graph.writers))[:, :, None] * every
-    readers = torch.eye(len(graph.readers))[:, None, :] * every
-    masks = torch.cat([writers, readers])
-    return exchange.changes(masks.split(exchange.most(budget)), len(masks), progress, "nodes")[0].T.cpu()
+    nodes = torch.arange(len(graph.writers) + len(graph.readers))
+    chunks = nodes.split(exchange.most(budget))
+    masks = (torch.stack([_edges_of(graph, [i]) for i in some.tolist()]) for some in chunks)
+    return exchange.changes(masks, len(nodes), progress, "nodes")[0].T.cpu()
 
 
 def _missed(graph: Graph, guess: Tensor, exact: Tensor) -> tuple[Check, list[int]]:
