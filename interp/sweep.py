@@ -154,7 +154,7 @@ class _Packed:
         visits = Visits(self.tokens, (), self.edits)
         resid, work = replay(model, recording, born, visits, self._reach(model.shape.n_layers))
         visits.finish()
-        return [of_stream(metric, model, metric.position(self.tokens, resid), self.n) for metric in metrics], work
+        return self._decoded(model, metrics, resid), work
 
     def _reach(self, n_layers: int) -> Int[Tensor, "step row"]:
         """First positions that a row's edits inside each block can change and, at last, that any of its edits can."""
@@ -177,8 +177,25 @@ class _Packed:
             return [self._measure(metric, metric.position(self.tokens, trace.logits)) for metric in metrics]
         # A graph keeps the logits of every position that was decoded, and there are more of them than of all the rest.
         trace = model.run(self.tokens, read=[final], edits=self.edits, grad=True, last_only=True)
-        resid = trace[final]
-        return [of_stream(metric, model, metric.position(self.tokens, resid), self.n) for metric in metrics]
+        return self._decoded(model, metrics, trace[final])
+
+    def _decoded(
+        self, model: Model, metrics: Sequence[Metric], resid: Float[Tensor, "row pos d_model"]
+    ) -> list[Tensor]:
+        """Each metric (cell, prompt) of what enters the final norm; a position that several read is decoded once."""
+        readers: dict[int | str, list[int]] = {}
+        for i, metric in enumerate(metrics):
+            readers.setdefault(metric.at, []).append(i)
+        found: dict[int, Tensor] = {}
+        for same in readers.values():
+            stream, logits = metrics[same[0]].position(self.tokens, resid), None
+            for i in same:
+                if metrics[i].weights is not None:
+                    found[i] = of_stream(metrics[i], model, stream, self.n)
+                else:
+                    logits = model.unembed(stream) if logits is None else logits
+                    found[i] = self._measure(metrics[i], logits)
+        return [found[i] for i in range(len(metrics))]
 
     def _measure(self, metric: Metric, logits: Float[Tensor, "row vocab"]) -> Float[Tensor, "cell prompt"]:
         return metric.over_cells(logits.unflatten(0, (len(self.cells), self.n)))

@@ -124,6 +124,10 @@ def test_a_choice_keeps_its_budget_and_says_when_it_cannot():
     assert float(tuned.table.flipped.sel(candidate=tuned.name, dose=tuned.setting.dose)) == float(allowed.max())
     with pytest.raises(ValueError, match="no dose stays within a KL divergence of 1e-09"):
         choose(1e-9)
+    each = [steering.side_effects(model, PROMPTS, v, [0.2, 1.0, 4.0])["kl"] for v in (vector, vector.reversed())]
+    np.testing.assert_allclose(tuned.table.kl, [kl.mean("prompt") for kl in each], rtol=1e-5)
+    with pytest.raises(ValueError, match="candidates are vectors by name"):
+        steering.tune(model, {}, PROMPTS, metric, PROMPTS, [1.0])
     with pytest.raises(ValueError, match="above zero in all prompts already"):
         metric = metrics.Metric("high", lambda logits: logits[:, 4] + 100)
         steering.evaluate(model, tuned.setting, PROMPTS, metric)

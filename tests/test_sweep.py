@@ -62,6 +62,20 @@ def test_metrics_at_several_positions_in_one_sweep():
     assert_close(sweep(model, prompts, cells, some).values, expected, atol=1e-10, rtol=1e-10)
 
 
+@pytest.mark.parametrize("backend", ["huggingface", "nnsight"])
+def test_a_position_that_several_metrics_read_is_decoded_once(backend):
+    model, decoded = load("gpt2", backend), []
+    at_last = [metrics.log_prob(4), METRIC, metrics.kl_from(model.run(PROMPTS).logits[:, -1])]
+    several = [at_last[0], at_last[0].reading(-2), *at_last[1:], METRIC.reading(-2)]
+    cells = [[noise(Site("resid_post", 0))], [noise(Site("z", 1), head=1)]]
+    model.module.get_output_embeddings().register_forward_hook(lambda *_: decoded.append(1))
+    alone = torch.cat([sweep(model, PROMPTS, cells, [metric]).values for metric in several])
+    decoded.clear()
+    together = sweep(model, PROMPTS, cells, several)
+    assert_close(together.values, alone)
+    assert backend == "nnsight" or len(decoded) == 1 + 2  # the prompts' own run, and each position
+
+
 def test_a_metric_of_ones_own_that_looks_at_its_values():
     model = load("gpt2")
     own = Metric("own", lambda logits: logits.max(-1).values if float(logits.sum()) > 0 else logits.min(-1).values)

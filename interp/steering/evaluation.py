@@ -18,11 +18,12 @@ from interp.arrays import Check, attach, labelled
 from interp.metrics import Metric, kl_from, log_prob
 from interp.model import Model, Prompts
 from interp.progress import Progress
+from interp.replay import run_recorded
 from interp.resampling import FEWEST_NULLS, bounds_of_shares
 from interp.steering.application import Setting, doses_of, steer
 from interp.steering.nulls import varied_like
 from interp.steering.vector import Vectors, many
-from interp.sweep import sweep
+from interp.sweep import Cell, sweep
 from interp.traces import Tokens
 
 _TAN = "arXiv:2407.12404"
@@ -175,16 +176,9 @@ def side_effects(
         the mean cross-entropy (nats) of the text's own next tokens; `loss_before` by prompt; and `perplexity` by dose,
         with `perplexity_before`. NaN where the text does not go on.
     """
-    tokens, doses = model.tokens(texts), doses_of(doses)
-    cells = [steer(vectors, dose, **options) for dose in doses]
-    reach = torch.as_tensor(steer(vectors, 0.5, **options)[-1].first(tokens)).expand(len(tokens)).to(model.device)
-    size = max(1, _LOGITS // (tokens.ids.shape[1] * model.shape.d_vocab))
-    parts = [
-        _measured(model, tokens.rows(rows), reach[rows], cells, progress)
-        for rows in (slice(start, start + size) for start in range(0, len(tokens), size))
-    ]
-    kl, loss, before = (torch.cat(part, -1) for part in zip(*parts))
-    coords: dict[str, Sequence[Any]] = {"dose": doses, "prompt": range(len(tokens))}
+    doses = doses_of(doses)
+    kl, loss, before = costs(model, texts, [Setting(vectors, dose, **options) for dose in doses], progress)
+    coords: dict[str, Sequence[Any]] = {"dose": doses, "prompt": range(len(before))}
     how = {"method": "side effects of steering"} | described(vectors, options)
     arrays = {name: labelled(value, name, coords, model, **how) for name, value in (("kl", kl), ("loss", loss))}
     arrays["loss_before"] = labelled(before, "loss before", {"prompt": coords["prompt"]}, model, **how)
@@ -193,23 +187,41 @@ def side_effects(
     return data.assign({name: mean.copy(data=np.exp(mean.values)) for name, mean in means.items()})
 
 
+def costs(
+    model: Model, texts: Prompts, settings: Sequence[Setting], progress: Progress
+) -> tuple[Float[Tensor, "setting text"], Float[Tensor, "setting text"], Float[Tensor, " text"]]:
+    """KL divergence and loss under settings that steer the same positions, from these on, and the loss before."""
+    tokens, cells = model.tokens(texts), [setting.edits for setting in settings]
+    (*_, steered) = replace(settings[0], dose=0.5).edits  # which no operator takes for nothing
+    reach = torch.as_tensor(steered.first(tokens)).expand(len(tokens)).to(model.device)
+    n_decoded = tokens.ids.shape[1] - int(reach.min())
+    size = max(1, _LOGITS // (n_decoded * model.shape.d_vocab))
+    parts = [
+        _measured(model, tokens.rows(rows), reach[rows], n_decoded, cells, progress)
+        for rows in (slice(start, start + size) for start in range(0, len(tokens), size))
+    ]
+    kl, loss, before = (torch.cat(part, -1) for part in zip(*parts))
+    return kl, loss, before
+
+
 def _measured(
-    model: Model, tokens: Tokens, reach: Tensor, cells: Sequence[Any], progress: Progress
+    model: Model, tokens: Tokens, reach: Tensor, n_decoded: int, cells: Sequence[Cell], progress: Progress
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """KL divergence and loss by (cell, prompt), and the loss before, over the positions from `reach` on."""
+    """The same of some texts, of which the last positions are decoded."""
     width, first = tokens.ids.shape[1], tokens.mask.argmax(1)
-    columns = list(range(int(reach.min()), width))
-    logits = model.run(tokens).logits
-    counted = torch.stack([(tokens.mask[:, c] == 1) & (reach <= c) for c in columns])  # (column, prompt)
-    divergences = [kl_from(logits[:, c]).reading(str(c)) for c in columns]
-    words = [log_prob(tokens.ids[:, c + 1]).reading(str(c)) for c in columns[:-1]]
+    columns = range(width - n_decoded, width)
     places = {str(c): first.clamp(min=c) for c in columns}  # where a column is padding, of what does not count
-    values = sweep(
-        model, replace(tokens, roles={**tokens.roles, **places}), cells, [*divergences, *words], progress=progress
-    ).values
-    kl = _mean(values[: len(columns)], counted[:, None])
-    loss = _mean(-values[len(columns) :], counted[:-1, None])
-    before = [-word.of(logits[:, c]) for word, c in zip(words, columns)]
+    sites = [edit.site for cell in cells for edit in cell]
+    placed = replace(tokens, roles={**tokens.roles, **places})
+    trace, recording = run_recorded(model, placed, sites, (), last_only=n_decoded == 1)
+    logits = trace.logits[:, -n_decoded:].unbind(1)
+    counted = torch.stack([(tokens.mask[:, c] == 1) & (reach <= c) for c in columns])  # (column, prompt)
+    divergences = [kl_from(some).reading(str(c)) for some, c in zip(logits, columns)]
+    words = [log_prob(tokens.ids[:, c + 1]).reading(str(c)) for c in columns[:-1]]
+    values = sweep(model, recording or placed, cells, [*divergences, *words], progress=progress).values
+    kl = _mean(values[:n_decoded], counted[:, None])
+    loss = _mean(-values[n_decoded:], counted[:-1, None])
+    before = [-word.of(some) for word, some in zip(words, logits)]
     return kl, loss, _mean(torch.stack(before) if before else values[:0, 0], counted[:-1])
 
 

@@ -22,7 +22,7 @@ from interp.resampling import bounds_of_shares
 from interp.stats import interval
 from interp.steering.application import Setting, doses_of, setting_of
 from interp.steering.comparison import prefixed, swept
-from interp.steering.evaluation import beats, described, places_of, side_effects
+from interp.steering.evaluation import beats, costs, described, places_of, side_effects
 from interp.steering.nulls import varied_like
 from interp.steering.vector import Vectors, many
 
@@ -74,18 +74,18 @@ def tune(
         options: As in `steer`: `op`, `unit`, `where`, `when`.
 
     Raises:
-        ValueError: No dose within the budget; prompts of which none can be flipped.
+        ValueError: No candidates; no dose within the budget; prompts of which none can be flipped.
     """
-    tokens, doses = model.tokens(prompts), doses_of(doses)
-    rows = []
-    for vectors in candidates.values():
-        values = swept(model, tokens, metric, [Setting(vectors, dose, **options) for dose in doses], progress)
-        cost = side_effects(model, neutral, vectors, doses, progress, **options)["kl"]
-        spread = interval(cost)
-        flipped = [_flipped(values[0], value) for value in values[1:]]
-        effect = (values[1:] - values[0]).mean(-1).tolist()
-        rows.append([effect, [k / n for k, n in flipped], spread["mean"].values, spread["high"].values])
-    table = np.array(rows, dtype=float).transpose(1, 0, 2)
+    doses = doses_of(doses)
+    if not candidates:
+        raise ValueError("candidates are vectors by name, such as {'layer 2': vector}; none was given")
+    settings = [Setting(vectors, dose, **options) for vectors in candidates.values() for dose in doses]
+    before, *after = swept(model, model.tokens(prompts), metric, settings, progress)
+    flipped = [k / n for k, n in (_flipped(before, values) for values in after)]
+    effect = [float((values - before).mean()) for values in after]
+    kl, *_ = costs(model, neutral, settings, progress)
+    spread = interval(xr.DataArray(kl.cpu().numpy(), dims=("setting", "prompt")))
+    table = np.array([effect, flipped, spread["mean"], spread["high"]]).reshape(4, -1, len(doses))
     axes: dict[str, Sequence[Any]] = {"candidate": list(candidates), "dose": doses}
     names = ("effect", "flipped", "kl", "kl_high")
     how: dict[str, Any] = {"method": "choice of steering", "metric": metric.name, "budget": budget}
