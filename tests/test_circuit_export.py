@@ -1,6 +1,7 @@
 """What leaves the library, as text, as a graph or as a figure, has the edges and numbers that went in."""
 
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -110,6 +111,19 @@ def test_the_figure_of_a_mask_needs_the_graph_that_names_its_edges(graph):
         assert one.to_dict() == other.to_dict()
         with pytest.raises(ValueError, match="does not say which writers and readers its edges have; give the graph"):
             plots.circuit_graph(bare)
+
+
+def test_edges_pass_behind_no_node(graph):
+    figure = plots.circuit_graph(graph.mask(), most=10**4, graph=graph)
+    *lines, _, _ = figure.data
+    boxes = [(box.x0 + 0.01, box.x1 - 0.01, box.y0 + 0.01, box.y1 - 0.01) for box in figure.layout.shapes]
+    share = np.linspace(0, 1, 101)[:, None]
+    for line in lines:
+        points = np.stack([line.x, line.y], 1)
+        between = np.concatenate([a + share * (b - a) for a, b in pairwise(points)])
+        for x0, x1, y0, y1 in boxes:
+            x, y = between.T
+            assert not ((x0 < x) & (x < x1) & (y0 < y) & (y < y1)).any()
 
 
 @pytest.mark.parametrize("n_heads", [4, 12, 20])

@@ -1,5 +1,6 @@
 """A circuit as a graph: layers upward, heads and MLPs as nodes, edges as wide as they matter."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,12 @@ from interp.plots.style import COLOURS, dress, plain, quantity
 
 _PORTS = {"q": -0.2, "k": 0.0, "v": 0.2}  # where edges end at a head
 _WIDTH, _HEIGHT = 0.66, 0.38  # of a node, in columns and rows
+_CLEAR = _WIDTH / 2 + 0.08  # from the middle of a node to where an edge may pass
 _WIDEST = 9.0
 _COLUMN = 66  # pixels, in which the name of a head has room
 
-Places = dict[str, tuple[float, float]]
+Place = tuple[float, float]
+Places = dict[str, Place]
 Edges = list[tuple[str, str, float]]
 
 
@@ -44,8 +47,9 @@ def circuit_graph(values: Mask, title: str = "", most: int = 60, graph: Graph | 
     widest = max(abs(value) for *_, value in edges)
     figure = go.Figure()
     for writer, reader, value in reversed(edges):  # the largest on top
-        x, y = _curve(where[writer], _port(where, reader))
-        line = dict(color=COLOURS[value < 0], width=max(0.8, _WIDEST * abs(value) / widest), shape="spline")
+        x, y = zip(*_path(where, writer, reader)[0])
+        width = max(0.8, _WIDEST * abs(value) / widest)
+        line = dict(color=COLOURS[value < 0], width=width, shape="spline", smoothing=0.6)
         figure.add_trace(go.Scatter(x=x, y=y, mode="lines", line=line, opacity=0.6, hoverinfo="skip", showlegend=False))
     figure.add_trace(_hovers(edges, where, quantity(values) or "value"))
     figure.add_trace(_nodes(edges, where))
@@ -90,8 +94,9 @@ def _group(values: xr.DataArray) -> float:
 
 def _layout(nodes: set[str], group: float) -> Places:
     """Rows for attention and for MLPs, those of nothing left out; heads side by side, MLPs to their right."""
-    rows = sorted({place_of(node)[:2] for node in nodes})
     shared = lambda node: "KV" in node
+    row_of = lambda node: (*place_of(node)[:2], not shared(node))  # shared keys and values below their heads
+    rows = sorted({row_of(node) for node in nodes})
     columns = {
         node: place_of(node)[2] * group + (group - 1) / 2 if shared(node) else place_of(node)[2]
         for node in nodes
@@ -101,28 +106,53 @@ def _layout(nodes: set[str], group: float) -> Places:
     found = {}
     for node in nodes:
         x = columns.get(node, right if place_of(node)[1] == "mlp" else middle)
-        # Shared keys and values stand between the row below and the heads that they serve.
-        found[node] = float(x), rows.index(place_of(node)[:2]) - (0.45 if shared(node) else 0.0)
+        found[node] = float(x), float(rows.index(row_of(node)))
     return found
 
 
-def _port(where: Places, reader: str) -> tuple[float, float]:
+def _port(where: Places, reader: str) -> Place:
     x, y = where[node_of(reader)]
     return x + _PORTS.get(reader.partition(".")[2], 0.0), y - _HEIGHT / 2
 
 
-def _curve(start: tuple[float, float], end: tuple[float, float]) -> tuple[list[float], list[float]]:
-    """A line that swings out the more, the more rows it passes, so that it goes round the nodes between."""
-    (x0, y0), (x1, y1) = start, end
-    swing = 0.13 * max(0.0, y1 - y0 - 1) * (1 if x1 >= x0 else -1)
-    return [x0, (x0 + x1) / 2 + swing, x1], [y0 + _HEIGHT / 2, (y0 + y1) / 2, y1]
+def _path(where: Places, writer: str, reader: str) -> tuple[list[Place], Place]:
+    """The points of an edge, which goes through the gaps between the nodes that it passes; and where it is marked."""
+    x, y = where[writer]
+    end = _port(where, reader)
+    points, straight = [(x, y + _HEIGHT / 2)], list[Place]()
+    for row in sorted({row for _, row in where.values() if y < row < end[1]}):
+        nodes = sorted(x for x, other in where.values() if other == row)
+        low, high = row - _HEIGHT / 2, row + _HEIGHT / 2
+        ends = [_at(points[-1], end, height) for height in (low, high)]
+        if any(min(ends) < node + _CLEAR and node - _CLEAR < max(ends) for node in nodes):
+            gap = _nearest_gap(nodes, sum(ends) / 2)
+            points += [*straight, (gap, low), (gap, high)]
+            straight = []
+        else:
+            straight += zip(ends, (low, high))
+    points.append(end)
+    i = max(range(1, len(points)), key=lambda i: math.dist(points[i - 1], points[i]))
+    middle = (points[i - 1][0] + points[i][0]) / 2, (points[i - 1][1] + points[i][1]) / 2
+    return [*points[:i], middle, *points[i:]], middle
+
+
+def _at(start: Place, end: Place, height: float) -> float:
+    """Where a straight line is at a height."""
+    return start[0] + (end[0] - start[0]) * (height - start[1]) / (end[1] - start[1])
+
+
+def _nearest_gap(nodes: list[float], x: float) -> float:
+    """The place nearest to x that is clear of the nodes of a row; these ascend."""
+    left = [-math.inf, *(node + _CLEAR for node in nodes)]
+    right = [*(node - _CLEAR for node in nodes), math.inf]
+    return min((min(max(x, a), b) for a, b in zip(left, right) if a <= b), key=lambda place: abs(place - x))
 
 
 def _hovers(edges: Edges, where: Places, name: str) -> go.Scatter:
     """Marks without a face in the middle of each edge, which show its numbers."""
-    middles = [_curve(where[writer], _port(where, reader)) for writer, reader, _ in edges]
+    middles = [_path(where, writer, reader)[1] for writer, reader, _ in edges]
     return go.Scatter(
-        x=[x[1] for x, _ in middles], y=[y[1] for _, y in middles], mode="markers",
+        x=[x for x, _ in middles], y=[y for _, y in middles], mode="markers",
         marker=dict(size=14, color="rgba(0,0,0,0)"), showlegend=False,
         text=[f"{plain(writer)} → {plain(reader)}<br>{name} {value:.4g}" for writer, reader, value in edges],
         hovertemplate="%{text}<extra></extra>",
@@ -160,11 +190,11 @@ def _rows(figure: go.Figure, where: Places) -> None:
     labels: dict[float, str] = {}
     for node, (_, y) in where.items():
         layer, kind, _ = place_of(node)
-        if "KV" not in node:
-            labels[y] = kind if kind in ("embed", "logits") else f"{kind} {layer:.0f}"
+        kind = "keys, values" if "KV" in node else kind
+        labels[y] = kind if kind in ("embed", "logits") else f"{kind} {layer:.0f}"
     ticks: dict[str, Any] = dict(tickvals=list(labels), ticktext=list(labels.values()), showgrid=False, zeroline=False)
     figure.update_yaxes(**ticks, range=[-0.5, max(labels) + 0.5])
-    xs = [x for trace in figure.data for x in trace.x]  # also of edges that swing out
+    xs = [x for trace in figure.data for x in trace.x]  # also of edges that go round
     left, right = min(xs) - 0.8, max(xs) + 0.8
     figure.update_xaxes(visible=False, range=[left, right])
     if right - left > 8:
