@@ -235,7 +235,8 @@ def _bytes_per_row(model: Model, tokens: Tokens, grad: bool) -> int:
 def memory_of(device: torch.device) -> int:
     """Bytes that a pass may take on a device, if nobody says otherwise."""
     if device.type == "cuda":
-        return min(torch.cuda.mem_get_info(device)[0] // 4, 2**33)
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # which torch gives out again
+        return min((torch.cuda.mem_get_info(device)[0] + kept) // 4, 2**33)
     try:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError):  # not every system tells

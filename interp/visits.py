@@ -74,8 +74,10 @@ class Visits(Mapping[Site, Visit]):
             raise RuntimeError(
                 f"{', '.join(map(str, silent))} was never reached in this run; nothing was read or edited"
             )
-        for edit, what, doubt in self._doubts:
-            if bool(doubt):
+        device = self.tokens.ids.device
+        found = torch.stack([doubt.to(device) for *_, doubt in self._doubts]).tolist() if self._doubts else []
+        for (edit, what, _), wrong in zip(self._doubts, found):
+            if wrong:
                 raise ValueError(f"the edit of {edit.site} at {dict(edit.at)} {what}")
 
     def _apply(self, edits: Sequence[Edit], value: Tensor) -> Tensor:

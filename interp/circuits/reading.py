@@ -19,7 +19,7 @@ from interp.circuits.runs import Kept, Written
 from interp.graph import Graph
 from interp.traces import Tokens
 
-_AT_ONCE = 2**22  # bytes that are pulled back at once
+_ON_CPU, _ELSEWHERE = 2**22, 2**28  # bytes that are pulled back at once: what stays in a processor's cache
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class Reading:
         if self.projection is None:
             yield slice(0, 1), self._through_norm(gradient[None])
             return
-        n, few = len(self.projection.weight), max(1, _AT_ONCE // self.stream.nbytes)
+        n, room = len(self.projection.weight), _ON_CPU if self.stream.device.type == "cpu" else _ELSEWHERE
+        few = max(1, room // self.stream.nbytes)
         for i in range(0, n, few):
             some = slice(i, min(i + few, n))
             yield some, self._through_norm(self.projection.pull_back(gradient, some))
