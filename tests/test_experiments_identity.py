@@ -17,6 +17,7 @@ from experiments.lab.fingerprints import identify
 from experiments.lab.keeping import repeat
 from experiments.lab.provenance import _revision
 from experiments.lab.subjects import open_model
+from experiments.lab.sweeping import sweep
 from experiments.storage.manifests import sealed
 from experiments.store import Store
 
@@ -69,6 +70,45 @@ def test_what_was_imported_is_not_kept_as_what_was_written_since(tmp_path, monke
     assert keep(module.Config(), store).key == first.key and "has changed since it was imported" in caplog.text
     again = keep(importlib.reload(module).Config(), store)
     assert again.key != first.key and again.numbers == {"height": 2}
+
+
+@pytest.mark.parametrize("package", [False, True])
+def test_what_a_file_imports_is_part_of_it(tmp_path, monkeypatch, caplog, package):
+    """A helper, and what that imports, beside the file or in its package; other files of the folder are not."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "asking"
+    folder.mkdir()
+    if package:
+        (folder / "__init__.py").touch()
+    name, dot = ("asking.helped", ".") if package else ("helped", "")
+    file = own_file(folder, "helped", "helper.height() * 1")
+    file.write_text(("from . import helper\n" if package else "import helper\n") + file.read_text())
+    (folder / "helper.py").write_text(f"def height():\n    from {dot}deeper import HIGH\n    return HIGH\n")
+    monkeypatch.syspath_prepend(str(tmp_path if package else folder))
+    store, keys, sweeps = Store(tmp_path / "runs"), [], []
+
+    def asked():
+        for module in [*sys.modules]:
+            if module.startswith("asking") or module in ("helped", "helper", "deeper"):
+                monkeypatch.delitem(sys.modules, module)
+        importlib.invalidate_caches()
+        return importlib.import_module(name)
+
+    for high, other in [(1, 0), (1, 1), (2, 1)]:
+        (folder / "deeper.py").write_text(f"HIGH = {high}\n")
+        (folder / "unrelated.py").write_text(f"OTHER = {other}\n")
+        module = asked()
+        run = keep(module.Config(), store)
+        assert run.numbers == {"height": high}
+        keys.append(run.key)
+        sweeps.append(sweep(module.Config(), store, n=[1, 2]))
+    assert keys[0] == keys[1] != keys[2]
+    assert sweeps[0].name == sweeps[1].name != sweeps[2].name
+    assert [run.numbers["height"] for run in sweeps[2].runs] == [2, 2] and len(sweeps[0].runs) == 2
+    assert "has changed" not in caplog.text
+    (folder / "deeper.py").write_text("HIGH = 3\n")
+    assert keep(module.Config(), store).key == keys[2] and "deeper.py has changed since it was imported" in caplog.text
 
 
 def test_a_config_that_extends_another_is_known_by_its_own_file(tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
 """An experiment: a module that asks one question.
 
 It has `QUESTION`, `VERSION` (to be raised when the same config gives other numbers; one of your own is computed anew whenever its
-file changes), a frozen dataclass `Config`, and
+file changes, or one beside it that it imports), a frozen dataclass `Config`, and
 
     inputs(cfg) -> tuple      what it depends on beside the config: models, tasks, files; hashed into the key
     run(cfg) -> arrays        pure: labelled arrays, data sets and tensors by name
@@ -17,18 +17,21 @@ import importlib
 import logging
 import os
 import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from experiments.lab.options import Arrays, Shown
+from experiments.lab.sources import folder_of, imported_by
 from experiments.store import PAGES
 
 log = logging.getLogger(__name__)
 FOLDER = Path(__file__).parents[1]
 _SAYING = ("numbers", "answer", "draw")
-_SOURCE = "__source__"  # of a Config, which is another after a reload, and goes to other processes as it is
+_SOURCES = "__sources__"  # of a Config, which is another after a reload, and goes to other processes as it is
+_OWN = ""  # the name of its own file among them
 _COLUMNS = ("key", "experiment", "checks", "seconds")
 _PARTS = ("QUESTION", "VERSION", "Config", "inputs", "run", *_SAYING)
 
@@ -61,21 +64,34 @@ class Experiment:
         return self.file.parent == FOLDER
 
     @property
+    def sources(self) -> Mapping[str, bytes]:
+        """Its file, and those beside it that it imports, as they were when this process first saw them, or reloaded them."""
+        return getattr(self.config, _SOURCES)  # type: ignore[no-any-return]
+
+    @property
     def source(self) -> bytes:
-        """Its file as it was when this process first saw the module, or reloaded it."""
-        return getattr(self.config, _SOURCE)  # type: ignore[no-any-return]
+        """Its file as it was then."""
+        return self.sources[_OWN]
 
     @property
     def code(self) -> str:
-        """A hash of its file."""
-        return hashlib.sha256(self.source).hexdigest()[:16]
+        """A hash of these files."""
+        return _hash(self.sources.values())
 
     @property
     def computing(self) -> str:
-        """A hash of its file without what only reads the arrays: `numbers`, `answer` and `draw`."""
-        tree = ast.parse(self.source)
-        kept = [node for node in tree.body if getattr(node, "name", "") not in _SAYING]
-        return hashlib.sha256("\n".join(map(ast.unparse, kept)).encode()).hexdigest()[:16]
+        """A hash of them without what only reads the arrays: `numbers`, `answer` and `draw`."""
+        own, *others = self.sources.values()
+        kept = [node for node in ast.parse(own).body if getattr(node, "name", "") not in _SAYING]
+        return _hash(["\n".join(map(ast.unparse, kept)).encode(), *others])
+
+    @property
+    def identity(self) -> list[Any]:
+        """What tells its runs from those of other code: its name and version and, of one of your own, its files.
+
+        Nobody raises the version of such a file at each change, and others may have its name.
+        """
+        return [self.name, self.version, *([] if self.shipped else [self.code])]
 
     @property
     def config(self) -> type:
@@ -160,17 +176,26 @@ def _checked(module: ModuleType) -> Experiment:
         )
     if Path(str(module.__file__)).stem == PAGES:
         raise ValueError(f"{PAGES!r} is the folder of the pages in a store; give the file {PAGES}.py another name")
-    now = Path(str(module.__file__)).read_bytes()
-    if _SOURCE not in vars(module.Config):  # one that extends another's has that one's, too
-        setattr(module.Config, _SOURCE, now)
-    if getattr(module.Config, _SOURCE) != now:
-        log.warning(
-            "%s has changed since it was imported; what runs is the old code until it is reloaded", module.__file__
-        )
+    file = Path(str(module.__file__))
+    if _SOURCES not in vars(module.Config):  # one that extends another's has that one's, too
+        own = file.read_bytes()
+        setattr(module.Config, _SOURCES, {_OWN: own} | imported_by(file, own))
+    _warn_of_changes(file, getattr(module.Config, _SOURCES))
     found = Experiment(Path(str(module.__file__)).stem, module)  # what is run as a script calls itself "__main__"
     # A copy of one that is shipped stands beside it, not among its runs.
     copied = not found.shipped and (FOLDER / found.file.name).exists()
     return replace(found, name=f"my_{found.name}") if copied else found
+
+
+def _warn_of_changes(file: Path, sources: Mapping[str, bytes]) -> None:
+    for name, source in sources.items():
+        path = file if name == _OWN else folder_of(file) / name
+        if not path.is_file() or path.read_bytes() != source:
+            log.warning("%s has changed since it was imported; what runs is the old code until it is reloaded", path)
+
+
+def _hash(sources: Iterable[bytes]) -> str:
+    return hashlib.sha256(b"\0".join(sources)).hexdigest()[:16]
 
 
 def _from_file(path: Path) -> ModuleType:

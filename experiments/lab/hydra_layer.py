@@ -52,7 +52,7 @@ def launch(experiment: Experiment, source: str, overrides: Sequence[str], given:
     if not (given.multirun or number):
         return _one(experiment, source, words, given)
     swept = sorted(word for word in overrides if not word.startswith("hydra"))
-    sweep = sweep_name(experiment.name, swept, number)
+    sweep = sweep_name(experiment.identity, swept, number)
     words += ["--multirun", override("hydra.sweep.dir", f"{scratch}/{sweep}"), *_engine(given.on, given.jobs)]
     varied, database = _varied(swept), scratch / f"{sweep}.db"
     if varied is None:

@@ -66,13 +66,10 @@ def repeat(run: Run, store: Store) -> tuple[str, Arrays]:
 
 
 def _identified(experiment: Experiment, cfg: Any) -> tuple[str, dict[str, Any]]:
-    """A run's key, and what the manifest says of its inputs.
-
-    A file of one's own is in the key: nobody raises its `VERSION` at each change, and others may have its name.
-    """
+    """A run's key, and what the manifest says of its inputs."""
     prints, models = identify(experiment.inputs(cfg))
-    known = prints if experiment.shipped else [*prints, experiment.code]
-    key = key_of(experiment.name, experiment.version, settings(cfg), known)
+    name, version, *code = experiment.identity
+    key = key_of(name, version, settings(cfg), [*prints, *code])
     return key, {"inputs": prints, "models": models, "code": experiment.code}
 
 

@@ -41,18 +41,19 @@ def sweep(base: Any, store: Store | None = None, on: str = "here", jobs: int = -
     if not axes or not {*axes} <= {*known}:
         what = ", ".join(sorted({*axes} - {*known})) or "none"
         raise ValueError(f"a sweep needs values of some options, not of {what}; there are {', '.join(known)}")
-    experiment = experiment_of(base).name
+    asked = experiment_of(base)
+    experiment = asked.name
     swept = {axis: list(values) for axis, values in axes.items()}
-    name = sweep_name(experiment, settings(base), swept)
+    name = sweep_name(asked.identity, settings(base), swept)
     points = [replace(base, **dict(zip(swept, values))) for values in product(*swept.values())]
     store.begin_sweep(name, note(experiment, swept, points=len(points)))
     parallel(partial(_point, store=store, sweep=name), points, on, jobs)
     return Sweep(name, store.runs(experiment, name))
 
 
-def sweep_name(experiment: str, *parts: Any) -> str:
-    """What a sweep is called by: the same points, the same name, so that one that was killed goes on."""
-    return hashlib.sha256(json.dumps([experiment, *parts], sort_keys=True, default=str).encode()).hexdigest()[:8]
+def sweep_name(identity: Sequence[Any], *parts: Any) -> str:
+    """What a sweep is called by: the same points and code, the same name, so that one that was killed goes on."""
+    return hashlib.sha256(json.dumps([*identity, *parts], sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
 def note(experiment: str, what: Any, command: str = "", points: int = 0) -> dict[str, Any]:
