@@ -70,10 +70,9 @@ def _entry(name: str, value: Any) -> str:
 
 
 def _members(value: type) -> list[tuple[str, Any]]:
-    own = {key: member for key, member in vars(value).items() if not key.startswith("_")}
-    return [
-        (key, member) for key, member in own.items() if inspect.getdoc(member) and not isinstance(member, str | int)
-    ]
+    """What a class has that says what it is; a default says what its type is."""
+    own = [(key, member) for key, member in vars(value).items() if not key.startswith("_")]
+    return [(key, member) for key, member in own if inspect.getdoc(member) not in (None, inspect.getdoc(type(member)))]
 
 
 def _signature(value: Any) -> str:

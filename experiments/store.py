@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.storage import upkeep
-from experiments.storage.manifests import loaded, manifests, mapping, plain, sealed, sha256
+from experiments.storage.manifests import loaded, manifests, mapping, sealed, sha256, spelled
 from experiments.storage.places import Disk, Place
 from experiments.storage.records import Run as Run
 from experiments.storage.records import combine
@@ -67,7 +67,7 @@ class Store:
         folder = f"{experiment}/{key}.{uuid.uuid4().hex[:8]}"
         listed = {name: {"bytes": len(data), "sha256": sha256(data)} for name, data in files.items()}
         manifest = {
-            **plain(record),
+            **spelled(record),
             "format": FORMAT,
             "experiment": experiment,
             "key": key,

@@ -129,7 +129,7 @@ def test_readers_may_be_pulled_back_a_few_at_a_time(monkeypatch):
     call = lambda: torch.from_numpy(circuits.eap(model, *pair(model), METRIC, over=["pos"]).values)
     whole = call()
     for size in (1, 3000):
-        monkeypatch.setattr(reading, "_AT_ONCE", size)
+        monkeypatch.setattr(reading, "_ON_CPU", size)
         assert_close(call(), whole, atol=1e-12, rtol=1e-10, equal_nan=True)
 
 

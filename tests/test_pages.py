@@ -9,6 +9,7 @@ import subprocess
 from html import unescape
 from pathlib import Path
 
+import numpy as np
 import plotly.graph_objects as go
 import pytest
 import xarray as xr
@@ -18,7 +19,7 @@ from experiments import facts, report
 from experiments.lab import Sweep, command_line, keep, sweep
 from experiments.lab.commands import write_page
 from experiments.report import html
-from experiments.report.comparing import _share_scale
+from experiments.report.comparing import _share_scales
 from experiments.report.page import page, write
 from experiments.store import Store
 from interp import plots
@@ -113,6 +114,18 @@ def test_a_page_of_a_sweep_shows_points_without_a_value_and_says_which_are_missi
     assert "2 of 3 points" in page and "The others have failed, or have not been run yet" in page
 
 
+def test_a_page_of_a_sweep_tells_many_curves_apart_and_counts_points_once(tmp_path):
+    own = Store(tmp_path)
+    done = sweep(Config(), own, x=np.array([1.0, 2.0, 1.0]), powers=[(i,) for i in range(2)], seed=range(14))
+    assert len(done.runs) == 56 and own.sweeps()[done.name]["points"] == 56
+    few = sweep(Config(sign="up"), own, x=range(14), powers=[[i] for i in range(13)])
+    page = write_page(few.runs, own.root, sweep=few.name).read_text()
+    figure = stored_figures(page)[0]
+    assert "12 of 13 values of powers" in figure["layout"]["title"]["text"] and "182 runs" in page
+    pens = {(t["line"]["color"], t["line"]["dash"], t["marker"]["symbol"]) for t in figure["data"]}
+    assert len(pens) == len(figure["data"]) == 12
+
+
 def test_pages_of_several_runs_have_names_that_are_short_and_their_own(tmp_path):
     own = Store(tmp_path)
     keys = [keep(Config(x=float(x)), own).key for x in range(45)]
@@ -124,17 +137,27 @@ def test_pages_of_several_runs_have_names_that_are_short_and_their_own(tmp_path)
 
 def test_maps_side_by_side_share_one_scale():
     maps = [{"data": [{"type": "heatmap", "zmin": -reach, "zmax": reach}]} for reach in (1.0, 3.0)]
-    _share_scale(maps)
+    _share_scales(maps)
     assert [data["data"][0]["zmax"] for data in maps] == [3.0, 3.0] and maps[0]["data"][0]["zmin"] == -3.0
     for values in ([[[1.0, -0.5]], [[4.0, 2.0]]], [[[4.0, 2.0]], [[1.0, -0.5]]]):  # one signed, the other not
         drawn = [json.loads(plots.heatmap(xr.DataArray(z, dims=("y", "x"))).to_json()) for z in values]
-        _share_scale(drawn)
+        _share_scales(drawn)
         scales = [{name: data["data"][0][name] for name in ("zmin", "zmax", "zmid", "colorscale")} for data in drawn]
         assert scales[0] == scales[1] and scales[0] | {"zmin": -4.0, "zmax": 4.0, "zmid": 0} == scales[0]
         assert scales[0]["colorscale"][5][1].lower() in ("#f7f7f7", "rgb(247,247,247)"), "the middle has no colour"
     plain = [json.loads(plots.heatmap(xr.DataArray([[z]], dims=("y", "x"))).to_json()) for z in (1.0, 2.0)]
-    _share_scale(plain)
+    _share_scales(plain)
     assert [data["data"][0]["zmin"] for data in plain] == [0, 0] and "zmid" not in plain[0]["data"][0]
+    several = [
+        {
+            "data": [{"type": "heatmap", "zmin": 0, "zmax": high, "xaxis": at} for at in ("x", "x2")]
+            + [{"type": "heatmap"}]
+        }
+        for high in (1, 2)
+    ]
+    several[1]["data"][1]["zmax"] = 50
+    _share_scales(several)
+    assert [[trace.get("zmax") for trace in data["data"]] for data in several] == [[2, 50, None]] * 2
 
 
 def test_a_page_that_finds_no_room_says_that_the_run_is_kept_and_leaves_nothing(tmp_path, monkeypatch):

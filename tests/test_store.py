@@ -5,7 +5,7 @@ import json
 import os
 import stat
 import time
-from dataclasses import make_dataclass, replace
+from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from experiments.storage.bucket import Bucket
 from experiments.storage.comparing import differences, largest_differences
 from experiments.storage.manifests import sealed
 from experiments.storage.payload import decode, encode
+from experiments.storage.records import combine
 from experiments.store import Store, key_of
 
 
@@ -285,13 +286,41 @@ def test_a_sweep_is_one_frame_and_one_array(store):
     assert (frame["height"] == np.where(frame["sign"] == "up", 1, -1) * (frame["x"] - 1) ** 2).all()
     array = store.dataset("height", sweep=done.name)
     assert array.dims == ("x", "sign", "prompt") and float(array.sel(x=3.0, sign="up")[0]) == 4.0
+    assert store.dataset("height", sweep=done.name).x.dtype == float
     keep(Config(x=9.0), store)
     assert len(store.frame("parabola")) == 7 and len(store.frame(sweep=done.name)) == 6
     assert sweep(Config(), store, x=[0.0, 1.0, 3.0], sign=["up", "down"]).name == done.name
     with pytest.raises(ValueError, match="not of y; there are x, seed"):
         sweep(Config(), store, y=[1])
+    for one in (3, "up"):
+        with pytest.raises(ValueError, match=f"a sweep takes several values of each option, as in seed=.{one!r}."):
+            sweep(Config(), store, seed=one)
+    with pytest.raises(ValueError, match="seed has no values"):
+        sweep(Config(), store, seed=[])
     with pytest.raises(ValueError, match="there is no sweep 'gone'"):
         store.frame(sweep="gone")
+
+
+def test_an_option_that_may_be_none_is_an_axis_of_text(store, monkeypatch):
+    import parabola
+
+    monkeypatch.setattr(parabola, "run", lambda cfg: {"height": xr.DataArray([cfg.x or -1.0], dims="prompt")})
+    monkeypatch.setattr(parabola, "numbers", lambda arrays: {"height": float(arrays["height"][0])})
+    monkeypatch.setattr(parabola, "answer", lambda arrays: "It is.")
+    monkeypatch.setattr(parabola, "draw", lambda arrays: {})
+    array = combine([keep(Config(x=x), store) for x in (0.5, None)], "height")
+    assert sorted(array.x.values) == ["0.5", "null"] and float(array.sel(x="null")[0]) == -1.0
+
+
+def test_equal_options_are_one_run(store):
+    @dataclass(frozen=True)
+    class Loose:
+        most: float | None = 1.0
+        shares: list[float] = field(default_factory=list)
+        powers: tuple[int, ...] = (1,)
+
+    one, other = Loose(1, [1, 2.0], [np.int64(3)]), Loose(np.float32(1), [1.0, 2], (3,))
+    assert settings(one) == settings(other) and repr(settings(one)) == repr(settings(other))
 
 
 def test_runs_are_found_by_the_beginning_of_their_key(store):
@@ -393,7 +422,7 @@ def test_infinities_and_nans_among_the_options_come_back_as_they_were(store):
     assert list(differences(again)["options"]) == ["sign"], "one NaN is as good as another"
 
 
-def test_a_number_that_there_is_not_is_null_in_the_file_and_nan_in_the_frame(store, monkeypatch):
+def test_a_number_that_is_not_finite_is_a_word_in_the_file_and_itself_in_the_frame(store, monkeypatch):
     import parabola
 
     monkeypatch.setattr(
@@ -404,6 +433,7 @@ def test_a_number_that_there_is_not_is_null_in_the_file_and_nan_in_the_frame(sto
     text = store.place.get(f"{run.name}.json").decode()
     assert "NaN" not in text and "Infinity" not in text
     assert np.isnan(run.numbers["height"]) and store.frame()["depth"].tolist() == [1.0]
+    assert run.numbers["width"] == float("inf") == store.frame()["width"][0]
     assert np.isnan(store.frame()["height"][0]) and store.verify(progress=False) == []
 
 

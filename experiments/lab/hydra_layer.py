@@ -59,7 +59,7 @@ def launch(experiment: Experiment, source: str, overrides: Sequence[str], given:
         return _call(experiment, _point(source, given.store, sweep, number, 0), words)  # Hydra says what
     if number and not varied:
         raise ValueError("a search needs options to vary, such as layer=0,1,2 or 'dose=interval(0,4)'; see --help")
-    points = prod(len(list(word.sweep_string_iterator())) for word in varied if word.is_discrete_sweep())
+    points = prod(len({*word.sweep_string_iterator()}) for word in varied if word.is_discrete_sweep())
     store.begin_sweep(sweep, note(experiment.name, swept, _command(source, swept, given), 0 if number else points))
     print(f"sweep {sweep}: {' '.join(swept)}")
     if number:

@@ -14,7 +14,6 @@ from experiments.lab.options import Arrays, from_settings, settings, wheres
 from experiments.lab.overrides import command, override
 from experiments.lab.provenance import provenance
 from experiments.storage import payload
-from experiments.storage.manifests import spelled
 from experiments.store import Run, Store, key_of
 
 log = logging.getLogger(__name__)
@@ -131,9 +130,9 @@ def _described(experiment: Experiment, cfg: Any) -> dict[str, Any]:
     return {
         "question": experiment.question,
         "version": experiment.version,
-        "config": spelled(settings(cfg)),
-        "where": spelled(wheres(cfg)),
-        "changed": spelled(changed),
+        "config": settings(cfg),
+        "where": wheres(cfg),
+        "changed": changed,
         "shipped": shipped,
         "source": experiment.name if shipped else str(file),
         "command": command(experiment.name if shipped else _near(file), *words),

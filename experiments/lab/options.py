@@ -127,12 +127,19 @@ def _listed(value: Any) -> Any:
 
 
 def _as_declared(value: Any, hint: Any) -> Any:
-    """1 as 1.0 and a list as a tuple where the option is declared so: equal configs have equal keys."""
+    """1 as 1.0, a list as a tuple and a number of numpy as one of Python, where the option is declared so.
+
+    Equal configs have equal keys.
+    """
+    value = value.item() if hasattr(value, "item") else value
+    if get_origin(hint) in (Union, UnionType):
+        kinds = get_args(hint)
+        return _as_declared(value, float) if float in kinds and int not in kinds else value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if get_origin(hint) is tuple and isinstance(value, list | tuple):
+    if get_origin(hint) in (tuple, list) and isinstance(value, list | tuple):
         inner = get_args(hint)[0]
-        return tuple(_as_declared(part, inner) for part in value)
+        return get_origin(hint)(_as_declared(part, inner) for part in value)
     return value
 
 

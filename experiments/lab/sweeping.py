@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -32,7 +32,7 @@ def sweep(base: Any, store: Store | None = None, on: str = "here", jobs: int = -
         axes: Values of each option, as in `sweep(Config(), seed=range(5), n=[8, 16])`.
 
     Raises:
-        ValueError: No axes, or one that is no option.
+        ValueError: No axes, or one that is no option; one value where there should be several.
     """
     from experiments.lab.parallel import parallel
 
@@ -43,12 +43,25 @@ def sweep(base: Any, store: Store | None = None, on: str = "here", jobs: int = -
         raise ValueError(f"a sweep needs values of some options, not of {what}; there are {', '.join(known)}")
     asked = experiment_of(base)
     experiment = asked.name
-    swept = {axis: list(values) for axis, values in axes.items()}
+    swept = {axis: _several(axis, values) for axis, values in axes.items()}
     name = sweep_name(asked.identity, settings(base), swept)
-    points = [replace(base, **dict(zip(swept, values))) for values in product(*swept.values())]
+    every = [replace(base, **dict(zip(swept, values))) for values in product(*swept.values())]
+    points = list({json.dumps(settings(cfg), default=str): cfg for cfg in every}.values())  # each once
     store.begin_sweep(name, note(experiment, swept, points=len(points)))
     parallel(partial(_point, store=store, sweep=name), points, on, jobs)
     return Sweep(name, store.runs(experiment, name))
+
+
+def _several(axis: str, values: Any) -> list[Any]:
+    """The values of an axis, as numbers of Python."""
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise ValueError(
+            f"a sweep takes several values of each option, as in {axis}=[{values!r}], not {axis}={values!r}"
+        )
+    found = values.tolist() if hasattr(values, "tolist") else list(values)
+    if not found:
+        raise ValueError(f"{axis} has no values; give some, as in {axis}=[1, 2]")
+    return found
 
 
 def sweep_name(identity: Sequence[Any], *parts: Any) -> str:

@@ -39,19 +39,25 @@ def comparison_page(runs: Sequence[Run]) -> str:
 def _figures(runs: Sequence[Run], name: str) -> str:
     has = [name in run.names("figure") for run in runs]
     found = [json.loads(run.read(f"{name}.plotly.json")) if there else None for run, there in zip(runs, has)]
-    _share_scale([data for data in found if data])
+    _share_scales([data for data in found if data])
     lacking = element("p", f"no figure “{escape(name)}”", kind="quiet")
     return _columns([html.figure(data) if data else lacking for data in found])
 
 
-def _share_scale(found: Sequence[dict[str, Any]]) -> None:
-    """Give the maps of several figures the widest of their scales, and one meaning of each colour.
+def _share_scales(found: Sequence[dict[str, Any]]) -> None:
+    """Give the maps at the same place of several figures the widest of their scales, and one meaning of each colour."""
+    maps: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for trace in (trace for data in found for trace in data["data"]):
+        if trace.get("type") == "heatmap" and {"zmin", "zmax"} <= trace.keys():
+            maps.setdefault((trace.get("xaxis", "x"), trace.get("yaxis", "y")), []).append(trace)
+    for same in maps.values():
+        _share_scale(same)
 
-    If one of them has values of both signs, zero is in the middle of all, in its colours.
-    """
-    maps = [trace for data in found for trace in data["data"] if trace.get("type") == "heatmap" and "zmax" in trace]
+
+def _share_scale(maps: Sequence[dict[str, Any]]) -> None:
+    """If one of them has values of both signs, zero is in the middle of all, in its colours."""
     signed = next((trace for trace in maps if trace.get("zmid") == 0 or trace["zmin"] < 0), None)
-    low, high = min((t["zmin"] for t in maps), default=0), max((t["zmax"] for t in maps), default=0)
+    low, high = min(trace["zmin"] for trace in maps), max(trace["zmax"] for trace in maps)
     for trace in maps:
         trace["zmin"], trace["zmax"] = low, high
         if signed:

@@ -9,11 +9,12 @@
     "#2a5d9f": "#7db0f0", "#c0562f": "#f0936b", "#5b8c5a": "#8fca8d", "#8a5a9e": "#c79adb", "#b08d2e": "#dfbd62",
     "rgba(42,93,159,0.15)": "rgba(125,176,240,0.25)",
   };
-  const recolour = (value, dark) => {
-    if (typeof value === "string") return (dark && onDark[value.toLowerCase()]) || value;
-    if (Array.isArray(value)) return value.map((part) => recolour(part, dark));
+  // Of what is named a colour alone: a token may read "#444".
+  const recolour = (value, dark, name = "") => {
+    if (typeof value === "string") return (dark && /color/i.test(name) && onDark[value.toLowerCase()]) || value;
+    if (Array.isArray(value)) return value.map((part) => recolour(part, dark, name));
     if (value && typeof value === "object")
-      return Object.fromEntries(Object.entries(value).map(([name, part]) => [name, recolour(part, dark)]));
+      return Object.fromEntries(Object.entries(value).map(([key, part]) => [key, recolour(part, dark, key)]));
     return value;
   };
   // A map's middle is the paper: white on white paper, dark on dark paper.

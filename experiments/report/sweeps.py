@@ -14,7 +14,8 @@ from experiments.storage.records import Run, differing
 if TYPE_CHECKING:
     import pandas as pd
 
-_MOST = 6  # figures, and curves in one
+_MOST = 6  # figures
+_CURVES = 12  # in one: more of them cannot be told apart
 
 
 def sweep_page(runs: Sequence[Run], what: str, command: str = "", points: int = 0) -> str:
@@ -57,7 +58,7 @@ def _figures(data: "pd.DataFrame", axes: Sequence[str], numbers: Sequence[str]) 
     """Each number over the option that takes the most values, one curve for each value of the next."""
     import plotly.graph_objects as go
 
-    from interp.plots.style import COLOURS, dress
+    from interp.plots.style import dress, pen
 
     ordered = sorted(axes, key=lambda axis: (axis != "seed", data[axis].nunique(dropna=False)), reverse=True)
     if not ordered:
@@ -68,7 +69,8 @@ def _figures(data: "pd.DataFrame", axes: Sequence[str], numbers: Sequence[str]) 
     made = []
     for number in numbers[:_MOST]:
         figure, barred = go.Figure(), False
-        for i, (value, group) in enumerate(groups[:_MOST]):
+        for i, (value, group) in enumerate(groups[:_CURVES]):
+            colour, dash, mark = pen(i)
             means = group.groupby(x, dropna=False)[number].agg(["mean", "min", "max"]).reset_index()
             several = bool((means["max"] > means["min"]).any())
             barred |= several
@@ -77,10 +79,12 @@ def _figures(data: "pd.DataFrame", axes: Sequence[str], numbers: Sequence[str]) 
             )
             figure.add_scatter(
                 x=[_label(value) for value in means[x]], y=means["mean"], error_y=spread if several else None, mode="lines+markers",
-                line_color=COLOURS[i % len(COLOURS)], name=f"{by} {_label(value)}" if by else number, showlegend=bool(by),
+                line=dict(color=colour, dash=dash), marker_symbol=mark, name=f"{by} {_label(value)}" if by else number, showlegend=bool(by),
             )  # fmt: skip
         figure.update_xaxes(title=x, type="category" if data[x].isna().any() else None).update_yaxes(title=number)
-        title = f"{number} (bars: lowest to highest of the other options)" if barred else number
+        said = ["bars: lowest to highest of the other options"] * barred
+        said += [f"{_CURVES} of {len(groups)} values of {by}"] * (len(groups) > _CURVES)
+        title = f"{number} ({'; '.join(said)})" if said else number
         made.append(json.loads(dress(figure, title).to_json()))
     return made
 

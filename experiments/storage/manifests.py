@@ -20,17 +20,8 @@ def sealed(manifest: Mapping[str, Any]) -> bytes:
     return json.dumps({**manifest, "seal": _seal(manifest)}, indent=1).encode()
 
 
-def plain(value: Any) -> Any:
-    """A value as strict JSON can hold it: what is no finite number is null, tuples are lists."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {str(name): plain(part) for name, part in value.items()}
-    return [plain(part) for part in value] if isinstance(value, list | tuple) else value
-
-
 def spelled(value: Any) -> Any:
-    """A value whose infinities and NaNs strict JSON keeps apart from null and from text, as `restored` reads them."""
+    """A value as strict JSON can hold it: tuples are lists, infinities and NaN are words that `restored` reads."""
     if isinstance(value, float) and not math.isfinite(value):
         return {"float": str(value)}
     if isinstance(value, Mapping):
@@ -41,7 +32,8 @@ def spelled(value: Any) -> Any:
 def restored(value: Any) -> Any:
     """What `spelled` spelled."""
     if isinstance(value, Mapping):
-        return float(value["float"]) if value.keys() == {"float"} else {name: restored(v) for name, v in value.items()}
+        infinite = value.keys() == {"float"} and value["float"] in ("inf", "-inf", "nan")
+        return float(value["float"]) if infinite else {name: restored(part) for name, part in value.items()}
     return [restored(part) for part in value] if isinstance(value, list) else value
 
 

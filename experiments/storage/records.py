@@ -63,12 +63,12 @@ class Run:
     @property
     def numbers(self) -> dict[str, float]:
         """The numbers by which it is compared; NaN where there is none."""
-        return {name: _number(value) for name, value in self.manifest.get("numbers", {}).items()}
+        return {name: _number(value) for name, value in restored(self.manifest.get("numbers", {})).items()}
 
     @property
     def checks(self) -> list[dict[str, Any]]:
         """The checks of its arrays, as rows."""
-        rows = self.manifest.get("checks", [])
+        rows = restored(self.manifest.get("checks", []))
         return [row | {name: _number(row[name]) for name in ("value", "threshold")} for row in rows]
 
     @property
@@ -176,10 +176,10 @@ def combine(runs: Sequence[Run], array: str) -> "xr.DataArray | xr.Dataset":
 
     if len({run.experiment for run in runs}) != 1:
         raise ValueError(f"arrays of one experiment can be combined, not of {len({run.experiment for run in runs})}")
-    axes = differing(runs)
+    labels = {axis: _labels([run.config.get(axis) for run in runs]) for axis in differing(runs)}
     parts = []
-    for run in runs:
-        at = {axis: [_label(run.config.get(axis))] for axis in axes}
+    for i, run in enumerate(runs):
+        at = {axis: [names[i]] for axis, names in labels.items()}
         part = run.load(array)
         parts.append((part.to_dataset(name=array) if isinstance(part, xr.DataArray) else part).expand_dims(at))
     joined: xr.Dataset = xr.combine_by_coords(parts, combine_attrs="drop_conflicts", join="outer")  # type: ignore[assignment]
@@ -190,5 +190,8 @@ def _number(value: Any) -> float:
     return float("nan") if value is None else value
 
 
-def _label(value: Any) -> Any:
-    return value if isinstance(value, str | int | float) else json.dumps(value)
+def _labels(values: Sequence[Any]) -> list[Any]:
+    """Values of an option as labels of an axis: all of them numbers, or all of them text."""
+    if all(isinstance(value, int | float) for value in values):
+        return list(values)
+    return [value if isinstance(value, str) else json.dumps(value) for value in values]
