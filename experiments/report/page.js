@@ -17,13 +17,20 @@
       return Object.fromEntries(Object.entries(value).map(([key, part]) => [key, recolour(part, dark, key)]));
     return value;
   };
-  // A map's middle is the paper: white on white paper, dark on dark paper.
+  // A map's middle is the paper: white on white paper, dark on dark paper. Letters change where they do in RdBu and Blues.
   const scales = {
-    signed: [[0, "#ffb199"], [0.25, "#b5533c"], [0.5, "#1d2127"], [0.75, "#3a73b5"], [1, "#a9cdf7"]],
-    plain: [[0, "#1d2127"], [0.5, "#3a73b5"], [1, "#a9cdf7"]],
+    signed: [[0, "#ffb199"], [0.17, "#b5533c"], [0.5, "#1d2127"], [0.85, "#3a73b5"], [1, "#a9cdf7"]],
+    plain: [[0, "#1d2127"], [0.71, "#3a73b5"], [1, "#a9cdf7"]],
+    grey: [[0, "#1d2127"], [1, "#6b7076"]],
   };
-  const rescaled = (trace) =>
-    trace.type === "heatmap" ? { ...trace, colorscale: trace.zmid === 0 ? scales.signed : scales.plain } : trace;
+  // What is darkest there is lightest here, and its letters, white there, are black.
+  const rescaled = (trace) => {
+    if (trace.type !== "heatmap") return trace;
+    const letters = trace.textfont?.color === "#fff" ? { textfont: { ...trace.textfont, color: "#111" } } : {};
+    const grey = /^#(..)\1\1$/.test(trace.colorscale?.at(-1)?.[1]);
+    const scale = trace.zmid === 0 ? "signed" : grey ? "grey" : "plain";
+    return { ...trace, ...letters, colorscale: scales[scale] };
+  };
   // A narrow place: labels side by side are turned, the title is broken into lines, and the legend goes below the plot.
   const NARROW = 560, LINE = 20, LETTER = 8.2, ENTRY = 48, SMALL = 7; // pixels
   const broken = (text, letters) => {
