@@ -24,6 +24,8 @@ from experiments.report.page import page, write
 from experiments.store import Store
 from interp import plots
 
+HERE = Path(__file__).parent
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
@@ -133,6 +135,17 @@ def test_pages_of_several_runs_have_names_that_are_short_and_their_own(tmp_path)
         for some in (keys, keys[:2], [keys[0], keys[2]], keys[1::-1]):
             assert command_line.main([command, *some, f"--store={tmp_path}"]) == 0
     assert len(list((tmp_path / "pages").iterdir())) == 8
+
+
+def test_every_colour_of_a_figure_has_another_on_dark_paper():
+    files = [
+        path for path in (HERE.parent / "interp/plots").glob("*.py") if path.name != "text.py"
+    ]
+    used = {colour for path in files for colour in re.findall(r'"(#[0-9a-f]{3,6})"', path.read_text())}
+    script = (HERE.parent / "experiments/report/page.js").read_text()
+    scales = {"#f7f7f7", "#a8a8a8", "#fff"}  # of the grey scale, and of letters on dark cells
+    known = set(re.findall(r'"(#[0-9a-f]{3,6})": "#', script))
+    assert used - scales <= known and "#fff" in script and len(used) > 12
 
 
 def test_maps_side_by_side_share_one_scale():

@@ -5,8 +5,10 @@
 
   // Figures are stored in the colours of white paper; these take their place on dark paper.
   const onDark = {
-    "#111": "#e4e7eb", "#222": "#e4e7eb", "#444": "#b8c0ca", "#888": "#6b7683", "#bbb": "#4a525c", "#e8e8e8": "#2a2f36",
+    "#111": "#e4e7eb", "#222": "#e4e7eb", "#444": "#b8c0ca", "#445": "#7d8894", "#666": "#9aa4af", "#888": "#6b7683",
+    "#999": "#77818d", "#bbb": "#4a525c", "#e8e8e8": "#2a2f36", "#f4f6fa": "#242a32", "#a00": "#ff8b7d",
     "#2a5d9f": "#7db0f0", "#c0562f": "#f0936b", "#5b8c5a": "#8fca8d", "#8a5a9e": "#c79adb", "#b08d2e": "#dfbd62",
+    "#3f9a98": "#6fcfcc", "#6b6b6b": "#a9b0b8",
     "rgba(42,93,159,0.15)": "rgba(125,176,240,0.25)",
   };
   // Of what is named a colour alone: a token may read "#444".
