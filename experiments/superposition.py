@@ -128,7 +128,7 @@ def _named(found: dict[str, "Tensor"], model: "Model", kinds: list[str], n: int)
     from interp.arrays import Check, labelled
 
     least, why = n / model.shape.d_model, "with fewer tokens, the smallest components are chance"
-    check = Check("tokens for each dimension of the stream", least, 5, "pass" if least >= 5 else "warn", why)
+    check = Check.at_least("tokens for each dimension of the stream", least, 5, why)
     places = {"kind": [_KINDS[kind] for kind in kinds], "layer": range(model.shape.n_layers)}
     axes = {
         "dimensions": places | {"of": ["mean", "low", "high", "independent"]},

@@ -28,16 +28,12 @@ def agreement(
     where = "over the nodes patched exactly: those of the largest estimates and a random sample of the others"
     of_largest = f"largest error as a share of the largest effect, {where}"
     checks = [
-        Check("Pearson correlation with exact", pearson, 0.6, _passes(pearson >= 0.6), where, "arXiv:2212.11870"),
-        Check("rank correlation with exact", ranks, 0.6, _passes(ranks >= 0.6), where, "arXiv:2212.11870"),
-        Check("worst miss", miss, 0.5, _passes(miss <= 0.5), of_largest, "arXiv:2403.00745"),
+        Check.at_least("Pearson correlation with exact", pearson, 0.6, where, "arXiv:2212.11870"),
+        Check.at_least("rank correlation with exact", ranks, 0.6, where, "arXiv:2212.11870"),
+        Check.at_most("worst miss", miss, 0.5, of_largest, "arXiv:2403.00745"),
     ]
     if 0 < len(sample) < len(x):
         share = float(sample.max()) / largest
         why = "largest effect in the random sample as a share of the largest of all; near 1, others are overlooked"
-        checks.append(Check("overlooked effect", share, 0.5, _passes(share <= 0.5), why, "arXiv:2403.00745"))
+        checks.append(Check.at_most("overlooked effect", share, 0.5, why, "arXiv:2403.00745"))
     return checks
-
-
-def _passes(good: bool) -> str:
-    return "pass" if good else "warn"

@@ -28,6 +28,27 @@ class Check:
     why: str
     source: str = ""
 
+    @classmethod
+    def at_most(
+        cls, name: str, value: float, most: float, why: str, source: str = "", otherwise: str = "warn"
+    ) -> "Check":
+        """Passes up to the threshold; of NaN it is skipped."""
+        return cls(name, value, most, _status(value, value <= most, otherwise), why, source)
+
+    @classmethod
+    def at_least(cls, name: str, value: float, least: float, why: str, source: str = "") -> "Check":
+        """Passes from the threshold on, else warns; of NaN it is skipped."""
+        return cls(name, value, least, _status(value, value >= least), why, source)
+
+    @classmethod
+    def above(cls, name: str, value: float, threshold: float, why: str, source: str = "") -> "Check":
+        """Passes beyond the threshold, else warns; of NaN it is skipped."""
+        return cls(name, value, threshold, _status(value, value > threshold), why, source)
+
+
+def _status(value: float, holds: bool, otherwise: str = "warn") -> str:
+    return "skipped" if value != value else "pass" if holds else otherwise
+
 
 def labelled(
     values: Tensor,

@@ -238,4 +238,4 @@ def _least(computed: Tensor) -> float:
 
 
 def _small(name: str, error: Tensor, otherwise: str, why: str, threshold: float) -> Check:
-    return Check(name, float(error), threshold, "pass" if float(error) <= threshold else otherwise, why)
+    return Check.at_most(name, float(error), threshold, why, otherwise=otherwise)

@@ -182,7 +182,4 @@ def _checks(values: Float[Tensor, "part prompt"]) -> list[Check]:
 
 
 def _check(name: str, value: float, threshold: float, at_least: bool, why: str) -> Check:
-    if value != value:
-        return Check(name, value, threshold, "skipped", why, _PAPER)
-    holds = value >= threshold if at_least else value <= threshold
-    return Check(name, value, threshold, "pass" if holds else "warn", why, _PAPER)
+    return (Check.at_least if at_least else Check.at_most)(name, value, threshold, why, _PAPER)

@@ -138,9 +138,7 @@ def test_pages_of_several_runs_have_names_that_are_short_and_their_own(tmp_path)
 
 
 def test_every_colour_of_a_figure_has_another_on_dark_paper():
-    files = [
-        path for path in (HERE.parent / "interp/plots").glob("*.py") if path.name != "text.py"
-    ]
+    files = [path for path in (HERE.parent / "interp/plots").glob("*.py") if path.name != "text.py"]
     used = {colour for path in files for colour in re.findall(r'"(#[0-9a-f]{3,6})"', path.read_text())}
     script = (HERE.parent / "experiments/report/page.js").read_text()
     scales = {"#f7f7f7", "#a8a8a8", "#fff"}  # of the grey scale, and of letters on dark cells

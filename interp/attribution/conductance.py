@@ -114,8 +114,7 @@ def conductance(
             if len(left) < len(rows):
                 rows, way, points = rows[left], way.among(left), [point.among(left) for point in points]
     why = "the last doubling of the points must not move a share by more than this part of the largest"
-    most_moved = float(moved.max())
-    checks = [Check("quadrature", most_moved, allowed, "pass" if most_moved <= allowed else "warn", why, _SOURCE)]
+    checks = [Check.at_most("quadrature", float(moved.max()), allowed, why, _SOURCE)]
     if sites[0].kind in STREAM and not roles:
         total = shares.flatten(1, -2).sum(1) if shares.ndim > 2 else shares
         checks.append(completeness((total - change).abs() / change.abs().mean().clamp(min=1e-9), tolerance))

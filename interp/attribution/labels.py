@@ -74,9 +74,8 @@ def agreement(array: xr.DataArray) -> Check:
     """Do attributions from different baselines rank the parts alike?"""
     pairs = combinations(range(array.sizes["baseline"]), 2)
     value = min(float(rank_correlation(array[{"baseline": i}], array[{"baseline": j}]).mean()) for i, j in pairs)
-    status = "pass" if value >= 0.5 else "warn"
     why = "the least rank correlation between two baselines, mean over prompts; what depends on it is no finding"
-    return Check("baseline agreement", value, 0.5, status, why, _BASELINES)
+    return Check.at_least("baseline agreement", value, 0.5, why, _BASELINES)
 
 
 def _converged(moved: Tensor, by: Quadrature) -> Check:
@@ -84,8 +83,7 @@ def _converged(moved: Tensor, by: Quadrature) -> Check:
     why = "the last doubling of the points must not move an attribution by more than this share of the largest"
     if by.steps is not None:
         return Check("quadrature", float("nan"), most, "skipped", why, _IG)
-    value = float(moved.max())
-    return Check("quadrature", value, most, "pass" if value <= most else "warn", why, _IG)
+    return Check.at_most("quadrature", float(moved.max()), most, why, _IG)
 
 
 def _straight(steep: Tensor, error: Tensor) -> Check:

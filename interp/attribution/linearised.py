@@ -190,4 +190,4 @@ def _carried(values: Float[Tensor, "metric term prompt pos"]) -> Check:
     why = (
         "places and biases as a share of all terms; where it is large, the tokens' shares explain little of the metric"
     )
-    return Check("share that no token carries", value, 0.5, "pass" if value <= 0.5 else "warn", why)
+    return Check.at_most("share that no token carries", value, 0.5, why)

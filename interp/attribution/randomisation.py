@@ -110,8 +110,8 @@ def _checks(trained: np.ndarray, pairs: np.ndarray) -> list[Check]:
     )
     blind = "mean size of the rank correlation between two random copies: near 1, the weights do not matter"
     return [
-        Check("like a random model", value, most, "pass" if value <= most else "warn", why, _SOURCE),
-        Check("random models alike", among, _BLIND, "pass" if among <= _BLIND else "warn", blind, _SOURCE),
+        Check.at_most("like a random model", value, most, why, _SOURCE),
+        Check.at_most("random models alike", among, _BLIND, blind, _SOURCE),
     ]
 
 

@@ -63,7 +63,7 @@ def completeness(
     gap = float((run.values - empty).mean().abs())
     error = float((ours - theirs).mean(-1).abs().max()) / max(gap, 1e-9)
     why = "a complete circuit loses what the model loses when the same edges are taken from both"
-    check = Check("incompleteness", error, 0.2, "pass" if error <= 0.2 else "warn", why, _IOI)
+    check = Check.at_most("incompleteness", error, 0.2, why, _IOI)
     coords: dict[str, Any] = {"set": list(taken), "prompt": range(len(run.tokens))}
     how: dict[str, Any] = {"method": "completeness", "metric": metric.name, "ablation": ablation, "seed": seed}
     how |= {"resamples": resamples} if ablation == "resample" else {}
@@ -116,7 +116,7 @@ def minimality(
     least = 0.01 * float((values[0] - values[1]).mean().abs())
     idle = float(((values[2:] - values[0]).mean(-1).abs() < least).float().mean())
     why = "edges without which a circuit loses less than a hundredth of what it has gained are not needed by themselves"
-    check = Check("edges not needed alone", idle, 0.1, "pass" if idle <= 0.1 else "warn", why, _IOI)
+    check = Check.at_most("edges not needed alone", idle, 0.1, why, _IOI)
     coords: dict[str, Any] = {"prompt": range(len(run.tokens)), "writer": graph.writers, "reader": graph.readers}
     how: dict[str, Any] = {"method": "minimality", "metric": metric.name, "ablation": ablation, "seed": seed}
     how |= {"direction": "noising"}  # what is taken away was there, so edges that help have changes below zero

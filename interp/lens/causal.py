@@ -151,4 +151,4 @@ def _ranks(responses: Float[Tensor, "responder direction"], turned: Sequence[Flo
     others = [spearman(other.cpu().numpy(), responses[1].cpu().numpy()) for other in turned]
     least = max([0.5, *others])
     why += f"; the threshold is the best of {len(others)} lenses behind a random rotation, or 0.5"
-    return Check(name, value, least, "pass" if value > least else "warn", why, paper)
+    return Check.above(name, value, least, why, paper)

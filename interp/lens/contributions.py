@@ -130,4 +130,4 @@ def _adds_up(model: Model, shares: Float[Tensor, "layer prompt"], written: Float
     error = float((shares - written).abs().max() / written.abs().max().clamp(min=1e-9))
     threshold = 1e-3 if model.dtype.itemsize >= 4 else 5e-2
     why = "a layer's neurons and its bias must add up to what its MLP adds; else a norm stands between them"
-    return Check("neurons add up to the MLP", error, threshold, "pass" if error <= threshold else "fail", why)
+    return Check.at_most("neurons add up to the MLP", error, threshold, why, otherwise="fail")

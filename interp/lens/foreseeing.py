@@ -116,4 +116,4 @@ def _beats_pairs(surprisal: xr.DataArray) -> Check:
     if not mean.sizes["ahead"]:
         return Check(name, float("nan"), 0.0, "skipped", why, "arXiv:2311.04897")
     gain = float((mean.sel(reader="bigram") - mean.isel(reader=slice(0, -3)).min("reader")).min())
-    return Check(name, gain, 0.0, "pass" if gain > 0 else "warn", why, "arXiv:2311.04897")
+    return Check.above(name, gain, 0.0, why, "arXiv:2311.04897")

@@ -63,10 +63,8 @@ def last_is_the_model(decoded: Float[Tensor, "row vocab"], logits: Float[Tensor,
     decoded, logits = widened(decoded), widened(logits)
     error = float((decoded - logits).abs().max() / logits.std().clamp(min=1e-9))
     threshold = 1e-4 if decoded.dtype == torch.float64 or logits.dtype.itemsize >= 4 else 1e-2
-    return Check(
-        "last layer equals the model", error, threshold, "pass" if error <= threshold else "fail",
-        "the lens of the last layer is the model's own output; a difference means a norm, scale or cap was missed",
-    )  # fmt: skip
+    why = "the lens of the last layer is the model's own output; a difference means a norm, scale or cap was missed"
+    return Check.at_most("last layer equals the model", error, threshold, why, otherwise="fail")
 
 
 def beats_a_constant(skills: Float[Tensor, " *cell"], names: Sequence[str], rows: int) -> Check:
@@ -87,4 +85,4 @@ def is_unbiased(bias: Float[Tensor, " cell"], kl: Float[Tensor, " cell"]) -> Che
     share = (bias / kl.clamp(min=1e-9)).where(kl > 1e-3, 0.0)
     worst = float(share.max()) if len(share) else float("nan")
     why = "KL of the mean distributions over the mean KL: what of it a tuned lens mends by a constant alone"
-    return Check("largest share of marginal bias", worst, 0.5, "pass" if worst <= 0.5 else "warn", why, _PAPER)
+    return Check.at_most("largest share of marginal bias", worst, 0.5, why, _PAPER)

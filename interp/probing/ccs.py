@@ -136,8 +136,7 @@ def _agreement(
 def _checks(values: Float[Tensor, "planted method label"]) -> list[Check]:
     found, component, random, told = values[0, :, 0].tolist()
     why = f"random directions reach {random:.2f}, the largest component {component:.2f}, a supervised probe {told:.2f}"
-    status = "pass" if found >= random + 0.1 else "warn"
-    rows = [Check("accuracy of the search", found, random + 0.1, status, why, "arXiv:2212.03827")]
+    rows = [Check.at_least("accuracy of the search", found, random + 0.1, why, "arXiv:2212.03827")]
     kept, coin = values[1, 0].tolist()
     why = f"with a distractor planted, it agrees with the concept in {kept:.2f} and with the distractor in {coin:.2f}"
     status = "pass" if kept > coin else "fail"

@@ -198,7 +198,7 @@ def _covariance(x: Float[Tensor, "example d"], y: Shaped[Tensor, " example"]) ->
 
 
 def _row(name: str, value: float, threshold: float, why: str) -> Check:
-    return Check(name, value, threshold, "pass" if value <= threshold else "warn", why, "arXiv:2306.03819")
+    return Check.at_most(name, value, threshold, why, "arXiv:2306.03819")
 
 
 def _whitening(

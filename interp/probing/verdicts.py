@@ -120,10 +120,10 @@ def checks(result: xr.Dataset, data: Labelled) -> list[Check]:
     here = result.isel(best_index(result["skill"]))
     n_groups = len(set(data.groups)) if data.groups is not None else 0
     why = "folds must keep together what is alike; of few groups, any may be an accident"
-    rows = [Check("groups", n_groups, 10, "pass" if n_groups >= 10 else "warn", why, "")]
+    rows = [Check.at_least("groups", n_groups, 10, why)]
     rows += [_above(here, "skill_low", "lower bound of the skill", "a probe must beat the shares of the classes", "")]
     why = "few groups, or few shuffles, leave no room for a low p-value"
-    rows += [_row("least p-value that there can be", _least_p(result), LEVEL, _least_p(result) <= LEVEL, why, "")]
+    rows += [Check.at_most("least p-value that there can be", _least_p(result), LEVEL, why)]
     rows += [_p(here, "p", "p-value of the best place", "the best place must beat the best under shuffled labels", "")]
     rows += _controls(here, _chance(result)) + _spread(here) + _transfer(result) + _use(result)
     return rows
@@ -135,7 +135,7 @@ def _controls(here: xr.Dataset, majority: float) -> list[Check]:
         why = "a probe must read the labels better than labels without meaning, one for each type of word"
         rows.append(_above(here, "selectivity_low", "lower bound of the selectivity", why, "arXiv:1909.03368"))
         control, why = float(here["control_accuracy"]), "labels without meaning are read by heart only"
-        rows.append(_row("accuracy of the control task", control, majority + 0.1, control <= majority + 0.1, why, ""))
+        rows.append(Check.at_most("accuracy of the control task", control, majority + 0.1, why))
     for rival, what in (
         ("bag", "the words without order"),
         ("token", "the token that is read"),
@@ -147,16 +147,16 @@ def _controls(here: xr.Dataset, majority: float) -> list[Check]:
     if "compression" in here:
         ratio = float(here["compression"] / here["control_compression"])
         why = "the labels must take fewer bits than labels without meaning"
-        rows.append(_row("code of the control over the labels'", ratio, 1.0, ratio > 1, why, "arXiv:2003.12298"))
+        rows.append(Check.above("code of the control over the labels'", ratio, 1.0, why, "arXiv:2003.12298"))
     return rows
 
 
 def _spread(here: xr.Dataset) -> list[Check]:
     cosine, ample = float(here["stability"]), float(here["examples_per_dimension"])
     why = "folds that disagree on the direction have not found one"
-    rows = [_row("cosine between folds' directions", cosine, 0.7, cosine >= 0.7, why, "")]
+    rows = [Check.at_least("cosine between folds' directions", cosine, 0.7, why)]
     why = "with fewer examples than five for each dimension that varies, much of a fit is chance"
-    return [*rows, _row("examples per effective dimension", ample, 5.0, ample >= 5, why, "")]
+    return [*rows, Check.at_least("examples per effective dimension", ample, 5.0, why)]
 
 
 def _transfer(result: xr.Dataset) -> list[Check]:
@@ -176,16 +176,12 @@ def _use(result: xr.Dataset) -> list[Check]:
     shown = {way: result[way].where(result[f"{way}_p"] <= 0.05, 0) for way in WAYS}
     best = float(_least(xr.Dataset(shown), *WAYS).max())
     why = "setting and erasing what is read must both change the answers, more than placebos of the same size"
-    return [_row("causal use, at the best place for it", best, LEAST, best >= LEAST, why, "arXiv:2006.00995")]
+    return [Check.at_least("causal use, at the best place for it", best, LEAST, why, "arXiv:2006.00995")]
 
 
 def _above(here: xr.Dataset, name: str, what: str, why: str, source: str) -> Check:
-    return _row(what, float(here[name]), 0.0, float(here[name]) > 0, why, source)
+    return Check.above(what, float(here[name]), 0.0, why, source)
 
 
 def _p(here: xr.Dataset, name: str, what: str, why: str, source: str) -> Check:
-    return _row(what, float(here[name]), LEVEL, float(here[name]) <= LEVEL, why, source)
-
-
-def _row(name: str, value: float, threshold: float, holds: bool, why: str, source: str) -> Check:
-    return Check(name, value, threshold, "pass" if holds else "warn", why, source)
+    return Check.at_most(what, float(here[name]), LEVEL, why, source)

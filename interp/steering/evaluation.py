@@ -151,7 +151,7 @@ def _wrong_way(values: Float[Tensor, "dose prompt"], doses: Sequence[float]) -> 
         "(Clopper-Pearson); up to half were seen in the paper, which gives no threshold"
     )
     share = wrong / values.shape[-1]
-    return Check("share of prompts that go the wrong way", share, 0.1, "pass" if share <= 0.1 else "warn", why, _TAN)
+    return Check.at_most("share of prompts that go the wrong way", share, 0.1, why, _TAN)
 
 
 @torch.no_grad()

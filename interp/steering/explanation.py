@@ -86,7 +86,7 @@ def writers(model: Model, concept: Concept | Labelled, vector: Vector) -> xr.Dat
     coords: dict[str, Sequence[Any]] = {"component": list(along)}
     error = abs(float(shares.sum()) - 1)
     why = "what the parts write adds up to the gap at the site"
-    check = Check("shares add up", error, 1e-3, "pass" if error <= 1e-3 else "fail", why)
+    check = Check.at_most("shares add up", error, 1e-3, why, otherwise="fail")
     return labelled(
         shares, "share of the gap", coords, model, [check], method="parts that write a vector", **_named(vector)
     )

@@ -168,19 +168,19 @@ def _checks(
         method = METHODS[how[role]]
         again = stability(method, *fitted, fit.paired, how["seed"])
         why = "mean cosine of the directions of two random halves; an unstable one is one of many"
-        rows.append(_at_least(f"stability of the {role}", again, 0.7, why))
+        rows.append(Check.at_least(f"stability of the {role}", again, 0.7, why))
     alike = agreement(*fitted) if fit.paired else float("nan")
     why = (
         "mean cosine of two pairs' differences; where they disagree, steering is unreliable (no threshold in the paper)"
     )
-    rows.append(_at_least("agreement of the pairs", alike, 0.1, why, _BRAUN))
+    rows.append(Check.at_least("agreement of the pairs", alike, 0.1, why, _BRAUN))
     if how["writer"].startswith("pca"):
         share = _explained(directions["writer"], fitted)
         why = (
             "share of the mean difference that lies along the principal component: this method subtracts a mean, and "
             "with it the concept, or finds the largest nuisance; mean_difference does neither"
         )
-        rows.append(_at_least("mean difference along the component", share, 0.7, why, "arXiv:2310.01405"))
+        rows.append(Check.at_least("mean difference along the component", share, 0.7, why, "arXiv:2310.01405"))
     return rows
 
 
@@ -201,11 +201,6 @@ def _tells_apart(role: str, readings: Sequence[Tensor] | None, groups: Sequence[
 
 def _explained(unit: Tensor, fitted: Sides) -> float:
     return float(torch.cosine_similarity(METHODS["mean_difference"](*fitted), unit, dim=0).abs())
-
-
-def _at_least(name: str, value: float, threshold: float, why: str, source: str = "") -> Check:
-    status = "skipped" if value != value else "pass" if value >= threshold else "warn"
-    return Check(name, value, threshold, status, why, source)
 
 
 @torch.no_grad()

@@ -185,7 +185,7 @@ def _checks(
     k, n = shares[1]
     low, high = bounds_of_shares(k, n)
     why = f"{k} of {n} prompts, {low:.2f} to {high:.2f} at 95 % (Clopper-Pearson)"
-    rows = [Check("share of prompts flipped", k / n, 0.5, "pass" if k / n >= 0.5 else "warn", why)]
+    rows = [Check.at_least("share of prompts flipped", k / n, 0.5, why)]
     for kind, group in nulls.items():
         most = max((shares[i][0] / shares[i][1] for i in group), default=float("nan"))
         what = f"the mean effect against {len(group)} {kind} vectors, of which none flips more than {most:.2f}"
@@ -193,10 +193,9 @@ def _checks(
     if prompted:
         ratio = effects[1] / (effects[-1] or 1e-12)
         why = "mean effect over that of the prompt alone, which is hard to beat"
-        rows.append(Check("effect over prompting", ratio, 1.0, "pass" if ratio >= 1 else "warn", why, _AXBENCH))
+        rows.append(Check.at_least("effect over prompting", ratio, 1.0, why, _AXBENCH))
     why = "mean KL divergence (nats) on neutral text"
-    status = "skipped" if kl != kl else "pass" if kl <= budget else "fail"
-    return [*rows, Check("side effects", kl, budget, status, why, "arXiv:2406.11717")]
+    return [*rows, Check.at_most("side effects", kl, budget, why, "arXiv:2406.11717", otherwise="fail")]
 
 
 def _verdict(vectors: Vectors, flipped: float, checks: Sequence[Check]) -> str:

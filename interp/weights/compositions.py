@@ -49,7 +49,7 @@ def composition(model: Model, draws: int = 20, seed: int = 0) -> xr.Dataset:
     coords = {"kind": KINDS, "writer": names, "reader": names}
     above = int((scores.nan_to_num(-1) > high[:, None, None]).sum())
     why = "pairs whose score is above what the largest of all stay below in 95 % of the random rotations"
-    check = Check("pairs beyond chance", above, 1, "pass" if above else "warn", why, "Elhage et al. 2021")
+    check = Check.at_least("pairs beyond chance", above, 1, why, "Elhage et al. 2021")
     how = {"method": "composition", "null": "random rotations", "draws": draws, "left_out": found.left_out}
     score = labelled(scores, "composition score", coords, model)
     parts = {
