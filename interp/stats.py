@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from interp.arguments import check_labelled_array
 from interp.arrays import in_order_of
@@ -213,6 +213,15 @@ def rank_correlation(a: xr.DataArray, b: xr.DataArray, over: str = "prompt") -> 
         raise ValueError(f"a correlation needs arrays of the same axes, not {dict(a.sizes)} and {dict(b.sizes)}")
     found = [spearman(x, y) for x, y in zip(_flat(a, over), _flat(in_order_of(b, a), over))]
     return xr.DataArray(found, dims=(over,), coords={over: a[over].values}, name="rank correlation")
+
+
+def auroc(scores: Float[np.ndarray, "*rest n"], positive: Bool[np.ndarray, " n"]) -> Float[np.ndarray, "*rest"]:
+    """The chance that a positive one scores above another, ties by half; NaN where one of them is missing."""
+    from scipy.stats import rankdata
+
+    n, others = int(positive.sum()), int((~positive).sum())
+    above = rankdata(scores, axis=-1)[..., positive].sum(-1) - n * (n + 1) / 2
+    return np.asarray(above / (n * others) if n * others else np.full(scores.shape[:-1], np.nan))
 
 
 def spearman(x: Float[np.ndarray, " cell"], y: Float[np.ndarray, " cell"]) -> float:

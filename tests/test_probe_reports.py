@@ -12,13 +12,13 @@ from sklearn.preprocessing import StandardScaler
 from torch.testing import assert_close
 from xarray.testing import assert_allclose
 
-from interp import Site, edits, metrics, plots, probing, tasks
+from interp import Site, edits, metrics, plots, probing, stats, tasks
 from interp.arrays import checks_of
 from interp.probing.estimators import ESTIMATORS
 from interp.probing.mdl import _blocks, codelength
 from interp.probing.permutation import PENALTIES, p_values, shuffle_scores
 from interp.probing.problems import Features
-from interp.probing.scores import auroc, effective_dimension, stability
+from interp.probing.scores import effective_dimension, stability
 from interp.probing.splits import folds_of, shuffled
 from interp.probing.transfer import margins
 from interp.probing.verdicts import WAYS, overall, verdicts
@@ -214,7 +214,7 @@ def test_noise_is_told_as_well_by_the_shares_of_the_classes():
 
 def test_scores_against_their_definitions():
     scores, positive = torch.tensor([[0.1, 0.5, 0.5, 0.9]]), torch.tensor([False, True, False, True])
-    assert_close(auroc(scores, positive), torch.tensor([(0.5 + 1 + 1 + 1) / 4]))
+    assert stats.auroc(scores.numpy(), positive.numpy()) == [(0.5 + 1 + 1 + 1) / 4]
     turned = torch.tensor([[1.0, 0], [-1, 0], [0, 2]])[None, :, None]
     assert_close(stability(turned), torch.tensor([1 / 3]))
     assert float(effective_dimension(_random(1, 5000, 8))) == pytest.approx(8, rel=0.02)

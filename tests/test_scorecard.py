@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from interp import tasks
+from interp import stats, tasks
 from interp.zoo import estimates, scorecard
 from interp.zoo.handset import copying
 from interp.zoo.scorecard import edges
@@ -33,10 +33,10 @@ def test_a_wrong_claim_shows():
 
 def test_the_area_counts_ties_by_half():
     truth = np.array([True, False, True, False])
-    assert edges.auroc(np.array([3.0, 1.0, 2.0, 0.0]), truth) == 1
-    assert edges.auroc(np.array([1.0, 1.0, 1.0, 1.0]), truth) == 0.5
-    assert edges.auroc(np.array([0.0, 1.0, 1.0, 2.0]), truth) == 0.125
-    assert np.isnan(edges.auroc(np.ones(4), truth | True))
+    assert stats.auroc(np.array([3.0, 1.0, 2.0, 0.0]), truth) == 1
+    assert stats.auroc(np.array([1.0, 1.0, 1.0, 1.0]), truth) == 0.5
+    assert stats.auroc(np.array([0.0, 1.0, 1.0, 2.0]), truth) == 0.125
+    assert np.isnan(stats.auroc(np.ones(4), truth | True))
 
 
 def test_correlations_stand_in_one_order_and_say_of_how_many_pairs_they_are(embedded):

@@ -63,8 +63,8 @@ def recovery(scores: "np.ndarray", exact: "np.ndarray", matter: "np.ndarray") ->
     import numpy as np
     from scipy.stats import rankdata
 
-    from interp.zoo.scorecard.edges import auroc
+    from interp.stats import auroc
 
     alike = lambda a, b: float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) > 0 and np.ptp(b) > 0 else float("nan")
     ranks = alike(rankdata(scores), rankdata(exact))
-    return {"auroc": auroc(scores, matter), "correlation": alike(scores, exact), "rank_correlation": ranks}
+    return {"auroc": float(auroc(scores, matter)), "correlation": alike(scores, exact), "rank_correlation": ranks}

@@ -15,8 +15,9 @@ from interp.probing.estimators import ESTIMATORS, Estimator
 from interp.probing.mdl import codelength
 from interp.probing.permutation import shuffle_scores
 from interp.probing.problems import Features
-from interp.probing.scores import auroc, balanced, correct, effective_dimension, stability
+from interp.probing.scores import balanced, correct, effective_dimension, stability
 from interp.probing.splits import check_classes, shuffled
+from interp.stats import auroc
 from interp.tasks import Labelled
 
 By = dict[str, Tensor]
@@ -98,7 +99,8 @@ def _scores(held: Held, labels: Tensor, n_classes: int) -> By:
     if n_classes:
         found["balanced_accuracy"] = balanced(right[:, 0], labels[0])
     if n_classes == 2:
-        found["auroc"] = auroc(held.outputs[:, 0, :, 0], labels[0] == 1)
+        scores = held.outputs[:, 0, :, 0]
+        found["auroc"] = torch.from_numpy(auroc(scores.cpu().numpy(), (labels[0] == 1).cpu().numpy())).to(scores)
     return found
 
 

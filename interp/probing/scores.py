@@ -1,7 +1,7 @@
 """How good held-out predictions are, beyond their losses."""
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from interp.probing.problems import gram, log_probs
@@ -19,17 +19,6 @@ def correct(
 def balanced(right: Float[Tensor, "*rest example"], y: Shaped[Tensor, " example"]) -> Float[Tensor, "*rest"]:
     """The mean over classes of the share that is right."""
     return torch.stack([right[..., y == label].mean(-1) for label in y.unique()]).mean(0)
-
-
-def auroc(scores: Float[Tensor, "site example"], positive: Bool[Tensor, " example"]) -> Float[Tensor, " site"]:
-    """The share of pairs of a positive and another example in which the positive one scores higher; ties count half."""
-    wins = []
-    for row in scores:
-        others = row[~positive].sort().values
-        below = torch.searchsorted(others, row[positive], side="left")
-        upto = torch.searchsorted(others, row[positive], side="right")
-        wins.append((below + upto).to(row).mean() / 2 / len(others))
-    return torch.stack(wins)
 
 
 def stability(weight: Float[Tensor, "site fold out d"]) -> Float[Tensor, " site"]:

@@ -8,9 +8,12 @@ with shrunken covariance: Ledoit & Wolf 2004. Principal components of contrast p
 from collections.abc import Callable, Sequence
 from math import comb
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from interp import stats
 
 Estimator = Callable[[Tensor, Tensor], Tensor]
 
@@ -78,8 +81,8 @@ OF_PAIRS = frozenset({"svd", "pca", "pca_ordered"})
 
 def auroc(positive: Float[Tensor, " n"], negative: Float[Tensor, " m"]) -> float:
     """How often a positive reading is above a negative one; a tie counts half."""
-    above = (positive[:, None] > negative).double() + 0.5 * (positive[:, None] == negative).double()
-    return float(above.mean())
+    both = torch.cat([positive, negative]).double().cpu().numpy()
+    return float(stats.auroc(both, np.arange(len(both)) < len(positive)))
 
 
 def p_of_separation(positive: Float[Tensor, " n"], negative: Float[Tensor, " m"]) -> float:

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Bool, Float
 
 from interp import circuits
+from interp.stats import auroc
 from interp.zoo import known
 from interp.zoo.known import Known
 from interp.zoo.scorecard.rows import Row
@@ -55,16 +55,6 @@ def rows(made: Known, seed: int, finders: Mapping[str, tuple[Finder, float | Non
         scores = abs(find(made, seed))
         scores = scores.mean("prompt") if "prompt" in scores.dims else scores
         values = scores.transpose("writer", "reader").values[there]
-        yield Row("Edges", made.name, name, "AUROC", auroc(values, truth), least=least)
+        yield Row("Edges", made.name, name, "AUROC", float(auroc(values, truth)), least=least)
         first = np.argsort(-values, kind="stable")[: truth.sum()]
         yield Row("Edges", made.name, name, "recall among as many as there are", float(truth[first].mean()))
-
-
-def auroc(scores: Float[np.ndarray, " edge"], truth: Bool[np.ndarray, " edge"]) -> float:
-    """The chance that something true scores above something false, ties by half; NaN where one of them is missing."""
-    from scipy.stats import rankdata
-
-    n = int(truth.sum())
-    if not 0 < n < len(truth):
-        return float("nan")
-    return float((rankdata(scores)[truth].sum() - n * (n + 1) / 2) / (n * (len(truth) - n)))
