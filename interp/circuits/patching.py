@@ -3,7 +3,7 @@
 Exact patching of edges as in Goldowsky-Dill et al. 2023 (arXiv:2304.05969).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -112,3 +112,20 @@ def each(
     values = found.new_full((found.shape[1], *names.precedes.shape), float("nan"))
     values[:, writers, readers] = found.T
     return values, passes
+
+
+def each_node(exchange: Exchange, budget: int | None, progress: Progress) -> Float[Tensor, "prompt node"]:
+    """The change when all edges that leave a writer, or all that enter a reader, are patched at once: writers first."""
+    names = exchange.run.wiring.graph
+    nodes = torch.arange(len(names.writers) + len(names.readers))
+    chunks = nodes.split(exchange.most(budget))
+    masks = (torch.stack([edges_of(names, [i]) for i in some.tolist()]) for some in chunks)
+    return exchange.changes(masks, len(nodes), progress, "nodes")[0].T.cpu()
+
+
+def edges_of(names: Graph, nodes: Sequence[int]) -> Float[Tensor, "writer reader"]:
+    """All edges of some nodes, by number: writers, then readers."""
+    chosen, n = torch.zeros(names.precedes.shape), len(names.writers)
+    chosen[[i for i in nodes if i < n]] = 1
+    chosen[:, [i - n for i in nodes if i >= n]] = 1
+    return chosen * names.precedes

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from interp.agreement import agreement
 from interp.arrays import Check, labelled
-from interp.circuits.masks import Exchange
 from interp.circuits.pair import Pair
-from interp.circuits.patching import each
+from interp.circuits.patching import each, each_node, edges_of
 from interp.graph import Graph
 from interp.metrics import Metric, as_metric
 from interp.model import Model, Prompts
@@ -61,7 +60,7 @@ def verify(
     pair = Pair.of(model, clean, corrupt, str(scores.attrs.get("direction", "denoising")))
     graph, exchange = pair.wiring.graph, pair.exchange(metric)
     guess = _scores_of(pair, scores)
-    nodes = _exact_nodes(graph, exchange, budget, progress)
+    nodes = each_node(exchange, budget, progress)
     sums = torch.cat([guess.nansum(2), guess.nansum(1)], dim=1)
     miss, missed = _missed(graph, sums.mean(0), nodes.mean(0))
     order = guess.mean(0).abs().nan_to_num(-1).flatten().argsort(descending=True)[: int(graph.precedes.sum())]
@@ -70,7 +69,7 @@ def verify(
     ]
     chosen = torch.zeros(graph.precedes.numel())
     chosen[torch.cat([order[:top], sample])] = 1
-    chosen = torch.maximum(chosen.view(graph.precedes.shape), _edges_of(graph, missed))
+    chosen = torch.maximum(chosen.view(graph.precedes.shape), edges_of(graph, missed))
     exact, passes = each(exchange, chosen, budget, progress)
     checks = [*agreement(guess.movedim(0, -1), exact.movedim(0, -1), sample), miss]
     how: dict[str, Any] = {
@@ -102,16 +101,6 @@ def _scores_of(pair: Pair, scores: xr.DataArray) -> Float[Tensor, "prompt writer
     return torch.stack([graph.tensor_of("scores", row.drop_vars("prompt")) for row in scores.transpose("prompt", ...)])
 
 
-def _exact_nodes(
-    graph: Graph, exchange: Exchange, budget: int | None, progress: Progress
-) -> Float[Tensor, "prompt node"]:
-    """The change when all edges that leave a writer, or enter a reader, are patched at once."""
-    nodes = torch.arange(len(graph.writers) + len(graph.readers))
-    chunks = nodes.split(exchange.most(budget))
-    masks = (torch.stack([_edges_of(graph, [i]) for i in some.tolist()]) for some in chunks)
-    return exchange.changes(masks, len(nodes), progress, "nodes")[0].T.cpu()
-
-
 def _missed(graph: Graph, guess: Tensor, exact: Tensor) -> tuple[Check, list[int]]:
     """Nodes, writers before readers, whose estimate is far off: as a check, and by number, the worst first."""
     names = [*(f"{name} →" for name in graph.writers), *(f"→ {name}" for name in graph.readers)]
@@ -121,11 +110,3 @@ def _missed(graph: Graph, guess: Tensor, exact: Tensor) -> tuple[Check, list[int
     said = f": {', '.join(names[i] for i in worst)}" if worst else ""
     why = f"largest error at a node as a share of the largest effect of one; an estimate misses saturated nodes{said}"
     return Check("worst miss of a node", value, _FLAG, "warn" if worst else "pass", why, "arXiv:2403.00745"), worst
-
-
-def _edges_of(graph: Graph, nodes: list[int]) -> Float[Tensor, "writer reader"]:
-    """All edges of nodes numbered as in `_missed`."""
-    chosen, n = torch.zeros(graph.precedes.shape), len(graph.writers)
-    chosen[[i for i in nodes if i < n]] = 1
-    chosen[:, [i - n for i in nodes if i >= n]] = 1
-    return chosen * graph.precedes

@@ -4,14 +4,13 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
 import xarray as xr
-from jaxtyping import Float
 from torch import Tensor
 
 from interp import circuits
 from interp.arrays import labelled
 from interp.circuits.ablations import ablated
+from interp.circuits.patching import each
 from interp.graph import Edge
 from interp.metrics import Metric
 from interp.model import Model
@@ -95,29 +94,15 @@ def effects(known: Known, ablation: str, budget: int | None = None) -> xr.DataAr
     if ablation not in ABLATIONS:
         raise ValueError(f"unknown ablation {ablation!r}; choose from {', '.join(ABLATIONS)}")
     model, task, metric = known.model, known.task, known.metric
-    values = each_edge(model, task, metric, ablation, budget)
+    (exchange,) = ablated(model, task.clean, task.corrupt, metric, ablation)
     names = circuits.graph(model)
+    values, _ = each(exchange, names.mask(), budget, progress=False)
     coords: dict[str, Sequence] = {"prompt": range(len(task))}
     coords |= {"writer": names.writers, "reader": names.readers}
     return labelled(
         values, f"change in {metric.name}", coords, model, method="edge patching, each edge alone", direction="noising",
         ablation=ablation, metric=metric.name,
     )  # fmt: skip
-
-
-def each_edge(
-    model: Model, task: Task, metric: Metric, ablation: str, budget: int | None = None
-) -> Float[Tensor, "prompt writer reader"]:
-    """The change in the clean run when one edge alone is ablated, NaN where there is none."""
-    (exchange,) = ablated(model, task.clean, task.corrupt, metric, ablation)
-    precedes = circuits.graph(model).precedes
-    readers, writers = precedes.T.nonzero(as_tuple=True)
-    masks = torch.zeros(len(readers), *precedes.shape)
-    masks[torch.arange(len(readers)), writers, readers] = 1
-    found, _ = exchange.changes(masks.split(exchange.most(budget)), len(masks), progress=False)
-    values = found.new_full((len(task), *precedes.shape), float("nan"))
-    values[:, writers, readers] = found.T
-    return values
 
 
 def edges_that_matter(effects: xr.DataArray, least: float = LEAST) -> frozenset[Edge]:

@@ -12,14 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float
-from torch import Tensor
 
 from interp import circuits, tasks
 from interp.arrays import attach, labelled
 from interp.backends import load
 from interp.circuits.ablations import ablated
 from interp.circuits.masks import Exchange
+from interp.circuits.patching import each, each_node
 from interp.model import Model
 from interp.tasks import Task
 
@@ -55,26 +54,18 @@ def measure(model: Model, task: Task, budget: int | None = None) -> xr.Dataset:
         ValueError: What `circuits.patch_edges` raises.
     """
     graph, metric = circuits.graph(model), task.logit_diff
-    sets = {
-        "edge": _each(graph.precedes),
-        "out": torch.stack([graph.mask([(name, "*")]) for name in graph.writers]),
-        "into": torch.stack([graph.mask([("*", name)]) for name in graph.readers]),
-    }
     exchanges = [_exchange(model, task, name) for name in INTERVENTIONS]
+    edges = torch.stack([each(exchange, graph.mask(), budget, progress=False)[0] for exchange in exchanges])
+    nodes = torch.stack([each_node(exchange, budget, progress=False) for exchange in exchanges])
+    out, into = nodes.split([len(graph.writers), len(graph.readers)], dim=2)
     labels = {"writer": graph.writers, "reader": graph.readers}
     parts: dict[str, xr.DataArray] = {}
-    for kind, masks in sets.items():
-        values = torch.stack([_tried(exchange, masks, budget) for exchange in exchanges])
+    for kind, values in (("edge", edges), ("out", out), ("into", into)):  # (intervention, prompt, ...)
         coords: dict[str, Sequence[str]] = {"intervention": INTERVENTIONS} | {
             axis: labels[axis] for axis in _AXES[kind]
         }
-        error = values.std(-1) / len(task) ** 0.5
-        for name, numbers in ((kind, values.mean(-1)), (f"{kind}_error", error)):
-            full = numbers
-            if kind == "edge":
-                full = numbers.new_full((len(numbers), *graph.precedes.shape), float("nan"))
-                full[:, graph.precedes] = numbers
-            parts[name] = labelled(full, f"change in {metric.name}", coords, model)
+        for name, numbers in ((kind, values.mean(1)), (f"{kind}_error", values.std(1) / len(task) ** 0.5)):
+            parts[name] = labelled(numbers, f"change in {metric.name}", coords, model)
     clean, corrupt = (float(exchanges[i].run.values.mean()) for i in (1, 0))
     how = {"method": "exact patching of edges", "metric": metric.name, "pairs": len(task)}
     attrs = parts["edge"].attrs | attach([], how)
@@ -84,23 +75,6 @@ def measure(model: Model, task: Task, budget: int | None = None) -> xr.Dataset:
 def _exchange(model: Model, task: Task, intervention: str) -> Exchange:
     prompts = (task.corrupt, task.clean) if intervention == "denoising" else (task.clean, task.corrupt)
     return ablated(model, *prompts, task.logit_diff, "zero" if intervention == "zero" else "corrupt")[0]
-
-
-def _each(precedes: Tensor) -> Float[Tensor, "edge writer reader"]:
-    """A mask for every edge."""
-    writers, readers = precedes.nonzero(as_tuple=True)
-    masks = torch.zeros(len(writers), *precedes.shape)
-    masks[torch.arange(len(writers)), writers, readers] = 1
-    return masks
-
-
-def _tried(
-    exchange: Exchange, masks: Float[Tensor, "set writer reader"], budget: int | None
-) -> Float[Tensor, "set prompt"]:
-    order = masks.flatten(1).argmax(1) % masks.shape[-1]  # by reader, so that most of a pass is shared
-    order = order.argsort(stable=True)
-    values, _ = exchange.changes(masks[order].split(exchange.most(budget)), len(masks), progress=False)
-    return values[order.argsort()]
 
 
 def table(found: xr.Dataset, least: float = 0.05, top: int = 5) -> str:
