@@ -16,6 +16,7 @@ from torch import Tensor
 from interp.arguments import check_folder
 from interp.components import last_stream
 from interp.model import Model
+from interp.precision import widened
 from interp.sites import Site
 
 _FORMAT = "interp tuned lens 1"
@@ -33,7 +34,7 @@ class Translator:
 
     def __call__(self, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """The stream as the last layer would leave it, at least in single precision."""
-        wide = resid.to(torch.promote_types(resid.dtype, torch.float32))
+        wide = widened(resid)
         return wide + wide @ self.weight.to(wide) + self.bias.to(wide)
 
 

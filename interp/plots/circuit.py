@@ -16,8 +16,8 @@ _CLEAR = _WIDTH / 2 + 0.08  # from the middle of a node to where an edge may pas
 _WIDEST = 9.0
 _COLUMN = 66  # pixels, in which the name of a head has room
 
-Place = tuple[float, float]
-Places = dict[str, Place]
+Point = tuple[float, float]
+Places = dict[str, Point]
 Edges = list[tuple[str, str, float]]
 
 
@@ -110,16 +110,16 @@ def _layout(nodes: set[str], group: float) -> Places:
     return found
 
 
-def _port(where: Places, reader: str) -> Place:
+def _port(where: Places, reader: str) -> Point:
     x, y = where[node_of(reader)]
     return x + _PORTS.get(reader.partition(".")[2], 0.0), y - _HEIGHT / 2
 
 
-def _path(where: Places, writer: str, reader: str) -> tuple[list[Place], Place]:
+def _path(where: Places, writer: str, reader: str) -> tuple[list[Point], Point]:
     """The points of an edge, which goes through the gaps between the nodes that it passes; and where it is marked."""
     x, y = where[writer]
     end = _port(where, reader)
-    points, straight = [(x, y + _HEIGHT / 2)], list[Place]()
+    points, straight = [(x, y + _HEIGHT / 2)], list[Point]()
     for row in sorted({row for _, row in where.values() if y < row < end[1]}):
         nodes = sorted(x for x, other in where.values() if other == row)
         low, high = row - _HEIGHT / 2, row + _HEIGHT / 2
@@ -136,7 +136,7 @@ def _path(where: Places, writer: str, reader: str) -> tuple[list[Place], Place]:
     return [*points[:i], middle, *points[i:]], middle
 
 
-def _at(start: Place, end: Place, height: float) -> float:
+def _at(start: Point, end: Point, height: float) -> float:
     """Where a straight line is at a height."""
     return start[0] + (end[0] - start[0]) * (height - start[1]) / (end[1] - start[1])
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from interp.arguments import check_finite
 from interp.model import Model
+from interp.precision import widened
 from interp.sites import Site
 from interp.steering.concept import Concept
 from interp.traces import Tokens
@@ -38,5 +39,5 @@ def _read(
         for (site, at), parts in found.items():
             value = trace.at(site, at) if head is None else trace.at(site, at)[:, head]
             check_finite(value, f" at {site}, {at!r}")
-            parts.append(value.to(torch.promote_types(value.dtype, torch.float32)))
+            parts.append(widened(value))
     return {key: torch.cat(parts) for key, parts in found.items()}
