@@ -186,6 +186,88 @@ def test_a_large_map_shows_all_its_labels_on_a_page():
     assert huge.height == layout.height and huge.xaxis.dtick is None and huge.width is None
 
 
+def test_words_and_grey_rows_are_put_in_the_order_of_the_values():
+    values = xr.DataArray([[0.1, 0.2], [0.3, 0.4]], dims=("layer", "pos"), coords={"layer": [0, 1], "pos": ["a", "b"]})
+    word = xr.DataArray([["p", "q"], ["r", "s"]], dims=values.dims, coords=values.coords)
+    grey = xr.DataArray([True, False], dims="layer", coords={"layer": [0, 1]})
+    turned = plots.words(values, word.isel(layer=[1, 0], pos=[1, 0]), grey=grey.isel(layer=[1, 0]))
+    assert turned.to_json() == plots.words(values, word, grey=grey).to_json()
+    curve = plots.trajectories(values.rename(pos="prompt"), grey=grey.isel(layer=[1, 0]))
+    assert curve.to_json() == plots.trajectories(values.rename(pos="prompt"), grey=grey).to_json()
+    for wrong in (dict(word=word[:1]), dict(word=word, grey=grey[:1]), dict(word=word, labels=word[0, :1])):
+        with pytest.raises(ValueError, match="one is needed for each cell of"):
+            plots.words(values, **wrong)
+    signed = plots.words(values - 0.2, word).data[0]
+    assert (signed.zmin, signed.zmax) == (-0.2, 0.2)
+
+
+def test_truth_values_are_a_map_of_0_and_1():
+    shown = plots.heatmap(xr.DataArray([[True, False]], dims=("y", "x"))).data[0]
+    assert np.asarray(shown.z).tolist() == [[1.0, 0.0]] and shown.zmax == 1
+    with pytest.raises(ValueError, match="a heatmap shows numbers, not complex128"):
+        plots.heatmap(xr.DataArray([[1j]], dims=("y", "x")))
+
+
+def test_labels_that_are_the_same_are_places_of_their_own():
+    array = xr.DataArray(
+        np.random.default_rng(0).normal(size=(3, 9)), dims=("pos", "prompt"), coords={"pos": ["the", "cat", "the"]}
+    )
+    assert len({*plots.bars(stats.interval(array), "pos").data[0].x}) == 3
+    assert len({*plots.distributions(array).data[-1].x}) == 3
+    words = plots.words(array[:, :2] ** 2, xr.full_like(array[:, :2], "w", dtype=object))
+    assert len({*words.data[0].y}) == 3
+
+
+def test_a_point_without_a_neighbour_keeps_its_interval():
+    array = xr.DataArray(
+        np.random.default_rng(0).normal(size=(5, 9)), dims=("layer", "prompt"), coords={"layer": range(5)}
+    )
+    array[1] = np.nan
+    table = stats.interval(array)
+    for figure in (plots.lines(table, "layer"), plots.trajectories(array)):
+        error = figure.data[-1].error_y
+        assert np.flatnonzero(np.nan_to_num(error.array)).tolist() == [0]
+        np.testing.assert_allclose(error.array[0] + float(table["mean"][0]), table["high"][0], rtol=1e-6)
+    assert plots.lines(stats.interval(array[2:]), "layer").data[-1].error_y.array is None
+
+
+def test_axes_have_ticks_at_layers_alone_and_long_labels_are_cut():
+    many = xr.DataArray(np.arange(48.0), dims="layer", coords={"layer": range(48)})
+    axis = plots.lines({"a": many, "b": many[:7]}, "layer").layout.xaxis
+    assert len(axis.tickvals) == 24 and axis.range[0] > -2 and axis.range[1] < 49
+    long = many[:2].rename(layer="pos").assign_coords(pos=["<s>", "y" * 60])
+    for figure in (plots.bars(long, "pos"), plots.lines(long, "pos"), plots.heatmap(long.expand_dims("q"))):
+        assert list(figure.layout.xaxis.ticktext) == ["&lt;s&gt;", "y" * 19 + "…"]
+    named = {f"curve number {i}": many for i in range(14)}
+    assert plots.lines(named, "layer").layout.margin.t >= plots.lines(many, "layer").layout.margin.t + 40
+
+
+def test_nothing_is_refused_and_not_drawn_as_an_empty_frame():
+    array = xr.DataArray(np.full((2, 3), np.nan), dims=("layer", "prompt"), coords={"layer": [0, 1]})
+    word = xr.full_like(array, "w", dtype=object)
+    for draw in (
+        lambda: plots.lines({"a": array[:, 0]}, "layer"), lambda: plots.lines({}, "layer"),
+        lambda: plots.bars(array[:, 0], "layer"), lambda: plots.distributions(array),
+        lambda: plots.trajectories(array), lambda: plots.words(array, word),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="needs at least one number to draw"):
+            draw()
+    for draw in (
+        plots.trajectories,
+        plots.token_text,
+        plots.token_map,
+        plots.triangle,
+        plots.doses,
+        plots.distributions,
+    ):
+        with pytest.raises(TypeError, match="this takes a labelled array"):
+            draw(np.zeros((2, 3)))
+    with pytest.raises(ValueError, match="at least one edge is drawn; most=0"):
+        plots.circuit_graph(array, most=0)
+    with pytest.raises(ValueError, match=r"reach is the size of value .* not -1"):
+        plots.token_text(array.rename(layer="pos").fillna(1.0), reach=-1)
+
+
 def test_one_curve_or_its_interval_needs_no_name():
     array = _array("layer", "prompt")
     one, table = array.isel(prompt=0), stats.interval(array)

@@ -34,8 +34,10 @@ def circuit_graph(values: Mask, title: str = "", most: int = 60, graph: Graph | 
             mask that `circuits.select` gives, or a list of edges.
 
     Raises:
-        ValueError: Other axes; no edge to draw; values without labels, and no graph.
+        ValueError: Other axes; no edge to draw; values without labels, and no graph; `most` below 1.
     """
+    if most < 1:
+        raise ValueError(f"at least one edge is drawn; most={most} was given")
     if not isinstance(values, xr.DataArray):
         values = _labelled(values, graph)
     if set(values.dims) != {"writer", "reader"}:

@@ -1,12 +1,14 @@
 """Two axes as an image."""
 
+from html import unescape
+
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
 from interp.arguments import check_labelled_array
 from interp.arrays import in_order_of
-from interp.plots.style import BAR, distinct, dress, legible, plain, quantity, size_of
+from interp.plots.style import BAR, distinct, dress, legible, plain, quantity, size_of, ticks_of
 
 
 def heatmap(
@@ -27,10 +29,14 @@ def heatmap(
         ValueError: An array with other than two axes; average over the others first. One with no number in it. Texts
             that are too many or too few.
     """
-    check_labelled_array(array)
+    for given in (array, text, significant):
+        if given is not None:
+            check_labelled_array(given)
     if array.ndim != 2:
         raise ValueError(f"a heatmap needs two axes, not {array.dims}; average the others, as in .mean('prompt')")
-    values = array.values
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"a heatmap shows numbers, not {array.dtype}; give real ones, or words by text=")
+    values = array.values.astype(float)
     if not np.isfinite(values).any():
         raise ValueError(f"a heatmap needs at least one number; {dict(array.sizes)} values are all NaN")
     reach = float(np.abs(values[np.isfinite(values)]).max()) or 1.0
@@ -38,8 +44,9 @@ def heatmap(
     if significant is not None:
         text = significant.copy(data=np.where(significant, "★", ""))
     y, x = array.dims
+    columns, rows = (distinct([plain(v) for v in array[axis].values]) for axis in (x, y))
     image = go.Heatmap(
-        z=values, x=distinct([plain(v) for v in array[x].values]), y=distinct([plain(v) for v in array[y].values]),
+        z=values, x=columns, y=rows,
         colorscale="RdBu" if signed else "Blues", zmid=0 if signed else None,
         zmin=-reach if signed else 0, zmax=reach, colorbar=BAR | dict(title=quantity(array)),
         hovertemplate=f"{plain(y)} %{{y}}<br>{plain(x)} %{{x}}<br>%{{z:.4g}}<extra></extra>", hoverongaps=False,
@@ -48,10 +55,11 @@ def heatmap(
         cells = _cells(_aligned(text, array))
         image.update(text=cells, texttemplate="%{text}", textfont_size=size_of(cells))
     figure = go.Figure([image] if text is None else legible(image))
-    figure.update_xaxes(title=plain(x), type="category", showgrid=False)
-    figure.update_yaxes(title=plain(y), type="category", showgrid=False)
-    figure = _sized(figure, title, array.sizes[y], array.sizes[x])
-    return figure.update_layout(plot_bgcolor="#e8e8e8") if np.isnan(values).any() else figure
+    figure.update_xaxes(title=plain(x), type="category", showgrid=False, **ticks_of(columns))
+    figure.update_yaxes(title=plain(y), type="category", showgrid=False, **ticks_of(rows))
+    longest = 0 if text is None else max(len(unescape(line)) for cell in cells.ravel() for line in cell.split("<br>"))
+    figure = _sized(figure, title, len(rows), len(columns), longest)
+    return figure if np.isfinite(values).all() else figure.update_layout(plot_bgcolor="#e8e8e8")
 
 
 def triangle(array: xr.DataArray, title: str = "", significant: xr.DataArray | None = None) -> go.Figure:
@@ -60,6 +68,7 @@ def triangle(array: xr.DataArray, title: str = "", significant: xr.DataArray | N
     Raises:
         ValueError: An array of other axes than query and key.
     """
+    check_labelled_array(array)
     if set(array.dims) != {"query", "key"}:
         raise ValueError(f"a triangle needs the axes query and key, not {array.dims}; choose or average the others")
     figure = heatmap(array.transpose("query", "key"), title, significant=significant, diverging=True)
@@ -78,16 +87,21 @@ def _cells(values: np.ndarray) -> np.ndarray:
     """What is written into cells: numbers to two places, or as many more as the largest needs for two digits."""
     numbers = [abs(v) for v in values.ravel().tolist() if isinstance(v, float) and np.isfinite(v)]
     places = int(np.clip(1 - np.floor(np.log10(max(numbers, default=1.0) or 1.0)), 2, 6))
-    cell = lambda v: ("" if np.isnan(v) else f"{v:z.{places}f}") if isinstance(v, float) else plain(v)
+    form = f"z.{places}f" if 1e-4 <= max(numbers, default=1.0) < 1e5 else ".2g"
+    cell = lambda v: ("" if np.isnan(v) else f"{v:{form}}") if isinstance(v, float) else plain(v)
     return np.array([cell(v) for v in values.ravel().tolist()], dtype=object).reshape(values.shape)
 
 
-def _sized(figure: go.Figure, title: str, rows: int, columns: int) -> go.Figure:
-    """A figure as large as its labels need, all of which are shown while they are few enough to be read."""
+def _sized(figure: go.Figure, title: str, rows: int, columns: int, letters: int) -> go.Figure:
+    """A figure as large as its labels, and the letters in a cell, need; all labels are shown while they can be read."""
     row = 44.0 if rows <= 8 else min(26.0, 900 / rows)
     if 8 < rows <= 90:
         figure.update_yaxes(dtick=1, tickfont_size=int(min(13, row - 2)))
-    figure.update_xaxes(tickangle=-45 if columns > 8 else 0)
+    crowded = sum(map(len, figure.layout.xaxis.ticktext or figure.data[0].x)) > 90
+    figure.update_xaxes(tickangle=-45 if columns > 8 or crowded else 0)
     if 30 < columns <= 90:
-        figure.update_xaxes(dtick=1, tickfont_size=10, tickangle=-90).update_layout(width=max(700, 220 + 12 * columns))
+        figure.update_xaxes(dtick=1, tickfont_size=10, tickangle=-90)
+    needed = 220 + columns * max(12 if 30 < columns <= 90 else 0, 5 * letters)
+    if needed > 700:
+        figure.update_layout(width=min(needed, 2400))
     return dress(figure, title, height=170 + round(max(row * rows, 200)))

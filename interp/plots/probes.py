@@ -1,9 +1,10 @@
 """Probes by layer: how well each place is read, and how well the best would be by chance."""
 
+import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
-from interp.plots.style import dress, pen, plain
+from interp.plots.style import check_numbers, dress, pen, plain, steps_of
 
 _NULLS = {"skill": 0.0, "auroc": 0.5, "selectivity": 0.0, "compression": 1.0}
 
@@ -19,7 +20,7 @@ def probes(result: xr.Dataset, value: str = "accuracy", title: str = "") -> go.F
         value: Such as "accuracy", "skill", "balanced_accuracy", "auroc", "selectivity" or "compression".
 
     Raises:
-        ValueError: What is no dataset; a value that the result does not have by layer and position.
+        ValueError: What is no dataset; a value that the result does not have by layer and position, or only as NaN.
     """
     if not isinstance(result, xr.Dataset):
         raise ValueError(
@@ -27,9 +28,12 @@ def probes(result: xr.Dataset, value: str = "accuracy", title: str = "") -> go.F
         )
     known = [str(name) for name in result if {"layer", "pos"} <= set(result[name].dims) <= {"layer", "pos", "head"}]
     if value not in known:
-        raise ValueError(f"there is no {value!r} by layer and position in these probes; there are {', '.join(known)}")
+        raise ValueError(
+            f"there is no {value!r} by layer and position in these probes; there are {', '.join(known) or 'none'}"
+        )
+    check_numbers("probes", result[value])
     if "head" in result.dims:
-        result = result.isel(head=result[value].argmax("head"))
+        result = result.isel(head=result[value].fillna(-np.inf).argmax("head"))
     figure = go.Figure()
     layers = [int(layer) for layer in result["layer"].values]
     null = "balanced_null_of_the_" if value == "balanced_accuracy" else "null_of_the_"
@@ -50,7 +54,7 @@ def probes(result: xr.Dataset, value: str = "accuracy", title: str = "") -> go.F
                        text=[plain(word) for word in here["verdict"].values] if "verdict" in here else None,
                        hovertemplate="layer %{x:.0f}<br>%{y:.3f}<br>%{text}<extra>%{fullData.name}</extra>")
         )  # fmt: skip
-    figure.update_xaxes(title="layer", tickvals=layers, zeroline=False)
+    figure.update_xaxes(title="layer", **steps_of(layers), zeroline=False)
     figure.update_yaxes(title=plain(value.replace("_", " ")), zeroline=False)
     return dress(figure, title)
 
@@ -62,7 +66,7 @@ def _name_of(place: object) -> str:
 
 
 def _band(figure: go.Figure, layers: list[int], low: float, high: float) -> None:
-    edge = 0.15 if len(layers) > 1 else 0.5
+    edge = 0.15 if len(layers) > 1 else 0.3
     left, right = layers[0] - edge, layers[-1] + edge
     figure.add_trace(
         go.Scatter(x=[left, right, right, left], y=[high, high, low, low], fill="toself", fillcolor="#999",

@@ -10,6 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from interp.arguments import check_labelled_array
 from interp.plots.maps import heatmap
 from interp.plots.style import visible
 
@@ -89,8 +90,12 @@ def token_text(
         reach: The size of value that is given the full colour; by default the largest that there is.
 
     Raises:
-        ValueError: An array with other axes, or without a number in it; words that are too many or too few.
+        ValueError: An array with other axes, or without a number in it; words that are too many or too few; a reach
+            that is not above 0.
     """
+    check_labelled_array(array)
+    if reach is not None and not reach > 0:
+        raise ValueError(f"reach is the size of value that is given the full colour, above 0, not {reach}")
     axis = next((name for name in _TOKENS if name in array.dims), None)
     others = [str(name) for name in array.dims if name != axis]
     if axis is None or len(others) > 1:
@@ -105,7 +110,7 @@ def token_text(
         if others
         else [""]
     )
-    size = float(np.nanmax(np.abs(values))) if reach is None else reach
+    size = float(np.abs(values[np.isfinite(values)]).max()) if reach is None else reach
     lines = _lines(array, axis, words, len(values))
     rows = "".join(_row(*row, size or 1.0) for row in zip(names, lines, values))
     heading = f'<span class="title">{escape(title)}</span>' if title else ""
@@ -124,6 +129,7 @@ def token_map(array: xr.DataArray, title: str = "", words: Sequence[str] | None 
     Raises:
         ValueError: An array with other axes; words that are too many or too few.
     """
+    check_labelled_array(array)
     axis = next((name for name in _TOKENS if name in array.dims), None)
     if axis is None or array.ndim != 2:
         raise ValueError(f"a map needs an axis of targets and one of sources, pos or key, not {array.dims}")
@@ -145,7 +151,9 @@ def _lines(
     n_pos = array.sizes[axis]
     if words is None:
         words = [re.sub(r"^\d+ (?=.)", "", str(label), flags=re.S) for label in array[axis].values]
-    lines = [[str(word) for word in words]] * n if isinstance(words[0], str) else [list(line) for line in words]
+    words = list(words)
+    one = all(isinstance(word, str) for word in words)
+    lines = [[str(word) for word in words]] * n if one else [list(line) for line in words]
     if len(lines) != n or any(not 0 < len(line) <= n_pos for line in lines):
         sizes = f"{len(lines)} lines of {sorted({len(line) for line in lines})} words"
         raise ValueError(f"{sizes} were given for {n} lines of {n_pos} positions")
