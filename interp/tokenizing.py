@@ -76,6 +76,8 @@ class Tokenizer:
             return replace(prompts, ids=_whole(prompts.ids), mask=_whole(prompts.mask))
         if isinstance(prompts, Mapping) and "input_ids" in prompts:  # what a Hugging Face tokenizer returns
             ids, mask = prompts["input_ids"], prompts.get("attention_mask")
+            if isinstance(ids, list) and len({len(row) for row in ids if isinstance(row, Sequence)}) > 1:
+                return self._read(ids)  # of a tokenizer that was not asked to pad: every mask is full
             return self._read(ids if mask is None else (ids, mask))
         if isinstance(prompts, np.ndarray) and prompts.dtype.kind in "OU":
             return self._read(prompts.tolist())
@@ -86,7 +88,7 @@ class Tokenizer:
             return Tokens(*_batch(*(torch.as_tensor(part) for part in prompts)))
         if isinstance(prompts, str):
             return self._texts([prompts])
-        if isinstance(prompts, Sequence) and prompts:
+        if isinstance(prompts, Sequence) and prompts and not isinstance(prompts, bytes | bytearray):
             if all(isinstance(prompt, str) for prompt in prompts):
                 return self._texts([str(prompt) for prompt in prompts])
             if all(isinstance(i, Integral) for i in prompts):

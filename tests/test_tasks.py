@@ -142,3 +142,10 @@ def test_files_of_rows(embedded, tmp_path):
         path.write_text(f"{json.dumps(ROW)}\n\n{line}\n")
         with pytest.raises(ValueError, match=f"mine.jsonl, line 3 {error}"):
             tasks.from_file(embedded, path)
+
+
+def test_what_a_tokenizer_gives_without_padding_is_padded_and_bytes_are_no_ids(embedded):
+    bare = embedded.tokens({"input_ids": [[1, 2], [3, 4, 5]], "attention_mask": [[1, 1], [1, 1, 1]]})
+    assert bare.ids.tolist() == embedded.tokens([[1, 2], [3, 4, 5]]).ids.tolist() and bare.mask[0].tolist() == [0, 1, 1]
+    with pytest.raises(TypeError, match="not bytes"):
+        embedded.run(b"the dog")

@@ -187,10 +187,11 @@ def _codes(name: _Namer, found: By) -> dict[str, xr.DataArray]:
 def _selective(name: _Namer, found: By, plan: Plan) -> dict[str, xr.DataArray]:
     control = name.by_prompt(found["control_right"], "accuracy")
     mean = control.mean("prompt")
-    # Where groups are left out, a control task can fall below chance: that is no merit of the probe.
-    rival = control.where(mean > _majority(plan), _majority(plan))
-    apart = name.by_prompt(found["right"], "accuracy") - rival
-    bounds = interval(apart, seed=plan.seed, clusters=plan.data.groups)
+    right, majority = name.by_prompt(found["right"], "accuracy"), _majority(plan)
+    apart, alone = (interval(one, seed=plan.seed, clusters=plan.data.groups) for one in (right - control, right))
+    # Where groups are left out, a control task can fall below chance: that is no merit of the probe, whose accuracy is
+    # then as sure as it is by itself.
+    bounds = xr.where(mean > majority, apart, alone - majority, keep_attrs=True)
     return {"control_accuracy": mean, **_with_bounds("selectivity", bounds)}
 
 
