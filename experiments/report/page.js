@@ -30,7 +30,7 @@
     if (trace.type !== "heatmap") return trace;
     const letters = trace.textfont?.color === "#fff" ? { textfont: { ...trace.textfont, color: "#111" } } : {};
     const grey = /^#(..)\1\1$/.test(trace.colorscale?.at(-1)?.[1]);
-    const scale = trace.zmid === 0 ? "signed" : grey ? "grey" : "plain";
+    const scale = grey ? "grey" : trace.zmid === 0 ? "signed" : "plain";
     return { ...trace, ...letters, colorscale: scales[scale] };
   };
   // A narrow place: labels side by side are turned, the title is broken into lines, and the legend goes below the plot.
