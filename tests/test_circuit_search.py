@@ -5,7 +5,7 @@ import pytest
 import torch
 from wired import METRIC, model_of, pair
 
-from interp import circuits, metrics
+from interp import circuits, metrics, tasks
 from interp.circuits.pair import Pair
 from interp.zoo import handset
 
@@ -102,3 +102,10 @@ def test_message(case):
     with pytest.raises(ValueError) as caught:
         call(model, *pair(model))
     assert caught.value.args[0] == message
+
+
+def test_a_mask_is_not_learnt_from_a_metric_without_a_gradient(embedded):
+    task = tasks.ioi(embedded, n=2, seed=0)
+    blind = metrics.Metric("blind", lambda logits: logits.detach()[:, 0])
+    with pytest.raises(ValueError, match="blind has no gradient"):
+        circuits.learn_mask(embedded, task.clean, task.corrupt, metric=blind, steps=2, progress=False)

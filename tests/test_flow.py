@@ -160,3 +160,11 @@ def test_what_cannot_be_rolled_out_is_said(embedded):
     ):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_relevance_in_half_precision_is_near_that_of_single(dtype):
+    prompts = ["when Mary and John went to the store"]
+    models = [load("gpt2", dtype=some) for some in (dtype, torch.float32)]
+    half, single = (attribution.relevance(model, prompts, metrics.logit_diff(4, 5)) for model in models)
+    np.testing.assert_allclose(half, single, atol=0.05 * float(abs(single).max()))

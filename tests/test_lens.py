@@ -11,6 +11,7 @@ import interp
 from interp import Site, lens, metrics, tasks
 from interp.arrays import checks_of
 from interp.lens import rows
+from interp.lens.judging import last_is_the_model
 from interp.lens.tuned import Translator, TunedLens
 
 PROMPTS = ["when Mary and John went to the store", "Anna gave a drink to"]
@@ -199,3 +200,11 @@ def test_messages(call, message):
     with pytest.raises(ValueError) as caught:
         call(load("gemma2"))
     assert caught.value.args[0] == message
+
+
+def test_the_last_layer_is_held_to_what_its_precision_allows():
+    logits = torch.randn(4, 50, generator=torch.Generator().manual_seed(0))
+    off = logits + 1e-3
+    assert last_is_the_model(off, logits).status == "fail"
+    check = last_is_the_model(off.half(), logits.half())
+    assert (check.status, check.threshold) == ("pass", 1e-2)

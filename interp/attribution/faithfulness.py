@@ -107,8 +107,8 @@ def _losses(
     masked: Masked, scores: Float[Tensor, "order prompt pos"], shares: Sequence[float], progress: Progress
 ) -> tuple[Tensor, Tensor, Swept]:
     """What is lost without the first positions of each order, and with nothing else: (order, share, prompt) each."""
-    place, length = ranks(scores)[:, None], masked.present.sum(-1)
-    counts = torch.stack([(share * length - 1e-9).ceil() for share in shares])
+    place, length = ranks(scores)[:, None], masked.present.sum(-1).cpu().double()  # 0.6 of 25 is 15, and no more
+    counts = torch.stack([(share * length - 1e-9).ceil() for share in shares]).to(place)
     first = place < counts[:, :, None]
     cells = torch.cat([~first, first]).flatten(0, 1)
     whole = torch.ones_like(cells[:1])

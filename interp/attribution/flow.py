@@ -143,7 +143,8 @@ def _relevances(
 
 def _random(metrics: Sequence[Metric], trace: Trace) -> list[Metric]:
     """A random combination of the logits at each place that is read."""
-    weights = torch.randn(trace.logits.shape[-1], generator=torch.Generator().manual_seed(0)).to(trace.logits)
+    weights = torch.randn(trace.logits.shape[-1], generator=torch.Generator().manual_seed(0))
+    weights = weights.to(widened(trace.logits))  # as a metric is given them
     return [Metric("random combination", lambda logits: logits @ weights, metric.at) for metric in metrics]
 
 

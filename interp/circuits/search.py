@@ -183,6 +183,8 @@ def _distance(exchange: Exchange, removed: Tensor) -> Float[Tensor, " set"]:
     with torch.set_grad_enabled(removed.requires_grad):
         values = exchange.values(removed)
         exchange.run.metric.check_numbers(values)
+        if removed.requires_grad:
+            exchange.run.metric.check_gradient(values)
         return (values - exchange.run.values).abs().mean(-1)
 
 

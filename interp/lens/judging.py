@@ -60,9 +60,9 @@ def skill(kl: Float[Tensor, " *cell"], constant: float) -> Float[Tensor, " *cell
 
 def last_is_the_model(decoded: Float[Tensor, "row vocab"], logits: Float[Tensor, "row vocab"]) -> Check:
     """The check that the last stream, decoded, is the model's own output."""
+    threshold = 1e-4 if logits.dtype.itemsize >= 4 else 1e-2
     decoded, logits = widened(decoded), widened(logits)
     error = float((decoded - logits).abs().max() / logits.std().clamp(min=1e-9))
-    threshold = 1e-4 if decoded.dtype == torch.float64 or logits.dtype.itemsize >= 4 else 1e-2
     why = "the lens of the last layer is the model's own output; a difference means a norm, scale or cap was missed"
     return Check.at_most("last layer equals the model", error, threshold, why, otherwise="fail")
 
