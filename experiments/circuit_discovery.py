@@ -99,16 +99,16 @@ def answer(arrays: Arrays) -> str:
 def draw(arrays: Arrays) -> Shown:
     from interp import plots
 
-    best, scores = _best(arrays), arrays["scores"]
+    shown, kept, best, scores = {}, _bars(arrays), _best(arrays), arrays["scores"]
     exact = scores.sel(finder=_EXACT, drop=True).rename("exact change in logit difference")
     estimates = {name: scores.sel(finder=name) for name in _names(arrays) if name.startswith("EAP")}
-    bars = plots.bars(_bars(arrays), "circuit", "What circuits keep on other pairs", "faithfulness")
-    shown = {"kept": bars.update_layout(height=460)}
+    if kept["mean"].notnull().any():  # a model without the behaviour has nothing to keep
+        shown["kept"] = plots.bars(kept, "circuit", "Kept on other pairs", "faithfulness").update_layout(height=460)
     if estimates:
         shown["edges"] = plots.scatter(exact, estimates, "Every edge, exact and estimated", "estimate", diagonal=True)
-    effects = -exact * arrays["circuits"].sel(finder=best, drop=True)
-    if bool((abs(effects) > 0).any()):
-        shown["circuit"] = plots.circuit_graph(effects.rename("logits lost"), f"{best}; as wide as the exact effect")
+    lost = (-exact * arrays["circuits"].sel(finder=best, drop=True)).rename("logits lost")
+    if (abs(lost) > 0).any():
+        shown["circuit"] = plots.circuit_graph(lost, f"{best}; as wide as the exact effect")
     return shown | {"methods": _table(arrays)}
 
 
