@@ -169,27 +169,28 @@ def _checked(module: ModuleType) -> Experiment:
         raise ValueError(
             f"every option has a default, and {bare[0]!r} of {module.__name__}.Config has none; give it one"
         )
-    if not Path(str(getattr(module, "__file__", ""))).is_file():
+    file = Path(str(getattr(module, "__file__", "")))
+    if not file.is_file():
         raise ValueError(
             "a question is kept by the file that asks it, and this one is typed in a notebook or on standard input; write it "
             "to a file (in a notebook: %%writefile my_question.py), and import that"
         )
-    if Path(str(module.__file__)).stem == PAGES:
+    if file.stem == PAGES:
         raise ValueError(f"{PAGES!r} is the folder of the pages in a store; give the file {PAGES}.py another name")
-    file = Path(str(module.__file__))
     if _SOURCES not in vars(module.Config):  # one that extends another's has that one's, too
         own = file.read_bytes()
         setattr(module.Config, _SOURCES, {_OWN: own} | imported_by(file, own))
     _warn_of_changes(file, getattr(module.Config, _SOURCES))
-    found = Experiment(Path(str(module.__file__)).stem, module)  # what is run as a script calls itself "__main__"
+    found = Experiment(file.stem, module)  # what is run as a script calls itself "__main__"
     # A copy of one that is shipped stands beside it, not among its runs.
     copied = not found.shipped and (FOLDER / found.file.name).exists()
     return replace(found, name=f"my_{found.name}") if copied else found
 
 
 def _warn_of_changes(file: Path, sources: Mapping[str, bytes]) -> None:
+    root = folder_of(file)
     for name, source in sources.items():
-        path = file if name == _OWN else folder_of(file) / name
+        path = file if name == _OWN else root / name
         if not path.is_file() or path.read_bytes() != source:
             log.warning("%s has changed since it was imported; what runs is the old code until it is reloaded", path)
 

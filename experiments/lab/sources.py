@@ -17,15 +17,15 @@ def imported_by(file: Path, source: bytes) -> dict[str, bytes]:
 
     Each is as it was when it was imported, not as it was written since.
     """
-    root = folder_of(file)
+    file, root = file.resolve(), folder_of(file)
     found: dict[Path, bytes] = {}
-    left = [(file.resolve(), source)]
+    left = [(file, source)]
     while left:
         path, text = left.pop()
         for other in _imports(path, text, {path.parent, root}):
             inside = other.is_relative_to(root) and other.relative_to(root).parts[0] not in _LIBRARIES
-            if inside and other != file.resolve() and other not in found:
-                found[other] = as_imported(other)
+            if inside and other != file and other not in found:
+                found[other] = _as_imported(other)
                 left.append((other, found[other]))
     return {path.relative_to(root).as_posix(): found[path] for path in sorted(found)}
 
@@ -38,7 +38,7 @@ def folder_of(file: Path) -> Path:
     return folder
 
 
-def as_imported(path: Path) -> bytes:
+def _as_imported(path: Path) -> bytes:
     """A file as it was when this process first saw its module, or saw it reloaded; as it is, if it is not imported."""
     specs = (getattr(module, "__spec__", None) for module in [*sys.modules.values()])
     spec: Any = next((spec for spec in specs if getattr(spec, "origin", None) == str(path)), None)

@@ -48,12 +48,13 @@ def circuit_graph(values: Mask, title: str = "", most: int = 60, graph: Graph | 
     where = _layout({name for writer, reader, _ in edges for name in (writer, node_of(reader))}, _group(values))
     widest = max(abs(value) for *_, value in edges)
     figure = go.Figure()
-    for writer, reader, value in reversed(edges):  # the largest on top
-        x, y = zip(*_path(where, writer, reader)[0])
+    paths = [_path(where, writer, reader) for writer, reader, _ in edges]
+    for (*_, value), (points, _) in zip(reversed(edges), reversed(paths)):  # the largest on top
+        x, y = zip(*points)
         width = max(0.8, _WIDEST * abs(value) / widest)
         line = dict(color=COLOURS[value < 0], width=width, shape="spline", smoothing=0.6)
         figure.add_trace(go.Scatter(x=x, y=y, mode="lines", line=line, opacity=0.6, hoverinfo="skip", showlegend=False))
-    figure.add_trace(_hovers(edges, where, quantity(values) or "value"))
+    figure.add_trace(_hovers(edges, [middle for _, middle in paths], quantity(values) or "value"))
     figure.add_trace(_nodes(edges, where))
     _boxes(figure, edges, where)
     _rows(figure, where)
@@ -150,9 +151,8 @@ def _nearest_gap(nodes: list[float], x: float) -> float:
     return min((min(max(x, a), b) for a, b in zip(left, right) if a <= b), key=lambda place: abs(place - x))
 
 
-def _hovers(edges: Edges, where: Places, name: str) -> go.Scatter:
+def _hovers(edges: Edges, middles: list[Point], name: str) -> go.Scatter:
     """Marks without a face in the middle of each edge, which show its numbers."""
-    middles = [_path(where, writer, reader)[1] for writer, reader, _ in edges]
     return go.Scatter(
         x=[x for x, _ in middles], y=[y for _, y in middles], mode="markers",
         marker=dict(size=14, color="rgba(0,0,0,0)"), showlegend=False,

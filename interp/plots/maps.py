@@ -1,14 +1,24 @@
 """Two axes as an image."""
 
-from html import unescape
-
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
 from interp.arguments import check_labelled_array
 from interp.arrays import in_order_of
-from interp.plots.style import BAR, distinct, dress, legible, plain, quantity, size_of, ticks_of
+from interp.plots.style import (
+    BAR,
+    check_numbers,
+    distinct,
+    dress,
+    legible,
+    longest_line,
+    plain,
+    quantity,
+    scale_of,
+    size_of,
+    ticks_of,
+)
 
 
 def heatmap(
@@ -37,18 +47,13 @@ def heatmap(
     if array.dtype.kind not in "biuf":
         raise ValueError(f"a heatmap shows numbers, not {array.dtype}; give real ones, or words by text=")
     values = array.values.astype(float)
-    if not np.isfinite(values).any():
-        raise ValueError(f"a heatmap needs at least one number; {dict(array.sizes)} values are all NaN")
-    reach = float(np.abs(values[np.isfinite(values)]).max()) or 1.0
-    signed = bool(np.nanmin(values) < 0) if diverging is None else diverging
+    check_numbers("a heatmap", array)
     if significant is not None:
         text = significant.copy(data=np.where(significant, "★", ""))
     y, x = array.dims
     columns, rows = (distinct([plain(v) for v in array[axis].values]) for axis in (x, y))
     image = go.Heatmap(
-        z=values, x=columns, y=rows,
-        colorscale="RdBu" if signed else "Blues", zmid=0 if signed else None,
-        zmin=-reach if signed else 0, zmax=reach, colorbar=BAR | dict(title=quantity(array)),
+        z=values, x=columns, y=rows, **scale_of(values, diverging), colorbar=BAR | dict(title=quantity(array)),
         hovertemplate=f"{plain(y)} %{{y}}<br>{plain(x)} %{{x}}<br>%{{z:.4g}}<extra></extra>", hoverongaps=False,
     )  # fmt: skip
     if text is not None:
@@ -57,8 +62,7 @@ def heatmap(
     figure = go.Figure([image] if text is None else legible(image))
     figure.update_xaxes(title=plain(x), type="category", showgrid=False, **ticks_of(columns))
     figure.update_yaxes(title=plain(y), type="category", showgrid=False, **ticks_of(rows))
-    longest = 0 if text is None else max(len(unescape(line)) for cell in cells.ravel() for line in cell.split("<br>"))
-    figure = _sized(figure, title, len(rows), len(columns), longest)
+    figure = _sized(figure, title, len(rows), len(columns), 0 if text is None else longest_line(cells))
     return figure if np.isfinite(values).all() else figure.update_layout(plot_bgcolor="#e8e8e8")
 
 
@@ -86,8 +90,9 @@ def _aligned(text: xr.DataArray, array: xr.DataArray) -> np.ndarray:
 def _cells(values: np.ndarray) -> np.ndarray:
     """What is written into cells: numbers to two places, or as many more as the largest needs for two digits."""
     numbers = [abs(v) for v in values.ravel().tolist() if isinstance(v, float) and np.isfinite(v)]
-    places = int(np.clip(1 - np.floor(np.log10(max(numbers, default=1.0) or 1.0)), 2, 6))
-    form = f"z.{places}f" if 1e-4 <= max(numbers, default=1.0) < 1e5 else ".2g"
+    largest = max(numbers, default=1.0) or 1.0
+    places = int(np.clip(1 - np.floor(np.log10(largest)), 2, 6))
+    form = f"z.{places}f" if 1e-4 <= largest < 1e5 else ".2g"
     cell = lambda v: ("" if np.isnan(v) else f"{v:{form}}") if isinstance(v, float) else plain(v)
     return np.array([cell(v) for v in values.ravel().tolist()], dtype=object).reshape(values.shape)
 

@@ -80,6 +80,15 @@ def quantity(array: xr.DataArray) -> str:
     return plain("\n".join(wrap(str(of or ("" if array.name is None else array.name)), _QUANTITY)))
 
 
+def scale_of(values: np.ndarray, diverging: bool | None = None) -> dict[str, Any]:
+    """Colours and limits of an image: centred at zero for signed values, or if it is wanted, else from zero on."""
+    known = values[np.isfinite(values)]
+    reach = float(np.abs(known).max()) or 1.0
+    if bool(known.min() < 0) if diverging is None else diverging:
+        return dict(colorscale="RdBu", zmid=0, zmin=-reach, zmax=reach)
+    return dict(colorscale="Blues", zmin=0, zmax=reach)
+
+
 def legible(image: go.Heatmap) -> list[go.Heatmap]:
     """An image with black letters, and over it the dark cells with white ones: an image has one colour for all its
     letters, and those that plotly chooses are grey on blue.
@@ -100,8 +109,12 @@ def legible(image: go.Heatmap) -> list[go.Heatmap]:
 
 def size_of(cells: np.ndarray) -> int:
     """The size of letters at which the longest line fits its cell, on a page of usual width."""
-    longest = max((len(unescape(line)) for cell in cells.ravel() for line in cell.split("<br>")), default=1)
-    return int(np.clip(1000 / max(cells.shape[1], 1) / max(longest, 1), 8, 13))
+    return int(np.clip(1000 / max(cells.shape[1], 1) / max(longest_line(cells), 1), 8, 13))
+
+
+def longest_line(cells: np.ndarray) -> int:
+    """How many letters the longest line in any cell has."""
+    return max((len(unescape(line)) for cell in cells.ravel() for line in cell.split("<br>")), default=1)
 
 
 def _luminance(colour: str) -> float:

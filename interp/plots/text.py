@@ -12,7 +12,7 @@ import xarray as xr
 
 from interp.arguments import check_labelled_array
 from interp.plots.maps import heatmap
-from interp.plots.style import visible
+from interp.plots.style import check_numbers, visible
 
 # Paper is blended with blue (positive) or orange (negative), which those can tell apart who do not see red or green as
 # others do. On every blend the ink keeps a contrast of at least 5 to 1 (WCAG AA asks for 4.5).
@@ -102,8 +102,7 @@ def token_text(
         raise ValueError(
             f"tokens are coloured along pos or key and at most one other axis, not {array.dims}; choose or average"
         )
-    if not np.isfinite(array.values).any():
-        raise ValueError(f"a text needs at least one number; {dict(array.sizes)} values are all NaN")
+    check_numbers("a text", array)
     values = np.atleast_2d(array.transpose(*others, axis).values)
     names = (
         [name if isinstance(name, str) else f"{others[0]} {name}" for name in array[others[0]].values]

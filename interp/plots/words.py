@@ -22,6 +22,7 @@ from interp.plots.style import (
     outline,
     plain,
     quantity,
+    scale_of,
     short,
     size_of,
     ticks_of,
@@ -68,23 +69,22 @@ def words(
     inside = np.array([short(plain(word), _CELL) for word in several[0].ravel()], dtype=object).reshape(values.shape)
     under = [plain(label) for label in (values[x] if labels is None else _like(labels, values, x)).values]
     greys = np.zeros(values.sizes[y], bool) if grey is None else _like(grey, values, y).values.astype(bool)
-    known = values.values[np.isfinite(values.values)]
-    reach, signed = float(np.abs(known).max()) or 1.0, bool(known.min() < 0)
+    scale = scale_of(values.values)
     beside = distinct([plain(v) for v in values[y].values])
     shared = dict(
         x=list(range(len(under))), y=beside, texttemplate="%{text}",
         customdata=hover.reshape(values.shape), textfont_size=size_of(inside),
-        zmin=-reach if signed else 0, zmax=reach, zmid=0 if signed else None, xgap=1, ygap=1, hoverongaps=False,
+        xgap=1, ygap=1, hoverongaps=False,
         hovertemplate=f"{plain(y)} %{{y}}<br>%{{z:.4g}}<br>%{{customdata}}<extra></extra>",
     )  # fmt: skip
     images: list[go.Heatmap] = []
-    for rows, scale in ((~greys, "RdBu" if signed else "Blues"), (greys, _GREYS)):
+    for rows, colours in ((~greys, scale), (greys, scale | {"colorscale": _GREYS})):
         if rows.any():
             z = np.where(rows[:, None], values.values, np.nan)
             shown = np.where(np.isnan(z), "", inside)
             bar: dict[str, Any] = dict(colorbar=BAR | dict(title=quantity(values).replace("_", " ")))
-            bar = bar if scale != _GREYS or greys.all() else dict(showscale=False)
-            images.append(go.Heatmap(z=z, colorscale=scale, text=shown, **shared, **bar))
+            bar = bar if colours is scale or greys.all() else dict(showscale=False)
+            images.append(go.Heatmap(z=z, text=shown, **colours, **shared, **bar))
     figure = go.Figure([*images, *(dark for image in images for dark in legible(image)[1:])])
     figure.update_xaxes(
         title=plain(x),
