@@ -98,6 +98,7 @@ def test_the_figure_is_as_wide_as_the_numbers(graph):
     w, r = divmod(int(values.abs().argmax()), len(graph.readers))
     assert hovers.text[0] == f"{graph.writers[w]} → {graph.readers[r]}<br>effect {float(values[w, r]):.4g}"
     assert [line.line.color for line in lines[-1:]] == ["#2a5d9f" if values[w, r] > 0 else "#c0562f"]
+    assert list(nodes.text) == sorted(nodes.text), "the same figure in every process"
     heights = dict(zip(nodes.text, nodes.y))
     assert all(heights[one] < heights[two] for one, two in _pairs(hovers.text))
 

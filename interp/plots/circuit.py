@@ -107,7 +107,7 @@ def _layout(nodes: set[str], group: float) -> Places:
     }
     middle, right = max(columns.values(), default=0) / 2, max(columns.values(), default=0) + 1.2
     found = {}
-    for node in nodes:
+    for node in sorted(nodes):  # a set has another order in every process, and figures are stored
         x = columns.get(node, right if place_of(node)[1] == "mlp" else middle)
         found[node] = float(x), float(rows.index(row_of(node)))
     return found
